@@ -1,0 +1,2 @@
+//! See this crate's description in Cargo.toml.
+fn main() {}
