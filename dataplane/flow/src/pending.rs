@@ -1,0 +1,183 @@
+//! Order while a flow is being decided: which packets are at the host, which wait.
+//!
+//! A miss makes a pending record. Packets of its key go to the host, and are counted, until the host's verdict is
+//! there; from then on they wait. Each packet that comes back (re-injected, or reported as dropped) counts down. At
+//! zero the waiting ones are sent, and the record is live. So a flow's packets leave in the order they came in.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::table::RecordId;
+
+/// A packet buffer of the engine, by number.
+pub type BufferId = u32;
+
+/// Names one pending flow between NIC and host: slot number and its use count.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Ticket {
+    /// The slot.
+    pub slot: u16,
+    /// Changes each time the slot is used anew; never 0 in a ticket that names something.
+    pub sequence: u16,
+}
+
+/// State of one pending flow.
+#[derive(Clone, Copy, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Slot {
+    record: u32,
+    /// Packets at the host.
+    outstanding: u32,
+    /// First and last waiting buffer, when `waiting` is not 0.
+    head: u32,
+    tail: u32,
+    waiting: u16,
+    sequence: u16,
+    /// 0 free, 1 undecided, 2 decided.
+    state: u16,
+    reserved: u16,
+}
+
+const FREE: u16 = 0;
+const UNDECIDED: u16 = 1;
+const DECIDED: u16 = 2;
+
+/// What follows when packets have come back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Settled {
+    /// More packets are at the host.
+    NotYet,
+    /// All are back and there is a verdict: send what waits, then make the record live.
+    Live(RecordId),
+    /// All are back and there is no verdict: the record goes.
+    Undecided(RecordId),
+    /// The ticket is not, or no longer, valid.
+    Stale,
+}
+
+/// All pending flows, in memory that it is given.
+pub struct Pending<'m> {
+    slots: &'m mut [Slot],
+    /// For each buffer, the next in its waiting list.
+    links: &'m mut [BufferId],
+    next: u16,
+    used: u16,
+    limit: u16,
+}
+
+impl<'m> Pending<'m> {
+    /// No flow is pending. At most 65,534 slots are used; `limit` bounds the packets that wait on one flow.
+    pub fn new(slots: &'m mut [Slot], links: &'m mut [BufferId], limit: u16) -> Self {
+        for slot in slots.iter_mut() {
+            *slot = Slot { sequence: slot.sequence, ..Slot::default() };
+        }
+        let n = slots.len().min(usize::from(u16::MAX) - 1);
+        Pending { slots: &mut slots[..n], links, next: 0, used: 0, limit }
+    }
+
+    /// How many flows are pending.
+    pub fn len(&self) -> usize {
+        usize::from(self.used)
+    }
+
+    /// Whether no flow is pending.
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Opens a slot for a record, with one packet on its way to the host. `None`: all are in use.
+    pub fn open(&mut self, record: RecordId) -> Option<Ticket> {
+        let n = self.slots.len();
+        if usize::from(self.used) >= n {
+            return None;
+        }
+        let slot = (0..n).map(|i| (usize::from(self.next) + i) % n).find(|&i| self.slots[i].state == FREE)?;
+        let sequence = self.slots[slot].sequence.wrapping_add(1).max(1);
+        self.slots[slot] =
+            Slot { record: record.0, outstanding: 1, sequence, state: UNDECIDED, ..Slot::default() };
+        self.next = ((slot + 1) % n) as u16;
+        self.used += 1;
+        Some(Ticket { slot: slot as u16, sequence })
+    }
+
+    fn get(&mut self, ticket: Ticket) -> Option<&mut Slot> {
+        self.slots
+            .get_mut(usize::from(ticket.slot))
+            .filter(|s| s.state != FREE && s.sequence == ticket.sequence)
+    }
+
+    /// One more packet of a pending flow: its ticket, if it goes to the host; `None`, if it waits.
+    pub fn ticket(&mut self, slot: u16) -> Option<Ticket> {
+        let s = self.slots.get_mut(usize::from(slot)).filter(|s| s.state == UNDECIDED)?;
+        s.outstanding += 1;
+        Some(Ticket { slot, sequence: s.sequence })
+    }
+
+    /// The host has decided on the flow of a slot.
+    pub fn decide(&mut self, slot: u16) {
+        if let Some(s) = self.slots.get_mut(usize::from(slot)).filter(|s| s.state == UNDECIDED) {
+            s.state = DECIDED;
+        }
+    }
+
+    /// Puts a buffer at the end of a slot's waiting list. `false`: the list is full.
+    pub fn wait(&mut self, slot: u16, buffer: BufferId) -> bool {
+        let limit = self.limit;
+        let Some(s) = self.slots.get_mut(usize::from(slot)).filter(|s| s.state == DECIDED) else {
+            return false;
+        };
+        if s.waiting >= limit || buffer as usize >= self.links.len() {
+            return false;
+        }
+        if s.waiting == 0 {
+            s.head = buffer;
+        } else {
+            self.links[s.tail as usize] = buffer;
+        }
+        s.tail = buffer;
+        s.waiting += 1;
+        true
+    }
+
+    /// The buffer that has waited longest on a slot.
+    pub fn next_waiting(&mut self, slot: u16) -> Option<BufferId> {
+        let s = self.slots.get_mut(usize::from(slot)).filter(|s| s.state == DECIDED && s.waiting > 0)?;
+        let buffer = s.head;
+        s.head = self.links[buffer as usize];
+        s.waiting -= 1;
+        Some(buffer)
+    }
+
+    /// The record that a ticket stands for, while it is pending.
+    pub fn record(&mut self, ticket: Ticket) -> Option<RecordId> {
+        self.get(ticket).map(|s| RecordId(s.record))
+    }
+
+    /// `count` packets have come back.
+    pub fn returned(&mut self, ticket: Ticket, count: u32) -> Settled {
+        let Some(s) = self.get(ticket) else { return Settled::Stale };
+        s.outstanding = s.outstanding.saturating_sub(count);
+        match (s.outstanding, s.state) {
+            (0, DECIDED) => Settled::Live(RecordId(s.record)),
+            (0, _) => Settled::Undecided(RecordId(s.record)),
+            _ => Settled::NotYet,
+        }
+    }
+
+    /// Frees a slot. Its waiting list must be empty.
+    pub fn close(&mut self, slot: u16) {
+        if let Some(s) = self.slots.get_mut(usize::from(slot)).filter(|s| s.state != FREE) {
+            s.state = FREE;
+            self.used -= 1;
+        }
+    }
+
+    /// A slot in use from number `from` on: slot, its record and packets at the host. For the restart of the host.
+    pub fn used_from(&self, from: u16) -> Option<(u16, RecordId, u32)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .skip(usize::from(from))
+            .find(|(_, s)| s.state != FREE)
+            .map(|(i, s)| (i as u16, RecordId(s.record), s.outstanding))
+    }
+}
