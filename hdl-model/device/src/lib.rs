@@ -1,1 +1,4 @@
-//! See this crate's description in Cargo.toml.
+//! The emulated NIC's hardware as a process: PCIe functions behind vfio-user sockets, their DMA, their queues, and the
+//! board behind them.
+
+pub mod virtio;

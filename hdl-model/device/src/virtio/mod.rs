@@ -1,0 +1,43 @@
+//! The virtio-net half of a VF: virtio 1.2 over PCI, split virtqueues, seen from the board's queue engine.
+//!
+//! # What the queue engine calls
+//!
+//! A VF's data path is one [`NetDevice`], shared as `Arc<NetDevice>` between the VF's vfio-user thread (registers) and
+//! the engine's thread (rings). All methods take `&self` and return at once; none panics on anything a guest does.
+//!
+//! 1. The guest's driver kicks: the eventfd that all functions share ([`Wake`]) becomes readable. The engine drains it
+//!    with [`Wake::drain`] and looks at every device.
+//! 2. [`NetDevice::service_control`] answers control commands; without a pending kick it costs one atomic load.
+//! 3. While [`NetDevice::has_tx`], [`NetDevice::tx_pop`] copies one frame (without the virtio header) into a buffer of
+//!    the engine, completes the descriptor and returns its length and checksum state. `None` means the ring is empty,
+//!    the queue is stopped or the burst met only frames that were dropped and counted. The engine bounds its burst.
+//! 4. [`NetDevice::rx_push`] writes one frame, given in up to two pieces or more, into receive buffers.
+//! 5. Once a burst, [`NetDevice::flush_interrupts`] sends at most one interrupt per queue, if the driver wants it.
+//! 6. While the engine polls, [`NetDevice::set_polling`]`(true)` asks the driver not to kick; before it sleeps it calls
+//!    `set_polling(false)` and then looks at `has_tx` once more, so that no kick is lost.
+//!
+//! ```text
+//! NetDevice::has_tx(&self) -> bool
+//! NetDevice::tx_pop(&self, buf: &mut [u8]) -> Option<TxFrame>
+//! NetDevice::rx_push(&self, parts: &[&[u8]], verified: bool) -> Result<(), RxError>
+//! NetDevice::service_control(&self)
+//! NetDevice::flush_interrupts(&self)
+//! NetDevice::set_polling(&self, polling: bool)
+//! NetDevice::is_running(&self) -> bool            // DRIVER_OK, both data queues enabled, no fault
+//! NetDevice::counters(&self) -> Counters          // frames and bytes each way, discards, faults
+//! NetDevice::config(&self) -> VfConfig;  NetDevice::set_config(&self, VfConfig)  // tells the guest
+//! NetDevice::rx_mode(&self) -> RxMode             // what the guest asked of its filters, as far as allowed
+//! Wake::new() -> io::Result<Wake>;  Wake::ring(&self);  Wake::drain(&self);  Wake: AsFd + Clone
+//! ```
+//!
+//! # What a hostile guest can do
+//!
+//! Stop its own queue, and nothing else. Descriptors are read once into our memory and checked there; an index out of
+//! range, a loop, an address outside what was mapped or a memory file that shrank is a [`RingFault`]: it is counted, the
+//! queue stops, the device asks for a reset (`DEVICE_NEEDS_RESET`) and other devices go on. A bad frame (no room for the
+//! header, too long, nonsense checksum offsets, segmentation that was not offered) is a [`Discard`]: it is counted and its
+//! descriptor completed.
+
+mod config;
+
+pub use config::{Checksum, Discard, RxError, TxFrame, VfConfig, VlanPolicy};
