@@ -1,1 +1,45 @@
-//! See this crate's description in Cargo.toml.
+//! The northbound API's types, shared by `culvertd` and `culvert`.
+//!
+//! Two families:
+//!
+//! * **Resources** in the shape of MS-NCNBI: an envelope ([`Resource`]) around the properties of one collection
+//!   ([`Collection`]). A [`Bundle`] is a whole policy: every collection with its resources. What clients send is
+//!   read leniently ([`lenient`]): property names in any case, numbers and booleans as strings, MAC addresses in
+//!   any usual notation, one element where a list is meant. What leaves is canonical. The tables for this are the
+//!   OpenAPI schemas of the very same types ([`Shape`]), so there is one definition of every property.
+//! * **Views** ([`view`]): what the daemon shows of the running host, and the CLI prints.
+//!
+//! Nothing here judges a policy: addresses, prefixes and references are text until `culvert-model` checks them.
+
+#![forbid(unsafe_code)]
+
+mod access_control_list;
+mod bundle;
+mod collection;
+mod error;
+pub mod lenient;
+mod logical_network;
+mod network_interface;
+mod network_manager;
+mod reference;
+mod resource;
+mod server;
+mod shape;
+pub mod view;
+mod virtual_network;
+
+pub use access_control_list::{AccessControlList, AclRule, Direction, RuleAction, Switch};
+pub use bundle::{ApplyMode, ApplyReply, Bundle, Parsed};
+pub use collection::{Collection, ResourcePath};
+pub use error::{Error, ErrorBody, ErrorReply, Warning};
+pub use logical_network::{IpPool, LogicalNetwork, LogicalSubnet};
+pub use network_interface::{IpConfiguration, NetworkInterface, Offload};
+pub use network_manager::{DistributedRouterState, NetworkManager, Protocol, VsidRange};
+pub use reference::Reference;
+pub use resource::{ConfigurationState, Properties, ProvisioningState, Resource};
+pub use server::{Server, Uplink};
+pub use shape::Shape;
+pub use virtual_network::{AddressSpace, VirtualNetwork, VirtualSubnet};
+
+#[cfg(test)]
+mod tests;

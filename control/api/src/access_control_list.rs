@@ -1,0 +1,84 @@
+//! `accessControlLists` and their `aclRules`.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::Resource;
+
+/// A list of rules, for subnets and interfaces to refer to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AccessControlList {
+    /// What happens to packets towards the virtual machine that no rule names. Left out: `Allow`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inbound_default_action: Option<RuleAction>,
+    /// What happens to packets of the virtual machine that no rule names. Left out: `Allow`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbound_default_action: Option<RuleAction>,
+    /// The rules.
+    pub acl_rules: Vec<Resource<AclRule>>,
+}
+
+/// One rule. Left-out matches match everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AclRule {
+    /// `TCP`, `UDP`, `ICMP`, `ICMPv6`, `All`, or an IP protocol number.
+    pub protocol: String,
+    /// `*`, `80` or `1024-2047`. Only for TCP and UDP.
+    pub source_port_range: String,
+    /// `*`, `80` or `1024-2047`. Only for TCP and UDP.
+    pub destination_port_range: String,
+    /// `*` or a prefix.
+    pub source_address_prefix: String,
+    /// `*` or a prefix.
+    pub destination_address_prefix: String,
+    /// What happens to a matching packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<RuleAction>,
+    /// Direction, as seen by the virtual machine.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
+    /// 1 to 65535; the lowest number is asked first; unique per direction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u64>,
+    /// Whether matches are logged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logging: Option<Switch>,
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum RuleAction {
+    /// The packet passes.
+    Allow,
+    /// The packet is dropped.
+    Deny,
+}
+
+/// Direction, as seen by the virtual machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub enum Direction {
+    /// Towards the virtual machine.
+    Inbound,
+    /// From the virtual machine.
+    Outbound,
+}
+
+impl std::fmt::Display for Direction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Direction::Inbound => "Inbound",
+            Direction::Outbound => "Outbound",
+        })
+    }
+}
+
+/// On or off, in the API's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum Switch {
+    /// On.
+    Enabled,
+    /// Off.
+    Disabled,
+}

@@ -1,0 +1,65 @@
+//! `networkInterfaces` and their `ipConfigurations`.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Reference, Resource};
+
+/// A virtual machine's network interface: becomes a vport on its server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NetworkInterface {
+    /// MAC address, twelve hexadecimal digits.
+    #[schema(format = "mac")]
+    pub private_mac_address: String,
+    /// The server the virtual machine runs on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<Reference>,
+    /// ACL of the interface. Left out: its first IP configuration's, then its subnet's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_control_list: Option<Reference>,
+    /// What should serve the interface. Left out: `vf`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offload: Option<Offload>,
+    /// The interface's addresses.
+    pub ip_configurations: Vec<Resource<IpConfiguration>>,
+}
+
+/// What should serve an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Offload {
+    /// A virtual function, owned by the virtual machine.
+    #[default]
+    Vf,
+    /// A receive queue of the physical function, emptied by the host.
+    Vmq,
+    /// The software path.
+    Software,
+}
+
+impl Offload {
+    /// The word in policies and tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Offload::Vf => "vf",
+            Offload::Vmq => "vmq",
+            Offload::Software => "software",
+        }
+    }
+}
+
+/// One address of an interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IpConfiguration {
+    /// The customer address.
+    #[serde(rename = "privateIPAddress")]
+    pub private_ip_address: String,
+    /// The virtual subnet it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<Reference>,
+    /// ACL, where the interface has none of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_control_list: Option<Reference>,
+}

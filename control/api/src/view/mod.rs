@@ -1,0 +1,38 @@
+//! What the daemon shows of the running host. Reasons are the words of `culvert_packet::Reason`.
+
+mod counters;
+mod flow;
+mod nic;
+mod trace;
+mod vport;
+
+pub use counters::{CountersView, DropEntry, DropsView, PortCounters};
+pub use flow::{FlowQuery, FlowState, FlowView};
+pub use nic::{FirmwareView, NicInfo, OffloadView, UplinkView};
+pub use trace::{TraceHop, TraceReply, TraceRequest, TraceTuple, Verdict};
+pub use vport::{MappingView, VportState, VportView};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// How the daemon is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HealthView {
+    /// Everything below is as it should be.
+    pub ok: bool,
+    /// The daemon's version.
+    pub version: String,
+    /// This host's name in the policy.
+    pub host: String,
+    /// The policy's version in the store.
+    pub desired_version: u64,
+    /// The policy's version that the datapath carries out.
+    pub applied_version: u64,
+    /// The firmware answers.
+    pub firmware_alive: bool,
+    /// Seconds since the daemon started.
+    pub uptime_s: u64,
+    /// What is wrong, one sentence each.
+    pub problems: Vec<String>,
+}

@@ -1,0 +1,80 @@
+//! The NIC: what it is, and what it takes off the host.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A NIC and its state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NicInfo {
+    /// Where it is: `vfio-user:/run/culvert/pf.sock` or a PCI address.
+    pub location: String,
+    /// PCI vendor id.
+    pub vendor_id: u16,
+    /// PCI device id.
+    pub device_id: u16,
+    /// Vendor's name.
+    pub vendor: String,
+    /// Device's name.
+    pub device: String,
+    /// The driver that runs it.
+    pub driver: String,
+    /// Its firmware.
+    pub firmware: FirmwareView,
+    /// MAC ports.
+    pub uplinks: Vec<UplinkView>,
+    /// Virtual functions that it can have.
+    pub total_vfs: u16,
+    /// Virtual functions enabled now.
+    pub num_vfs: u16,
+    /// Receive queues of the physical function that filters can steer to.
+    pub vmqs: u16,
+    /// Records its flow table can hold.
+    pub flow_capacity: u64,
+    /// Records in it now.
+    pub flows: u64,
+    /// What it does, and what not and why.
+    pub offloads: Vec<OffloadView>,
+}
+
+/// Firmware of a NIC.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FirmwareView {
+    /// Its version.
+    pub version: String,
+    /// Version of the interface between driver and firmware.
+    pub abi: String,
+    /// Whether it answers.
+    pub alive: bool,
+    /// How often it was started since the board was.
+    pub boot_epoch: u32,
+    /// Heartbeats seen.
+    pub heartbeat: u64,
+}
+
+/// A MAC port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UplinkView {
+    /// 0 or 1.
+    pub uplink: u8,
+    /// Its MAC address.
+    pub mac: String,
+    /// Whether it has a link.
+    pub link: bool,
+    /// Its provider address, where policy gives one.
+    pub provider_address: String,
+}
+
+/// One thing a NIC may do for the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OffloadView {
+    /// What: `vxlan-encap`, `nvgre-decap`, `checksum`, ...
+    pub feature: String,
+    /// Whether the NIC does it.
+    pub offloaded: bool,
+    /// Why not, or what limits it; may be empty.
+    pub reason: String,
+}

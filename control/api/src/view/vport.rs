@@ -1,0 +1,95 @@
+//! Vports and the mappings behind them.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::PortCounters;
+use crate::Offload;
+
+/// One virtual NIC's attachment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VportView {
+    /// Number on this host.
+    pub id: u16,
+    /// The network interface's resource id.
+    pub network_interface: String,
+    /// The virtual network's resource id.
+    pub virtual_network: String,
+    /// MAC address.
+    pub mac: String,
+    /// Customer addresses.
+    pub addresses: Vec<String>,
+    /// VSID.
+    pub vsid: u32,
+    /// RDID.
+    pub rdid: String,
+    /// What policy asks for.
+    pub requested: Offload,
+    /// What serves it.
+    pub served_by: Offload,
+    /// Why it is not what was asked for; may be empty.
+    pub reason: String,
+    /// Number of the virtual function or queue, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<u16>,
+    /// Where the virtual machine attaches: a socket or a PCI address; may be empty.
+    pub attachment: String,
+    /// Whether its driver is there.
+    pub state: VportState,
+    /// Largest IP packet.
+    pub mtu: u16,
+    /// Policy generation.
+    pub generation: u32,
+    /// The uplink it is pinned to.
+    pub uplink: u8,
+    /// Its counters.
+    pub counters: PortCounters,
+}
+
+/// How far a vport is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VportState {
+    /// Set up; no driver has bound it.
+    #[default]
+    Down,
+    /// A driver has bound it.
+    Up,
+    /// Its queues are stopped after a fault.
+    Stopped,
+}
+
+impl VportState {
+    /// The word in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            VportState::Down => "down",
+            VportState::Up => "up",
+            VportState::Stopped => "stopped",
+        }
+    }
+}
+
+/// Where a customer address lives.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MappingView {
+    /// The virtual network's resource id.
+    pub virtual_network: String,
+    /// RDID.
+    pub rdid: String,
+    /// VSID.
+    pub vsid: u32,
+    /// Customer address.
+    pub ca: String,
+    /// MAC address.
+    pub mac: String,
+    /// Provider addresses, the one used first.
+    pub pas: Vec<String>,
+    /// The server it is on.
+    pub server: String,
+    /// The vport, where it is on this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vport: Option<u16>,
+}
