@@ -1,4 +1,6 @@
 //! The emulated NIC's hardware as a process: PCIe functions behind vfio-user sockets, their DMA, their queues, and the
 //! board behind them.
 
+pub mod dma;
+pub mod vfio_user;
 pub mod virtio;

@@ -1,0 +1,59 @@
+//! The server side of vfio-user: a PCI function offered over a UNIX socket.
+//!
+//! Implements the protocol's device side as written in the vfio-user specification 0.9 and as QEMU's client speaks it:
+//! version negotiation, DMA map and unmap, device, region and interrupt information, region accesses, interrupts by
+//! eventfd, reset, and DMA messages to the client for memory that it shares without a file descriptor.
+//!
+//! * [`Function`]: what a device implements; shared by the session's thread and the device's own.
+//! * [`Server`]: a socket that serves one function to one client after another, until stopped.
+//! * `message`: the wire format; `channel`: messages and file descriptors on a stream; `session`: one client's
+//!   conversation; `remote`: DMA through the client.
+//!
+//! Trust: a client may send anything. A request that is malformed inside its frame gets an error reply; only a frame
+//! whose size is impossible, after which the stream has no meaning, ends the connection. Nothing a client sends
+//! allocates more than [`MAX_MESSAGE`] bytes or keeps more than [`MAX_FDS`] file descriptors a message.
+
+mod channel;
+mod commands;
+mod function;
+mod message;
+mod remote;
+mod server;
+mod session;
+
+pub use function::{DmaRegion, Function, IrqAction, IrqSet, Region, SparseMmap};
+pub use message::{MAX_FDS, MAX_MESSAGE, MAX_TRANSFER};
+pub use remote::{RemoteDma, RemoteError};
+pub use server::Server;
+
+use std::path::PathBuf;
+
+/// Region index of a function's configuration space; 0 to 5 are its BARs.
+pub const CONFIG_REGION: u32 = 7;
+/// Regions of a PCI device in VFIO: six BARs, ROM, configuration space, VGA.
+pub const REGION_COUNT: usize = 9;
+/// Interrupt index of MSI-X in VFIO.
+pub const MSIX_INDEX: u32 = 2;
+/// Interrupt indices of a PCI device in VFIO: INTx, MSI, MSI-X, error, request.
+pub const IRQ_INDEX_COUNT: usize = 5;
+
+/// Why a server could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The socket could not be created.
+    #[error("cannot listen on {path}: {source}; remove a stale socket there or choose another path")]
+    Bind {
+        /// The socket's path.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A thread, an eventfd or another resource of the system could not be had.
+    #[error("cannot start serving {path}: {source}")]
+    Start {
+        /// The socket's path.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+}
