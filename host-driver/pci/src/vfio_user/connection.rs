@@ -99,7 +99,11 @@ impl Connection {
         if message.header.flags & wire::ERROR == 0 {
             return Ok(message);
         }
-        let source = io::Error::from_raw_os_error(message.header.error as i32);
+        // Some servers report an error without its number.
+        let source = match message.header.error as i32 {
+            0 => io::Error::other("no reason given"),
+            errno => io::Error::from_raw_os_error(errno),
+        };
         Err(Error::Refused { device: self.name.clone(), request: wire::name(cmd).into(), source })
     }
 
