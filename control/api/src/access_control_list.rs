@@ -57,7 +57,7 @@ pub enum RuleAction {
 }
 
 /// Direction, as seen by the virtual machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub enum Direction {
     /// Towards the virtual machine.
     Inbound,

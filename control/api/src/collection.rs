@@ -149,7 +149,7 @@ impl ResourcePath {
         if parts.len() > 2 && parts[0].eq_ignore_ascii_case("networking") {
             parts.drain(..2);
         }
-        if parts.len() % 2 != 0 || parts.iter().any(|p| p.is_empty()) {
+        if !parts.len().is_multiple_of(2) || parts.iter().any(|p| p.is_empty()) {
             return Err(bad());
         }
         let collection = Collection::from_name(parts[0])?;

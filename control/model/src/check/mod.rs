@@ -1,0 +1,265 @@
+//! From a bundle to a fabric: every resource is looked at, every problem is noted.
+
+mod acl;
+mod interface;
+mod network;
+mod provider;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+
+use culvert_api::{
+    Bundle, Collection, DistributedRouterState, Protocol, Reference, ResourcePath, VsidRange, Warning,
+};
+use culvert_packet::{MacAddr, ParseError, Prefix};
+
+use crate::fabric::{Checked, Fabric};
+use crate::names::host_mac;
+use crate::{Kind, Problem};
+
+impl Fabric {
+    /// Checks a whole policy.
+    ///
+    /// # Errors
+    /// Every problem of the policy. Resources with problems are left out of further checks, so that one mistake is
+    /// reported once.
+    pub fn check(bundle: &Bundle) -> Result<Checked, Vec<Problem>> {
+        let mut check = Check::new(bundle);
+        check.manager(bundle);
+        check.logical_networks(bundle);
+        check.servers(bundle);
+        check.acls(bundle);
+        check.networks(bundle);
+        check.interfaces(bundle);
+        check.hosts_have_room(bundle);
+        if check.problems.is_empty() {
+            Ok(Checked { fabric: check.fabric, warnings: check.warnings })
+        } else {
+            Err(check.problems)
+        }
+    }
+}
+
+/// The check's state.
+struct Check {
+    fabric: Fabric,
+    problems: Vec<Problem>,
+    warnings: Vec<Warning>,
+    protocol: Protocol,
+    vsids: VsidRange,
+    /// Every resource that others may refer to, by lower-case path: its path as written.
+    known: BTreeMap<String, String>,
+    /// Those of them without problems, by lower-case path.
+    good: HashMap<String, Slot>,
+    /// Subnets of logical networks that may not carry virtual networks, by lower-case path.
+    disabled: HashSet<String>,
+}
+
+/// Where a resource is in the fabric: index, and index of the child in it.
+type Slot = (usize, usize);
+
+/// What a reference may mean.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Acl,
+    LogicalNetwork,
+    LogicalSubnet,
+    Server,
+    VirtualSubnet,
+}
+
+impl Wanted {
+    fn form(self) -> (Collection, usize, &'static str, &'static str) {
+        match self {
+            Wanted::Acl => {
+                (Collection::AccessControlLists, 0, "access control list", "/accessControlLists/{id}")
+            }
+            Wanted::LogicalNetwork => {
+                (Collection::LogicalNetworks, 0, "logical network", "/logicalNetworks/{id}")
+            }
+            Wanted::LogicalSubnet => {
+                (Collection::LogicalNetworks, 1, "logical subnet", "/logicalNetworks/{id}/subnets/{id}")
+            }
+            Wanted::Server => (Collection::Servers, 0, "server", "/servers/{id}"),
+            Wanted::VirtualSubnet => {
+                (Collection::VirtualNetworks, 1, "virtual subnet", "/virtualNetworks/{id}/subnets/{id}")
+            }
+        }
+    }
+}
+
+impl Check {
+    fn new(bundle: &Bundle) -> Self {
+        let mut known = BTreeMap::new();
+        let mut add = |path: ResourcePath| {
+            let path = path.to_string();
+            known.insert(path.to_ascii_lowercase(), path);
+        };
+        for network in &bundle.logical_networks {
+            let path = ResourcePath::top(Collection::LogicalNetworks, &network.resource_id);
+            network.spec().subnets.iter().for_each(|s| add(path.child("subnets", &s.resource_id)));
+            add(path);
+        }
+        for network in &bundle.virtual_networks {
+            let path = ResourcePath::top(Collection::VirtualNetworks, &network.resource_id);
+            network.spec().subnets.iter().for_each(|s| add(path.child("subnets", &s.resource_id)));
+            add(path);
+        }
+        bundle.servers.iter().for_each(|s| add(ResourcePath::top(Collection::Servers, &s.resource_id)));
+        for acl in &bundle.access_control_lists {
+            add(ResourcePath::top(Collection::AccessControlLists, &acl.resource_id));
+        }
+        Self {
+            fabric: Fabric::default(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            protocol: Protocol::default(),
+            vsids: VsidRange::default(),
+            known,
+            good: HashMap::new(),
+            disabled: HashSet::new(),
+        }
+    }
+
+    fn problem(&mut self, target: &impl ToString, kind: Kind) {
+        self.problems.push(Problem { target: target.to_string(), kind });
+    }
+
+    fn warning(&mut self, target: &impl ToString, message: String) {
+        self.warnings.push(Warning { target: target.to_string(), message });
+    }
+
+    /// Remembers that others may refer to this resource.
+    fn is_good(&mut self, path: &ResourcePath, slot: Slot) {
+        self.good.insert(path.to_string().to_ascii_lowercase(), slot);
+    }
+
+    /// Follows a reference. `None` is a problem of the reference, or of what it refers to; either is noted.
+    fn follow(
+        &mut self,
+        target: &ResourcePath,
+        property: &'static str,
+        reference: &Reference,
+        wanted: Wanted,
+    ) -> Option<Slot> {
+        let (collection, children, what, form) = wanted.form();
+        let fits = |p: &ResourcePath| p.collection == collection && p.children.len() == children;
+        let path = ResourcePath::parse(&reference.resource_ref).ok().filter(fits);
+        let key = path.map(|p| p.to_string().to_ascii_lowercase());
+        if let Some(key) = key.filter(|k| self.known.contains_key(k)) {
+            if self.disabled.contains(&key) {
+                self.problem(target, Kind::NotEnabled { property, value: reference.resource_ref.clone() });
+            }
+            return self.good.get(&key).copied();
+        }
+        let near = self.nearest(&reference.resource_ref, fits);
+        self.problem(
+            target,
+            Kind::UnknownReference {
+                property,
+                value: reference.resource_ref.clone(),
+                what,
+                wanted: form,
+                near,
+            },
+        );
+        None
+    }
+
+    /// The resource whose path is most like a mistyped one.
+    fn nearest(&self, text: &str, fits: impl Fn(&ResourcePath) -> bool) -> Option<String> {
+        let text = text.to_ascii_lowercase();
+        if text.len() > 256 {
+            return None;
+        }
+        let fitting = self.known.iter().filter(|(_, path)| ResourcePath::parse(path).is_ok_and(|p| fits(&p)));
+        let by_distance = fitting.map(|(key, path)| (distance(key, &text), path));
+        by_distance.min().filter(|(d, _)| *d <= 3).map(|(_, path)| path.clone())
+    }
+
+    fn prefix(&mut self, target: &ResourcePath, property: &'static str, value: &str) -> Option<Prefix> {
+        if value.is_empty() {
+            self.problem(target, Kind::Missing { property, example: "\"10.1.1.0/24\"" });
+            return None;
+        }
+        match value.parse() {
+            Ok(prefix) => Some(prefix),
+            Err(why) => {
+                let (why, meant) = match (why, value.split_once('/')) {
+                    (ParseError::HostBits, Some((addr, len))) => {
+                        let meant = addr.parse().ok().zip(len.parse().ok());
+                        let meant = meant.map(|(addr, len)| Prefix::of(addr, len));
+                        ("has address bits set behind its length", meant)
+                    }
+                    _ => ("is not a prefix", None),
+                };
+                self.problem(target, Kind::BadPrefix { property, value: value.to_owned(), why, meant });
+                None
+            }
+        }
+    }
+
+    fn address(&mut self, target: &ResourcePath, property: &'static str, value: &str) -> Option<IpAddr> {
+        if value.is_empty() {
+            self.problem(target, Kind::Missing { property, example: "\"10.1.1.11\"" });
+            return None;
+        }
+        let address = value.parse().ok();
+        if address.is_none() {
+            self.problem(target, Kind::BadAddress { property, value: value.to_owned() });
+        }
+        address
+    }
+
+    fn mac(&mut self, target: &ResourcePath, property: &'static str, value: &str) -> Option<MacAddr> {
+        let mac = host_mac(value);
+        if mac.is_none() {
+            self.problem(target, Kind::BadMac { property, value: value.to_owned() });
+        }
+        mac
+    }
+
+    fn manager(&mut self, bundle: &Bundle) {
+        let path = ResourcePath::top(Collection::VirtualNetworkManager, "configuration");
+        let mut all = bundle.virtual_network_manager.iter();
+        let Some(manager) = all.next() else { return };
+        if all.next().is_some() || !manager.resource_id.eq_ignore_ascii_case("configuration") {
+            self.problem(&path, Kind::NotTheSingleton);
+        }
+        let spec = manager.spec();
+        self.protocol = spec.network_virtualization_protocol.unwrap_or_default();
+        self.fabric.settings.distributed_router =
+            spec.distributed_router_state != Some(DistributedRouterState::Disabled);
+        if let Some(range) = spec.virtual_subnet_id_range {
+            let whole = VsidRange::default();
+            if range.start < whole.start || range.end > whole.end || range.start > range.end {
+                self.problem(&path, Kind::BadVsidRange { start: range.start, end: range.end });
+            } else {
+                self.vsids = range;
+            }
+        }
+        if !spec.router_mac_address.is_empty()
+            && let Some(mac) = self.mac(&path, "routerMacAddress", &spec.router_mac_address)
+        {
+            self.fabric.settings.router_mac = mac;
+        }
+    }
+}
+
+/// Levenshtein's distance of two short texts.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, cb) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,106 @@
+//! Numbers that outlive a policy change and a restart: who has which index, and how often what it stands for changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+/// Everything of a host's snapshot that must not be made anew. The caller persists it together with the policy, before
+/// the snapshot made with it is carried out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Indices {
+    /// Vports, by the interface's resource id.
+    pub(crate) vports: Allocator,
+    /// Tunnels, by uplink, addresses and encapsulation.
+    pub(crate) tunnels: Allocator,
+    /// Other hosts, by the server's resource id.
+    pub(crate) peers: Allocator,
+    /// Replication groups, by VSID.
+    pub(crate) groups: Allocator,
+    /// Generations of vports, by index.
+    pub(crate) vport_generations: Generations,
+    /// Generations of mapping cells, by index.
+    pub(crate) cell_generations: Generations,
+}
+
+/// Gives names numbers, and each name the same number as long as it is in use. A number that became free is given again
+/// as late as possible, so that what the data path still remembers of it is long gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Allocator {
+    held: BTreeMap<String, u16>,
+    next: u16,
+}
+
+impl Allocator {
+    /// Forgets the names that are not in use any more.
+    pub(crate) fn keep(&mut self, used: &BTreeSet<String>) {
+        self.held.retain(|name, _| used.contains(name));
+    }
+
+    /// The number of `name`, below `limit`. `None`: all are in use.
+    pub(crate) fn number(&mut self, name: &str, limit: u16) -> Option<u16> {
+        if let Some(number) = self.held.get(name) {
+            return Some(*number);
+        }
+        let taken: BTreeSet<u16> = self.held.values().copied().collect();
+        let start = if self.next < limit { self.next } else { 0 };
+        let number = (start..limit).chain(0..start).find(|n| !taken.contains(n))?;
+        self.next = number + 1;
+        self.held.insert(name.to_owned(), number);
+        Some(number)
+    }
+
+    /// Whether it holds this name.
+    #[cfg(test)]
+    pub(crate) fn get(&self, name: &str) -> Option<u16> {
+        self.held.get(name).copied()
+    }
+}
+
+/// Values that grow whenever what they stand for changes, and never go back, also when it is removed and comes again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Generations {
+    cells: BTreeMap<u16, Cell>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Cell {
+    value: u32,
+    fingerprint: u64,
+}
+
+impl Generations {
+    /// The values for these contents. Cells whose content differs from last time's, or that have none any more, get
+    /// a new value.
+    pub(crate) fn update(&mut self, contents: &BTreeMap<u16, u64>) {
+        for (index, cell) in &mut self.cells {
+            let fingerprint = contents.get(index).copied().unwrap_or(EMPTY);
+            if cell.fingerprint != fingerprint {
+                // After 2^32 changes a record of the very same value would have to have survived them all.
+                *cell = Cell { value: cell.value.wrapping_add(1), fingerprint };
+            }
+        }
+        for (index, fingerprint) in contents {
+            self.cells.entry(*index).or_insert(Cell { value: 1, fingerprint: *fingerprint });
+        }
+    }
+
+    /// A cell's value; 0 where there was never anything.
+    pub(crate) fn value(&self, index: u16) -> u32 {
+        self.cells.get(&index).map_or(0, |c| c.value)
+    }
+
+    /// All values that are not 0, by index.
+    pub(crate) fn values(&self) -> impl Iterator<Item = (u16, u32)> {
+        self.cells.iter().map(|(index, cell)| (*index, cell.value))
+    }
+}
+
+/// The fingerprint of nothing.
+const EMPTY: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// A fingerprint of some content: FNV-1a of its debug text. It need not be the same for ever: another version of the
+/// daemon that reckons it differently only has flows re-evaluated.
+pub(crate) fn fingerprint(content: &impl std::fmt::Debug) -> u64 {
+    format!("{content:?}").bytes().fold(EMPTY, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
+}
