@@ -2,5 +2,7 @@
 //! board behind them.
 
 pub mod dma;
+pub mod function;
+pub mod pci;
 pub mod vfio_user;
 pub mod virtio;

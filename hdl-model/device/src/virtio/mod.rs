@@ -39,5 +39,18 @@
 //! descriptor completed.
 
 mod config;
+mod control;
+mod counters;
+mod datapath;
+mod device;
+mod features;
+mod registers;
+mod ring;
+mod wake;
 
 pub use config::{Checksum, Discard, RxError, TxFrame, VfConfig, VlanPolicy};
+pub use control::RxMode;
+pub use counters::Counters;
+pub use device::{NetDevice, VIRTIO_BAR};
+pub use ring::RingFault;
+pub use wake::Wake;

@@ -1,0 +1,106 @@
+//! A VF: a virtio-net device behind its own vfio-user socket.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use culvert_abi::pci;
+use rustix::io::Errno;
+
+use crate::pci::{CONFIG_LEN, Identity};
+use crate::vfio_user::{
+    CONFIG_REGION, DmaRegion, Error, Function, IrqSet, MSIX_INDEX, Region, RemoteDma, Server,
+};
+use crate::virtio::{NetDevice, VfConfig, Wake};
+
+/// Who a VF says it is: a modern virtio-net device (virtio 1.2, 4.1.2).
+pub const VF_IDENTITY: Identity = Identity {
+    vendor: pci::VENDOR,
+    device: pci::VF_DEVICE,
+    subsystem_vendor: pci::VENDOR,
+    subsystem: 1,
+    class: pci::CLASS_ETHERNET,
+    revision: 1,
+};
+
+/// A VF being served. Dropping it ends its connection and removes its socket; the device stays usable, and stopped.
+#[derive(Debug)]
+pub struct Vf {
+    device: Arc<NetDevice>,
+    server: Server,
+}
+
+impl Vf {
+    /// Makes a device and listens for a client at `socket`.
+    pub fn start(socket: &Path, config: VfConfig, wake: Wake) -> Result<Self, Error> {
+        let device = Arc::new(NetDevice::new(VF_IDENTITY, config, wake));
+        let server = Server::start(socket, Arc::clone(&device) as Arc<dyn Function>)?;
+        Ok(Self { device, server })
+    }
+
+    /// The device, for the queue engine.
+    pub fn device(&self) -> &Arc<NetDevice> {
+        &self.device
+    }
+
+    /// The socket's path.
+    pub fn socket(&self) -> &Path {
+        self.server.path()
+    }
+}
+
+impl Function for NetDevice {
+    fn region(&self, index: u32) -> Region<'_> {
+        let size = if index == CONFIG_REGION { CONFIG_LEN as u64 } else { self.endpoint().bar_len(index) };
+        Region { size, mmap: None }
+    }
+
+    fn irq_count(&self, index: u32) -> u32 {
+        if index == MSIX_INDEX { self.endpoint().msix().count() } else { 0 }
+    }
+
+    fn read(&self, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        if region == CONFIG_REGION {
+            self.config_read(offset as usize, data);
+        } else {
+            self.bar_read(region, offset, data);
+        }
+        Ok(())
+    }
+
+    fn write(&self, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        if region == CONFIG_REGION {
+            self.config_write(offset as usize, data);
+        } else {
+            self.bar_write(region, offset, data);
+        }
+        Ok(())
+    }
+
+    fn dma_map(&self, region: DmaRegion, fd: Option<OwnedFd>) -> Result<(), Errno> {
+        self.memory().map(region, fd)
+    }
+
+    fn dma_unmap(&self, range: Option<(u64, u64)>) -> Result<u64, Errno> {
+        match range {
+            Some((iova, size)) => self.memory().unmap(iova, size),
+            None => Ok(self.memory().unmap_all()),
+        }
+    }
+
+    fn set_irqs(&self, set: IrqSet) -> Result<(), Errno> {
+        self.endpoint().msix().set(set)
+    }
+
+    fn reset(&self) {
+        self.reset_function();
+    }
+
+    fn connected(&self, remote: Arc<RemoteDma>) {
+        self.memory().set_remote(remote);
+    }
+
+    fn disconnected(&self) {
+        self.detach();
+    }
+}

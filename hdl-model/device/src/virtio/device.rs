@@ -1,0 +1,415 @@
+//! A virtio-net device: what its driver sees in registers, its life from reset to `DRIVER_OK`, and its interrupts.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::config::VfConfig;
+use super::control::RxMode;
+use super::counters::{Counters, Live};
+use super::features::{CONTROL, LINK_UP, NO_VECTOR, QUEUES, RX, TX, VECTORS, bar, feature, status};
+use super::registers::{Effect, Registers};
+use super::ring::{Chain, Queue, RingFault};
+use super::wake::Wake;
+use crate::dma::Memory;
+use crate::pci::{Bar, ConfigBuilder, ConfigEvent, Endpoint, Identity};
+
+/// BAR 0 of every VF: the virtio structures.
+pub const VIRTIO_BAR: Bar = Bar { index: 0, size: bar::LEN };
+/// Capability id of a vendor's own capability, and virtio's types of it.
+const VENDOR_CAP: u8 = 0x09;
+const CAP_COMMON: u8 = 1;
+const CAP_NOTIFY: u8 = 2;
+const CAP_ISR: u8 = 3;
+const CAP_DEVICE: u8 = 4;
+const CAP_PCI: u8 = 5;
+/// Offsets in the PCI access capability.
+const WINDOW_BAR: usize = 4;
+const WINDOW_DATA: usize = 16;
+/// Bits of the ISR status.
+const ISR_QUEUE: u8 = 1;
+const ISR_CONFIG: u8 = 2;
+
+/// One queue, if it is enabled, and the room to work on it.
+#[derive(Default)]
+pub(super) struct Ring {
+    pub(super) queue: Option<Queue>,
+    /// Not touched by the engine since it was enabled.
+    pub(super) fresh: bool,
+    pub(super) chain: Chain,
+    pub(super) scratch: super::datapath::Scratch,
+}
+
+/// What the host decided and what the guest asked for.
+pub(super) struct Port {
+    pub(super) config: VfConfig,
+    pub(super) mac: [u8; 6],
+    pub(super) mode: RxMode,
+}
+
+/// A virtio-net device on PCI. See the module's page for who calls what.
+///
+/// Lock order: registers, then rings in ascending order, then the memory's view, then the port, then interrupts.
+pub struct NetDevice {
+    pub(super) pci: Endpoint,
+    /// Offset of the PCI access capability.
+    window: usize,
+    pub(super) memory: Memory,
+    wake: Wake,
+    pub(super) port: Mutex<Port>,
+    registers: Mutex<Registers>,
+    status: AtomicU8,
+    /// As negotiated; 0 before `FEATURES_OK`.
+    pub(super) features: AtomicU64,
+    generation: AtomicU8,
+    isr: AtomicU8,
+    config_vector: AtomicU16,
+    vectors: [AtomicU16; QUEUES],
+    rings: [Mutex<Ring>; QUEUES],
+    pub(super) polling: AtomicBool,
+    pub(super) control_kicked: AtomicBool,
+    pub(super) counters: Live,
+}
+
+impl std::fmt::Debug for NetDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NetDevice")
+            .field("status", &self.status.load(Ordering::Relaxed))
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The body of a virtio capability (4.1.4): everything after id and link.
+fn virtio_cap(kind: u8, offset: u32, len: u32, extra: &[u8]) -> Vec<u8> {
+    let mut body = vec![16 + extra.len() as u8, kind, 0, 0, 0, 0];
+    body.extend_from_slice(&offset.to_le_bytes());
+    body.extend_from_slice(&len.to_le_bytes());
+    body.extend_from_slice(extra);
+    body
+}
+
+impl NetDevice {
+    /// A device in reset that nobody has connected to. It rings `wake` when its driver kicks or comes and goes.
+    pub fn new(id: Identity, config: VfConfig, wake: Wake) -> Self {
+        let mut window = 0;
+        let pci = Endpoint::new(id, &[VIRTIO_BAR], VECTORS, None, |builder: &mut ConfigBuilder| {
+            let mut add = |kind, offset, extra: &[u8]| {
+                builder.capability(VENDOR_CAP, &virtio_cap(kind, offset, bar::PAGE, extra), &[])
+            };
+            add(CAP_COMMON, bar::COMMON, &[]);
+            add(CAP_ISR, bar::ISR, &[]);
+            add(CAP_DEVICE, bar::DEVICE, &[]);
+            add(CAP_NOTIFY, bar::NOTIFY, &bar::NOTIFY_STRIDE.to_le_bytes());
+            let body = virtio_cap(CAP_PCI, 0, 0, &[0; 4]);
+            // BAR, offset, length and data are the driver's.
+            let writable: Vec<u8> =
+                (0..body.len()).map(|at| if at == 2 || at >= 6 { 0xff } else { 0 }).collect();
+            window = builder.capability(VENDOR_CAP, &body, &writable);
+        });
+        Self {
+            pci,
+            window,
+            memory: Memory::new(),
+            wake,
+            port: Mutex::new(Port { mac: config.mac, config, mode: RxMode::default() }),
+            registers: Mutex::default(),
+            status: AtomicU8::new(0),
+            features: AtomicU64::new(0),
+            generation: AtomicU8::new(0),
+            isr: AtomicU8::new(0),
+            config_vector: AtomicU16::new(NO_VECTOR),
+            vectors: [const { AtomicU16::new(NO_VECTOR) }; QUEUES],
+            rings: Default::default(),
+            polling: AtomicBool::new(false),
+            control_kicked: AtomicBool::new(false),
+            counters: Live::default(),
+        }
+    }
+
+    /// The device's PCI side.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.pci
+    }
+
+    /// What the client has mapped for it.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Whether the driver is running: it said so, no queue has stopped at a fault, and it may use the bus.
+    pub fn is_running(&self) -> bool {
+        let status = self.status.load(Ordering::Acquire);
+        status & (status::DRIVER_OK | status::NEEDS_RESET) == status::DRIVER_OK && self.pci.bus_master()
+    }
+
+    /// Counters since the VF came to be.
+    pub fn counters(&self) -> Counters {
+        self.counters.snapshot()
+    }
+
+    /// The host's settings.
+    pub fn config(&self) -> VfConfig {
+        lock(&self.port).config.clone()
+    }
+
+    /// Changes the host's settings and tells the guest. An address that the guest had set is overwritten.
+    pub fn set_config(&self, config: VfConfig) {
+        {
+            let mut port = lock(&self.port);
+            port.mac = config.mac;
+            port.config = config;
+        }
+        self.config_changed();
+    }
+
+    /// The address in use: the host's, or the guest's where that is allowed.
+    pub fn mac(&self) -> [u8; 6] {
+        lock(&self.port).mac
+    }
+
+    /// What the guest asked of its receive filters, as far as it may.
+    pub fn rx_mode(&self) -> RxMode {
+        lock(&self.port).mode.clone()
+    }
+
+    /// Reads BAR `index`.
+    pub fn bar_read(&self, index: u32, offset: u64, into: &mut [u8]) {
+        into.fill(0);
+        if self.pci.is_msix_bar(index) {
+            return self.pci.msix().read(offset, into);
+        }
+        let (page, at) = (offset as u32 & !(bar::PAGE - 1), offset as usize & (bar::PAGE as usize - 1));
+        match page {
+            bar::COMMON => {
+                let image = lock(&self.registers).image(
+                    self.offered(),
+                    self.config_vector.load(Ordering::Relaxed),
+                    self.status.load(Ordering::Acquire),
+                    self.generation.load(Ordering::Acquire),
+                );
+                copy_from(&image, at, into);
+            }
+            // Reading clears (4.1.4.5).
+            bar::ISR if at == 0 => {
+                if let Some(first) = into.first_mut() {
+                    *first = self.isr.swap(0, Ordering::AcqRel);
+                }
+            }
+            bar::DEVICE => copy_from(&self.device_config(), at, into),
+            _ => {}
+        }
+    }
+
+    /// Writes BAR `index`.
+    pub fn bar_write(&self, index: u32, offset: u64, from: &[u8]) {
+        if self.pci.is_msix_bar(index) {
+            return self.pci.msix().write(offset, from);
+        }
+        let (page, at) = (offset as u32 & !(bar::PAGE - 1), offset & (u64::from(bar::PAGE) - 1));
+        match page {
+            // A 64-bit address may be written at once or in halves (4.1.3.1).
+            bar::COMMON => {
+                for (i, part) in from.chunks(4).enumerate() {
+                    let mut value = [0; 4];
+                    value[..part.len()].copy_from_slice(part);
+                    self.common_write(at + 4 * i as u64, part.len(), u32::from_le_bytes(value));
+                }
+            }
+            bar::NOTIFY => self.kicked((at / u64::from(bar::NOTIFY_STRIDE)) as usize),
+            _ => {}
+        }
+    }
+
+    /// Reads configuration space, the PCI access window included.
+    pub fn config_read(&self, offset: usize, into: &mut [u8]) {
+        if self.in_window(offset, into.len())
+            && let Some((index, at, len)) = self.window_target()
+        {
+            let mut data = [0; 4];
+            self.bar_read(index, at, &mut data[..len]);
+            self.pci.config_write(self.window + WINDOW_DATA, &data);
+        }
+        self.pci.config_read(offset, into);
+    }
+
+    /// Writes configuration space, the PCI access window included. A reset is carried out before this returns.
+    pub fn config_write(&self, offset: usize, from: &[u8]) -> ConfigEvent {
+        let event = self.pci.config_write(offset, from);
+        if event.reset {
+            self.reset_function();
+        } else if self.in_window(offset, from.len())
+            && let Some((index, at, len)) = self.window_target()
+        {
+            let mut data = [0; 4];
+            self.pci.config_read(self.window + WINDOW_DATA, &mut data);
+            self.bar_write(index, at, &data[..len]);
+        }
+        event
+    }
+
+    fn in_window(&self, offset: usize, len: usize) -> bool {
+        let data = self.window + WINDOW_DATA;
+        offset < data + 4 && offset.saturating_add(len) > data
+    }
+
+    /// BAR, offset and length that the window names, if that is an aligned access inside a BAR.
+    fn window_target(&self) -> Option<(u32, u64, usize)> {
+        let mut cap = [0; WINDOW_DATA];
+        self.pci.config_read(self.window, &mut cap);
+        let word = |at: usize| u32::from_le_bytes([cap[at], cap[at + 1], cap[at + 2], cap[at + 3]]);
+        let (index, offset, len) = (u32::from(cap[WINDOW_BAR]), u64::from(word(8)), word(12));
+        let inside = offset + u64::from(len) <= self.pci.bar_len(index);
+        (matches!(len, 1 | 2 | 4) && inside && offset.is_multiple_of(u64::from(len))).then_some((
+            index,
+            offset,
+            len as usize,
+        ))
+    }
+
+    fn common_write(&self, offset: u64, len: usize, value: u32) {
+        let mut registers = lock(&self.registers);
+        match registers.write(offset, len, value) {
+            Effect::None => {}
+            Effect::ConfigVector(vector) => self.config_vector.store(vector, Ordering::Relaxed),
+            Effect::QueueVector(index) => {
+                self.vectors[index].store(registers.queues[index].vector, Ordering::Relaxed);
+            }
+            Effect::Status(0) => self.reset_virtio(&mut registers),
+            Effect::Status(value) => self.set_status(value, registers.driver_features),
+            Effect::Enable(index) => self.enable(index, &registers),
+        }
+    }
+
+    fn set_status(&self, value: u8, driver_features: u64) {
+        let old = self.status.load(Ordering::Acquire);
+        let mut new = value;
+        if new & !old & status::FEATURES_OK != 0 {
+            let fits = driver_features & !self.offered() == 0 && driver_features & feature::VERSION_1 != 0;
+            if fits {
+                self.features.store(driver_features, Ordering::Release);
+            } else {
+                // The driver reads it back and gives up (3.1.1).
+                new &= !status::FEATURES_OK;
+            }
+        }
+        // Only a reset ends the need of one.
+        self.status.store(new | old & status::NEEDS_RESET, Ordering::Release);
+        if new & !old & status::DRIVER_OK != 0 {
+            self.wake.ring();
+        }
+    }
+
+    fn enable(&self, index: usize, registers: &Registers) {
+        let event_idx = self.features.load(Ordering::Acquire) & feature::EVENT_IDX != 0;
+        let mut ring = lock(&self.rings[index]);
+        match Queue::new(registers.queues[index].layout, event_idx) {
+            Ok(queue) => {
+                ring.queue = Some(queue);
+                ring.fresh = true;
+            }
+            Err(fault) => self.stop(index, &mut ring, fault),
+        }
+    }
+
+    fn kicked(&self, index: usize) {
+        self.counters.kick();
+        if index == CONTROL {
+            self.control_kicked.store(true, Ordering::Release);
+        }
+        self.wake.ring();
+    }
+
+    /// The device's state after a reset by its driver, which is complete when this returns.
+    fn reset_virtio(&self, registers: &mut Registers) {
+        let [rx, tx, control] = &self.rings;
+        let mut rings = [lock(rx), lock(tx), lock(control)];
+        rings.iter_mut().for_each(|ring| ring.queue = None);
+        *registers = Registers::default();
+        self.features.store(0, Ordering::Release);
+        self.status.store(0, Ordering::Release);
+        self.isr.store(0, Ordering::Release);
+        self.config_vector.store(NO_VECTOR, Ordering::Relaxed);
+        self.vectors.iter().for_each(|vector| vector.store(NO_VECTOR, Ordering::Relaxed));
+        self.control_kicked.store(false, Ordering::Release);
+        let mut port = lock(&self.port);
+        port.mac = port.config.mac;
+        port.mode = RxMode::default();
+        self.wake.ring();
+    }
+
+    /// Function-level reset.
+    pub fn reset_function(&self) {
+        self.reset_virtio(&mut lock(&self.registers));
+        self.pci.reset();
+    }
+
+    /// The client is gone: a reset, and nothing of its memory or eventfds is kept.
+    pub fn detach(&self) {
+        self.reset_function();
+        self.pci.msix().release();
+        self.memory.clear();
+    }
+
+    pub(super) fn ring(&self, index: usize) -> MutexGuard<'_, Ring> {
+        lock(&self.rings[index])
+    }
+
+    /// Stops a queue at a fault, and with it the device.
+    pub(super) fn stop(&self, index: usize, ring: &mut Ring, fault: RingFault) {
+        ring.queue = None;
+        self.counters.fault(fault);
+        self.status.fetch_or(status::NEEDS_RESET, Ordering::AcqRel);
+        let queue = match index {
+            RX => "receive",
+            TX => "transmit",
+            _ => "control",
+        };
+        tracing::warn!(queue, reason = fault.as_str(), "virtio queue stopped: {fault}");
+        self.config_changed();
+    }
+
+    fn config_changed(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.isr.fetch_or(ISR_CONFIG, Ordering::AcqRel);
+        if self.status.load(Ordering::Acquire) & status::DRIVER_OK != 0 {
+            self.interrupt(self.config_vector.load(Ordering::Relaxed));
+        }
+    }
+
+    pub(super) fn interrupt_queue(&self, index: usize) {
+        self.isr.fetch_or(ISR_QUEUE, Ordering::AcqRel);
+        self.interrupt(self.vectors[index].load(Ordering::Relaxed));
+    }
+
+    fn interrupt(&self, vector: u16) {
+        if vector != NO_VECTOR {
+            self.counters.interrupt();
+            self.pci.interrupt(vector);
+        }
+    }
+
+    fn offered(&self) -> u64 {
+        let platform = if lock(&self.port).config.access_platform { feature::ACCESS_PLATFORM } else { 0 };
+        feature::OFFERED | platform
+    }
+
+    /// `virtio_net_config` (5.1.4): MAC, status, number of queue pairs, MTU.
+    fn device_config(&self) -> [u8; 12] {
+        let port = lock(&self.port);
+        let mut out = [0; 12];
+        out[..6].copy_from_slice(&port.mac);
+        out[6..8].copy_from_slice(&(if port.config.link_up { LINK_UP } else { 0 }).to_le_bytes());
+        out[8..10].copy_from_slice(&1u16.to_le_bytes());
+        out[10..12].copy_from_slice(&port.config.mtu.to_le_bytes());
+        out
+    }
+}
+
+fn copy_from(image: &[u8], at: usize, into: &mut [u8]) {
+    for (i, byte) in into.iter_mut().enumerate() {
+        *byte = image.get(at.saturating_add(i)).copied().unwrap_or(0);
+    }
+}
