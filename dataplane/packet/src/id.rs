@@ -1,4 +1,4 @@
-//! Identifiers, checked where they come in.
+//! Identifiers, checked where they come in: MAC addresses, VNI, VSID, VLAN id, routing domain, vport, encapsulation.
 
 use core::fmt;
 use core::str::FromStr;
@@ -21,6 +21,17 @@ impl MacAddr {
     /// Whether it is all ones.
     pub fn is_broadcast(self) -> bool {
         self == Self::BROADCAST
+    }
+
+    /// Whether one station can have it: neither a group nor zero.
+    pub fn is_unicast(self) -> bool {
+        !self.is_multicast() && self != Self::ZERO
+    }
+}
+
+impl From<[u8; 6]> for MacAddr {
+    fn from(bytes: [u8; 6]) -> Self {
+        MacAddr(bytes)
     }
 }
 
@@ -48,6 +59,10 @@ pub enum ParseError {
     Prefix,
     /// An IP prefix with bits set behind its length.
     HostBits,
+    /// Not a kind of encapsulation.
+    Encap,
+    /// Not a reason's word.
+    Reason,
 }
 
 impl fmt::Display for ParseError {
@@ -59,6 +74,8 @@ impl fmt::Display for ParseError {
             Self::HostBits => {
                 "the prefix has address bits set behind its length: clear them, or make it longer"
             }
+            Self::Encap => "not a kind of encapsulation: write VXLAN or NVGRE",
+            Self::Reason => "no such reason: write a word as `culvert drops` shows it, such as acl_deny",
         })
     }
 }
@@ -245,11 +262,36 @@ pub enum Encap {
     Nvgre = 2,
 }
 
-impl fmt::Display for Encap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Encap {
+    /// From its number.
+    pub const fn from_u8(number: u8) -> Option<Encap> {
+        match number {
+            1 => Some(Encap::Vxlan),
+            2 => Some(Encap::Nvgre),
+            _ => None,
+        }
+    }
+
+    /// `VXLAN` or `NVGRE`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Encap::Vxlan => "VXLAN",
             Encap::Nvgre => "NVGRE",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Encap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Encap {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let known = [Encap::Vxlan, Encap::Nvgre];
+        known.into_iter().find(|e| e.as_str().eq_ignore_ascii_case(text)).ok_or(ParseError::Encap)
     }
 }

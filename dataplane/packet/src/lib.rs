@@ -1,13 +1,50 @@
 //! Identifiers as checked newtypes; parsing and in-place editing of packet headers.
+//!
+//! Nothing here allocates, panics on hostile input or knows the time. Three groups:
+//!
+//! * **Identifiers**, checked when they are made: [`MacAddr`], [`Vni`], [`Vsid`], [`Rdid`], [`VlanId`], [`VportId`],
+//!   [`Prefix`], [`Encap`], and [`Reason`], the one word for why a packet was not simply forwarded.
+//! * **The packet path**: [`parse()`] and [`parse_outer`] say what a frame is in one pass, [`edit`] changes it in place with
+//!   incremental checksums, [`encap`] makes and fills in outer headers, [`Offload`] is what hardware knows of a packet.
+//! * **One module for each protocol**, for code that makes or answers packets. Each has a `Header` (or `Packet`) with
+//!   `parse(&[u8]) -> Result<(Header, payload), Reason>`, which checks all lengths, and `emit(&self, .., &mut [u8])`, which
+//!   returns the bytes written. [`craft`] puts whole frames together.
+//!
+//! The feature `serde` makes identifiers and reasons serialisable: texts as strings, numbers as numbers.
+
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
+pub mod arp;
+mod bytes;
+pub mod checksum;
+pub mod edit;
+pub mod ethernet;
+pub mod icmp;
 mod id;
+pub mod ip;
+pub mod ipv4;
+pub mod ipv6;
+pub mod nvgre;
+mod outer;
+mod parse;
 mod prefix;
 mod reason;
 #[cfg(feature = "serde")]
 mod serde_impl;
+mod slow;
+pub mod tcp;
+pub mod udp;
+pub mod vlan;
+pub mod vxlan;
 
+pub use ethernet::EtherType;
 pub use id::{Encap, MacAddr, OutOfRange, ParseError, Rdid, VlanId, Vni, VportId, Vsid};
+pub use ip::Protocol;
+pub use outer::{Outer, parse_outer, verify_udp};
+pub use parse::{Family, Fragment, Headers, parse};
 pub use prefix::Prefix;
-pub use reason::{Class, Reason, UnknownReason};
+pub use reason::{Class, Reason};

@@ -1,147 +1,169 @@
-//! Why a packet was dropped, shown to the host, or why its flow is not offloaded: one list, the same word everywhere.
+//! Why a packet was dropped, given to the host, or is not served by the NIC alone: one enum and one set of words, in
+//! code, counters, metrics, traces and tools.
+//!
+//! Numbers and words are stable: they are in descriptors, flow records and saved counters. New ones take free numbers
+//! of their group; none is used again.
 
-/// What a reason explains.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+use core::fmt;
+use core::str::FromStr;
+
+use crate::id::ParseError;
+
+/// What usually happens to packets with a reason. An engine may drop where another can still give to the host.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Class {
-    /// The packet ended.
+    /// The packet is dropped.
     Drop,
-    /// The packet went up to the policy engine.
+    /// The packet, or a copy of it, goes to the host.
     Punt,
-    /// The packet went on, but its flow is not in the NIC.
+    /// The packet is forwarded, but in software.
     NotOffloaded,
 }
 
 macro_rules! reasons {
-    ($($name:ident = $number:literal, $class:ident, $word:literal, $text:literal;)*) => {
-        /// Why. The numbers are stable: they stand in descriptors and registers.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+    ($($number:literal $name:ident $word:literal $class:ident $sentence:literal,)*) => {
+        /// A reason. 0 is no reason's number.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[repr(u8)]
-        #[non_exhaustive]
         pub enum Reason {
-            $(#[doc = $text] $name = $number,)*
+            $(#[doc = $sentence] $name = $number,)*
         }
 
         impl Reason {
             /// All of them, by number.
-            pub const ALL: &'static [Reason] = &[$(Reason::$name),*];
+            pub const ALL: &[Reason] = &[$(Reason::$name,)*];
 
-            /// The word, as it stands in counters, metrics, traces and on the command line.
+            /// Its word.
             pub const fn as_str(self) -> &'static str {
-                match self { $(Reason::$name => $word,)* }
+                match self {
+                    $(Reason::$name => $word,)*
+                }
             }
 
-            /// One sentence for a person.
+            /// One plain sentence.
             pub const fn describe(self) -> &'static str {
-                match self { $(Reason::$name => $text,)* }
+                match self {
+                    $(Reason::$name => $sentence,)*
+                }
             }
 
-            /// What it explains.
+            /// What usually happens to packets with it.
             pub const fn class(self) -> Class {
-                match self { $(Reason::$name => Class::$class,)* }
+                match self {
+                    $(Reason::$name => Class::$class,)*
+                }
             }
 
             /// From its number.
-            #[inline]
-            pub const fn from_u8(number: u8) -> Option<Self> {
-                match number { $($number => Some(Reason::$name),)* _ => None }
+            pub const fn from_u8(number: u8) -> Option<Reason> {
+                match number {
+                    $($number => Some(Reason::$name),)*
+                    _ => None,
+                }
             }
         }
     };
 }
 
+#[rustfmt::skip]
 reasons! {
-    Truncated = 1, Drop, "truncated", "the frame ends before the headers it announces";
-    BadVersion = 2, Drop, "bad_version", "the IP version does not fit the EtherType, or the interface version is not ours";
-    BadHeaderLength = 3, Drop, "bad_header_length", "the IP header says it is shorter than an IP header can be";
-    BadIpChecksum = 4, Drop, "bad_ip_checksum", "the checksum of the inner IPv4 header is wrong";
-    Unsupported = 5, Drop, "unsupported", "a protocol or request that is not supported";
-    Runt = 6, Drop, "runt", "shorter than an Ethernet frame can be";
-    TooLong = 7, Drop, "too_long", "longer than a packet buffer or the MTU allows";
-    BadFcs = 8, Drop, "bad_fcs", "the Ethernet frame check sequence is wrong";
-    OuterTruncated = 9, Drop, "outer_truncated", "an encapsulated packet ends before its outer headers do";
-    OuterIpChecksum = 10, Drop, "outer_ip_checksum", "the checksum of the outer IPv4 header is wrong";
-    OuterUdpChecksum = 11, Drop, "outer_udp_checksum", "the outer UDP checksum is not zero and wrong";
-    OuterFragment = 12, Drop, "outer_fragment", "an encapsulated packet is fragmented on the outside";
-    OuterNotOurs = 13, Drop, "outer_not_ours", "the outer destination is no provider address of this host";
-    OuterEcn = 14, Drop, "outer_ecn", "congestion was marked on the outside of a packet whose inside cannot carry the mark (RFC 6040)";
-    VxlanNoIFlag = 15, Drop, "vxlan_no_i_flag", "a VXLAN header without the I flag names no network (RFC 7348)";
-    GreFlags = 16, Drop, "gre_flags", "a GRE header with checksum or sequence number, which NVGRE forbids (RFC 7637)";
-    GreNoKey = 17, Drop, "gre_no_key", "a GRE header without key names no network (RFC 7637)";
-    GreVersion = 18, Drop, "gre_version", "a GRE version other than 0";
-    GreProtocol = 19, Drop, "gre_protocol", "a GRE packet that does not carry Ethernet";
-    UnknownSourcePa = 20, Drop, "unknown_source_pa", "an encapsulated packet from a provider address that the policy does not know";
-    PaNotInVsid = 21, Drop, "pa_not_in_vsid", "an encapsulated packet from a host that has no part in that virtual subnet";
-    UnknownVsid = 22, Drop, "unknown_vsid", "a virtual subnet that this host does not have";
-    NoVport = 23, Drop, "no_vport", "no virtual port is assigned to that function or address";
-    VportDown = 24, Drop, "vport_down", "the virtual port is down";
-    SpoofedMac = 25, Drop, "spoofed_mac", "the source MAC is not that of the virtual port";
-    SpoofedCa = 26, Drop, "spoofed_ca", "the source address is not one of the virtual port";
-    VlanNotAllowed = 27, Drop, "vlan_not_allowed", "a VLAN tag that the virtual port may not use";
-    AclDeny = 28, Drop, "acl_deny", "a rule of an access control list denies it";
-    AclDenyDefault = 29, Drop, "acl_deny_default", "no rule of the access control lists allows it";
-    AclNoConnection = 30, Drop, "acl_no_connection", "a segment in the middle of a connection that is not known";
-    UnknownDestinationMac = 31, Drop, "unknown_destination_mac", "no port of the virtual subnet has the destination MAC";
-    UnknownDestinationCa = 32, Drop, "unknown_destination_ca", "the destination address lies in a subnet of the virtual network, but no port has it";
-    NoRoute = 33, Drop, "no_route", "no subnet of the virtual network holds the destination address";
-    Isolated = 34, Drop, "isolated", "the destination belongs to another routing domain";
-    TtlExceeded = 35, Drop, "ttl_exceeded", "the time to live ran out at the router";
-    ArpUnknown = 36, Drop, "arp_unknown", "an ARP request for an address that the policy does not know";
-    ArpSuppressed = 37, Drop, "arp_suppressed", "an ARP packet that the policy answers for or has no use for";
-    MulticastNotCarried = 38, Drop, "multicast_not_carried", "multicast that is not carried beyond its subnet";
-    ToRouter = 39, Drop, "to_router", "addressed to the router itself, which serves nothing there";
-    ConnTableFull = 40, Drop, "conn_table_full", "the connection table is full: established connections go on, new ones are refused";
-    Hairpin = 41, Drop, "hairpin", "would leave by the port it came in by";
-    PendingOverflow = 42, Drop, "pending_overflow", "more packets waited for one flow's verdict than there is room for";
-    ExceptionFull = 43, Drop, "exception_full", "the host's exception queue was full";
-    NextHopUnresolved = 44, Drop, "next_hop_unresolved", "the next hop in the provider network does not answer ARP";
-    FirmwareRestart = 45, Drop, "firmware_restart", "was in the firmware when it was restarted";
-    HostRestart = 46, Drop, "host_restart", "was at the host when its daemon was restarted";
-    UplinkDown = 47, Drop, "uplink_down", "no uplink has a link";
-    RingFull = 48, Drop, "ring_full", "the receiver's ring had no buffers";
-    NoBuffer = 49, Drop, "no_buffer", "no packet buffer, or no room in it";
-    DmaFault = 50, Drop, "dma_fault", "an address that was not mapped, or memory that went away";
-    BadDescriptor = 51, Drop, "bad_descriptor", "a descriptor or command that makes no sense";
-    NoReceiver = 52, Drop, "no_receiver", "a replication group without a member that could take a copy";
-    QueueStopped = 53, Drop, "queue_stopped", "the receiver's queue is stopped or was never set up";
-    Miss = 54, Punt, "miss", "the first packet of a flow";
-    Stale = 55, Punt, "stale", "the flow was made under an older policy";
-    Pending = 56, Punt, "pending", "the flow's first packet is still being decided on";
-    TcpControl = 57, Punt, "tcp_control", "a copy of a TCP segment with SYN, FIN or RST";
-    Fragment = 58, Punt, "fragment", "an IP fragment";
-    Ttl = 59, Punt, "ttl", "the time to live ends at the router";
-    Control = 60, Punt, "control", "control traffic of the provider network: ARP, ICMP to a provider address";
-    MtuExceeded = 61, Punt, "mtu_exceeded", "too long for the provider network once encapsulated";
-    PendingFull = 62, Punt, "pending_full", "too many flows wait for a verdict";
-    TableFull = 63, NotOffloaded, "table_full", "no room for the flow in the table";
-    VportQuota = 64, NotOffloaded, "vport_quota", "the virtual port has used its share of the table";
-    NoFlowOffload = 65, NotOffloaded, "no_flow_offload", "the NIC has no flow table";
-    NotIp = 66, NotOffloaded, "not_ip", "not IP: decided packet by packet";
-    GroupTooLarge = 67, NotOffloaded, "group_too_large", "the replication group has more members than the NIC takes";
-    NeverLive = 68, NotOffloaded, "never_live", "answered or consumed by the host";
+    1 Truncated "truncated" Drop "The frame is shorter than its headers say.",
+    2 BadVersion "bad_version" Drop "The version in the IP header does not fit the EtherType.",
+    3 BadHeaderLength "bad_header_length" Drop "A header gives itself a length that it cannot have.",
+    4 BadIpChecksum "bad_ip_checksum" Drop "The checksum of the inner IPv4 header is wrong.",
+    5 Unsupported "unsupported" Drop "A frame of a kind that is not carried: two VLAN tags, IEEE 802.3 length, odd ARP, too many extension headers.",
+    6 TinyFragment "tiny_fragment" Drop "A fragment that hides or overwrites its transport header (RFC 1858).",
+    16 OuterTruncated "outer_truncated" Drop "The encapsulated frame from the wire is shorter than its outer headers say.",
+    17 OuterBadHeader "outer_bad_header" Drop "The outer IP header has a wrong version or length.",
+    18 OuterIpChecksum "outer_ip_checksum" Drop "The checksum of the outer IPv4 header is wrong.",
+    19 OuterUdpChecksum "outer_udp_checksum" Drop "The outer UDP checksum is not zero and wrong.",
+    20 OuterFragment "outer_fragment" Drop "The encapsulated packet was fragmented on its way: the PA network has a smaller MTU than configured.",
+    21 OuterNotOurs "outer_not_ours" Drop "The outer destination is not a provider address of this host.",
+    22 OuterEcn "outer_ecn" Drop "The outer header reports congestion, but the inner packet does not take part in ECN (RFC 6040).",
+    23 VxlanNoIFlag "vxlan_no_i_flag" Drop "The VXLAN header does not have its I flag set, so that it names no network.",
+    24 GreFlags "gre_flags" Drop "The GRE header has a checksum, a sequence number or a reserved flag, which NVGRE does not allow.",
+    25 GreNoKey "gre_no_key" Drop "The GRE header has no key, so that it names no network.",
+    26 GreVersion "gre_version" Drop "The version of the GRE header is not 0.",
+    27 GreProtocol "gre_protocol" Drop "The GRE header carries something else than Ethernet.",
+    28 UnknownSourcePa "unknown_source_pa" Drop "The outer source is not a provider address that the policy knows.",
+    29 PaNotInVsid "pa_not_in_vsid" Drop "The outer source is a known provider address, but has nothing in this VSID.",
+    30 UnknownVsid "unknown_vsid" Drop "No vport of this host is in the VSID.",
+    40 NoVport "no_vport" Drop "There is no such vport.",
+    41 VportDown "vport_down" Drop "The vport is down.",
+    42 SpoofedMac "spoofed_mac" Drop "The source MAC is not the vport's.",
+    43 SpoofedCa "spoofed_ca" Drop "The source address is not the vport's.",
+    44 VlanNotAllowed "vlan_not_allowed" Drop "The vport may not use this VLAN tag.",
+    45 AclDeny "acl_deny" Drop "A rule of an access control list denies it.",
+    46 AclDenyDefault "acl_deny_default" Drop "No rule of an access control list allows it, and the default is to deny.",
+    47 AclNoConnection "acl_no_connection" Drop "It belongs to no connection that was allowed.",
+    48 UnknownDestinationMac "unknown_destination_mac" Drop "Nobody in the VSID has the destination MAC.",
+    49 UnknownDestinationCa "unknown_destination_ca" Drop "Nobody in the destination subnet has the destination address.",
+    50 NoRoute "no_route" Drop "No subnet of the virtual network contains the destination address.",
+    51 Isolated "isolated" Drop "The destination is in another virtual network.",
+    52 TtlExceeded "ttl_exceeded" Drop "The router would have to send it on with a TTL of 0.",
+    53 MtuExceeded "mtu_exceeded" Punt "It is too long for the PA network.",
+    54 ArpUnknown "arp_unknown" Drop "An ARP or neighbour request for an address that the policy does not know; nobody answers.",
+    55 ArpSuppressed "arp_suppressed" Drop "An ARP or neighbour message that has been answered from policy or is not carried.",
+    56 MulticastNotCarried "multicast_not_carried" Drop "A multicast that the virtual network does not carry.",
+    57 ToRouter "to_router" Drop "Addressed to the distributed router itself, which does not take it.",
+    58 ConnTableFull "conn_table_full" Drop "The connection table is full: new connections are refused.",
+    59 VportQuota "vport_quota" NotOffloaded "The vport has used up its share of the flow table.",
+    60 Hairpin "hairpin" Drop "It would leave by the port that it came from.",
+    61 PolicyMissing "policy_missing" Drop "The policy of this vport has not arrived yet.",
+    80 Miss "miss" Punt "No flow for it: the host decides.",
+    81 Stale "stale" Punt "Its flow was made from an older policy: the host decides again.",
+    82 Pending "pending" Punt "The host is deciding on its flow.",
+    83 TcpControl "tcp_control" Punt "Copy of a TCP segment that opens or closes a connection.",
+    84 Fragment "fragment" Punt "A fragment: the host forwards it.",
+    85 Ttl "ttl" Punt "Its TTL does not allow routing: the host answers.",
+    86 Control "control" Punt "Control traffic of the PA network: ARP, ICMP and the like.",
+    87 PendingFull "pending_full" Punt "Too many flows wait for the host: this one is forwarded by it.",
+    88 TableFull "table_full" NotOffloaded "The flow table has no room: the host forwards it.",
+    89 NextHopUnresolved "next_hop_unresolved" Punt "The MAC of the PA network's next hop is not known yet.",
+    90 Sampled "sampled" Punt "Copy for a capture.",
+    100 PendingOverflow "pending_overflow" Drop "Too many packets wait for the host's decision on their flow.",
+    101 ExceptionFull "exception_full" Drop "The queue to the host is full.",
+    102 FirmwareRestart "firmware_restart" Drop "The firmware held it when it was restarted.",
+    103 HostRestart "host_restart" Drop "The host held it when it was restarted.",
+    104 UplinkDown "uplink_down" Drop "The uplink is down and no other serves.",
+    105 RingFull "ring_full" Drop "The receiver's ring is full.",
+    106 NoBuffer "no_buffer" Drop "No packet buffer, or no room in it.",
+    107 DmaFault "dma_fault" Drop "The descriptor points outside the memory that was mapped.",
+    108 BadDescriptor "bad_descriptor" Drop "A descriptor that makes no sense.",
+    109 BadFcs "bad_fcs" Drop "The frame check sequence from the wire is wrong.",
+    110 TooLong "too_long" Drop "Longer than the port takes.",
+    111 Runt "runt" Drop "Shorter than an Ethernet frame may be.",
+    112 NextHopTimeout "next_hop_timeout" Drop "The PA network's next hop does not answer.",
+    113 GroupMissing "group_missing" Drop "The replication group or tunnel that its flow names is not there.",
+    114 QueueReset "queue_reset" Drop "The queue was reset while it was waiting.",
+    115 NoReceiver "no_receiver" Drop "Nobody else is in the subnet to receive a copy.",
+    116 QueueStopped "queue_stopped" Drop "The receiver's queue is stopped or was never set up.",
+    140 NoFlowOffload "no_flow_offload" NotOffloaded "This NIC has no flow offload.",
+    141 BroadcastReplicationInSoftware "broadcast_replication_in_software" NotOffloaded "This NIC does not replicate: broadcasts are copied in software.",
+    142 GroupTooLarge "group_too_large" NotOffloaded "The broadcast has more destinations than a replication group of the NIC can hold.",
+    143 EncapNotOffloaded "encap_not_offloaded" NotOffloaded "This NIC does not do this encapsulation.",
+    144 NatNotOffloaded "nat_not_offloaded" NotOffloaded "This NIC does not translate addresses.",
+    145 Ipv6OuterNotOffloaded "ipv6_outer_not_offloaded" NotOffloaded "This NIC does not encapsulate in IPv6.",
+    146 FragmentsNotOffloaded "fragments_not_offloaded" NotOffloaded "Fragments are always forwarded by the host.",
+    147 SyntheticPort "synthetic_port" NotOffloaded "The vport has no virtual function: its frames pass through software.",
+    148 NicTableFull "nic_table_full" NotOffloaded "The NIC's flow table has no room.",
+    149 NicQuota "nic_quota" NotOffloaded "The vport has used up its share of the NIC's flow table.",
+    151 OffloadDisabled "offload_disabled" NotOffloaded "Offload is turned off for this vport.",
+    152 NicDown "nic_down" NotOffloaded "The NIC or its firmware is not running.",
+    153 NotIp "not_ip" NotOffloaded "Not IP: decided packet by packet.",
+    154 NeverLive "never_live" NotOffloaded "The host answers or consumes it.",
 }
 
-impl core::fmt::Display for Reason {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
 }
 
-impl core::str::FromStr for Reason {
-    type Err = UnknownReason;
+impl FromStr for Reason {
+    type Err = ParseError;
 
-    fn from_str(word: &str) -> Result<Self, UnknownReason> {
-        Self::ALL.iter().copied().find(|r| r.as_str() == word).ok_or(UnknownReason)
+    fn from_str(word: &str) -> Result<Self, ParseError> {
+        Reason::ALL.iter().copied().find(|r| r.as_str() == word).ok_or(ParseError::Reason)
     }
 }
-
-/// A word that is no reason.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct UnknownReason;
-
-impl core::fmt::Display for UnknownReason {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("no such reason: `culvert drops --all` lists them")
-    }
-}
-
-impl core::error::Error for UnknownReason {}

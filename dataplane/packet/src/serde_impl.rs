@@ -6,7 +6,7 @@ use core::str::FromStr;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::id::{MacAddr, Rdid, VlanId, Vni, VportId, Vsid};
+use crate::id::{Encap, MacAddr, Rdid, VlanId, Vni, VportId, Vsid};
 use crate::prefix::Prefix;
 use crate::reason::Reason;
 
@@ -42,6 +42,7 @@ text! {
     Rdid, "a GUID";
     Prefix, "an IP prefix";
     Reason, "a reason";
+    Encap, "VXLAN or NVGRE";
 }
 
 macro_rules! number {
