@@ -4,7 +4,7 @@
 /// Carry-less product of two 64-bit words: (low half, high half).
 #[cfg(all(target_arch = "x86_64", target_feature = "pclmulqdq"))]
 #[inline(always)]
-pub fn clmul(a: u64, b: u64) -> (u64, u64) {
+pub(crate) fn clmul(a: u64, b: u64) -> (u64, u64) {
     use core::arch::x86_64::{
         _mm_clmulepi64_si128, _mm_cvtsi64_si128, _mm_cvtsi128_si64, _mm_unpackhi_epi64,
     };
@@ -18,7 +18,7 @@ pub fn clmul(a: u64, b: u64) -> (u64, u64) {
 /// Carry-less product of two 64-bit words: (low half, high half).
 #[cfg(target_arch = "riscv64")]
 #[inline(always)]
-pub fn clmul(a: u64, b: u64) -> (u64, u64) {
+pub(crate) fn clmul(a: u64, b: u64) -> (u64, u64) {
     let (low, high);
     // SAFETY: Zbc instructions on registers only; the firmware's target has Zbc, and so has the machine it runs on.
     unsafe {
@@ -36,7 +36,7 @@ pub fn clmul(a: u64, b: u64) -> (u64, u64) {
 
 /// Carry-less product of two 64-bit words: (low half, high half). For processors without the instruction.
 #[cfg(not(any(all(target_arch = "x86_64", target_feature = "pclmulqdq"), target_arch = "riscv64")))]
-pub fn clmul(a: u64, b: u64) -> (u64, u64) {
+pub(crate) fn clmul(a: u64, b: u64) -> (u64, u64) {
     by_shifts(a, b)
 }
 
@@ -53,4 +53,20 @@ pub(crate) fn by_shifts(a: u64, b: u64) -> (u64, u64) {
         }
     }
     (p as u64, (p >> 64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{by_shifts, clmul};
+
+    #[test]
+    fn the_instruction_gives_the_product() {
+        let mut x = 0x9e37_79b9_7f4a_7c15u64;
+        for _ in 0..1000 {
+            let y = x.rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            assert_eq!(clmul(x, y), by_shifts(x, y));
+            x = y ^ x >> 31;
+        }
+        assert_eq!(clmul(u64::MAX, 1 << 63), (1 << 63, u64::MAX >> 1));
+    }
 }

@@ -3,14 +3,23 @@
 #![deny(unsafe_code)]
 
 mod clmul;
+pub mod datapath;
+pub mod encap;
+mod frame;
 pub mod hash;
+pub mod key;
 pub mod pending;
 mod port;
+pub mod process;
 pub mod record;
+mod rewrite;
 pub mod table;
 pub mod tables;
 
+pub use datapath::Datapath;
+pub use frame::Frame;
 pub use hash::HashSecret;
 pub use port::Port;
+pub use process::{Checksum, Classified, Probe, Verdict, Wire};
 pub use record::{Actions, ColdLine, Direction, FlowKey, FlowRecord, HotLine};
 pub use table::{FlowTable, RecordId};

@@ -20,6 +20,19 @@ pub struct Ticket {
     pub sequence: u16,
 }
 
+impl Ticket {
+    /// As it stands in a descriptor: slot in the low half; 0 is no ticket.
+    pub fn bits(self) -> u32 {
+        u32::from(self.slot) | u32::from(self.sequence) << 16
+    }
+
+    /// From a descriptor.
+    pub fn from_bits(bits: u32) -> Option<Self> {
+        let ticket = Ticket { slot: bits as u16, sequence: (bits >> 16) as u16 };
+        (ticket.sequence != 0).then_some(ticket)
+    }
+}
+
 /// State of one pending flow.
 #[derive(Clone, Copy, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -72,6 +85,11 @@ impl<'m> Pending<'m> {
         }
         let n = slots.len().min(usize::from(u16::MAX) - 1);
         Pending { slots: &mut slots[..n], links, next: 0, used: 0, limit }
+    }
+
+    /// How many flows can be pending.
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
     }
 
     /// How many flows are pending.
@@ -147,9 +165,12 @@ impl<'m> Pending<'m> {
         Some(buffer)
     }
 
-    /// The record that a ticket stands for, while it is pending.
-    pub fn record(&mut self, ticket: Ticket) -> Option<RecordId> {
-        self.get(ticket).map(|s| RecordId(s.record))
+    /// The record that a ticket stands for, if the host has decided on it.
+    pub fn decided(&self, ticket: Ticket) -> Option<RecordId> {
+        self.slots
+            .get(usize::from(ticket.slot))
+            .filter(|s| s.state == DECIDED && s.sequence == ticket.sequence)
+            .map(|s| RecordId(s.record))
     }
 
     /// `count` packets have come back.

@@ -96,6 +96,12 @@ impl<'m> FlowTable<'m> {
         Ok(FlowTable { memory, secret, mask: buckets as u32 - 1, len })
     }
 
+    /// Hashes with another secret from now on, and forgets all records.
+    pub fn set_secret(&mut self, secret: HashSecret) {
+        self.secret = secret;
+        self.clear();
+    }
+
     /// Forgets all records.
     pub fn clear(&mut self) {
         self.memory.buckets.fill(Bucket::default());

@@ -193,6 +193,11 @@ impl<'m> Peers<'m> {
         Peers { slots, local: [Peer::default(); 4] }
     }
 
+    /// How many slots there are.
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
     #[inline(always)]
     fn start(&self, addr: &[u8; 16]) -> usize {
         let [a, b]: [u64; 2] = zerocopy::transmute!(*addr);

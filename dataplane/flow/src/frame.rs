@@ -1,0 +1,103 @@
+//! A frame in a packet buffer, with room in front for outer headers.
+
+/// A frame: `len` bytes from `start` in `buf`.
+pub struct Frame<'a> {
+    buf: &'a mut [u8],
+    start: usize,
+    len: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// A frame in a buffer. `None`: it does not lie within the buffer.
+    #[inline(always)]
+    pub fn new(buf: &'a mut [u8], start: usize, len: usize) -> Option<Self> {
+        (start <= buf.len() && len <= buf.len() - start).then_some(Frame { buf, start, len })
+    }
+
+    /// The bytes.
+    #[inline(always)]
+    pub fn bytes(&self) -> &[u8] {
+        self.buf.get(self.start..self.start + self.len).unwrap_or_default()
+    }
+
+    /// The bytes, to be edited.
+    #[inline(always)]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.buf.get_mut(self.start..self.start + self.len).unwrap_or_default()
+    }
+
+    /// Where the frame starts in its buffer.
+    #[inline(always)]
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Its length.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes `n` bytes off the front. `false`, and nothing happens, if there are not as many.
+    #[inline(always)]
+    #[must_use]
+    pub fn pull(&mut self, n: usize) -> bool {
+        let fits = n <= self.len;
+        if fits {
+            self.start += n;
+            self.len -= n;
+        }
+        fits
+    }
+
+    /// Keeps `len` bytes from byte `from` on. `false`, and nothing happens, if there are not as many.
+    #[inline(always)]
+    #[must_use]
+    pub fn cut(&mut self, from: usize, len: usize) -> bool {
+        let fits = from <= self.len && len <= self.len - from;
+        if fits {
+            self.start += from;
+            self.len = len;
+        }
+        fits
+    }
+
+    /// Adds `n` bytes at the front and returns the whole frame. `None`, and nothing happens, if there is no room.
+    #[inline(always)]
+    pub fn push(&mut self, n: usize) -> Option<&mut [u8]> {
+        if n > self.start {
+            return None;
+        }
+        self.start -= n;
+        self.len += n;
+        self.buf.get_mut(self.start..self.start + self.len)
+    }
+
+    /// Moves the first `n` bytes `by` bytes towards the back and drops the `by` bytes that they cover: takes a header
+    /// out from behind them.
+    pub fn close_gap(&mut self, n: usize, by: usize) -> bool {
+        if n + by > self.len {
+            return false;
+        }
+        let start = self.start;
+        self.buf.copy_within(start..start + n, start + by);
+        self.pull(by)
+    }
+
+    /// Moves the first `n` bytes `by` bytes towards the front: makes room for a header behind them.
+    pub fn open_gap(&mut self, n: usize, by: usize) -> bool {
+        if by > self.start || n > self.len {
+            return false;
+        }
+        let start = self.start;
+        self.buf.copy_within(start..start + n, start - by);
+        self.start -= by;
+        self.len += by;
+        true
+    }
+}

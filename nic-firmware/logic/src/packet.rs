@@ -1,0 +1,302 @@
+//! Packets: the core's verdict becomes descriptors for the board.
+
+use culvert_abi::command::Op;
+use culvert_abi::pf::Offload;
+use culvert_abi::regs::QUEUE_EXCEPTION;
+use culvert_abi::soc::{BoardPort, CAPTURE, COPY, Descriptor, NO_BUFFER, RELEASE};
+use culvert_flow::encap::Variable;
+use culvert_flow::pending::Ticket;
+use culvert_flow::tables::Member;
+use culvert_flow::{Checksum, Frame, Port, RecordId, Verdict, Wire};
+use culvert_packet::{Reason, VportId};
+
+use crate::bus::Bus;
+use crate::firmware::Firmware;
+
+/// Where a frame lies after the core has worked on it.
+#[derive(Clone, Copy)]
+struct Place {
+    start: usize,
+    len: usize,
+    dst_mac: [u8; 6],
+}
+
+fn place(frame: &Frame<'_>) -> Place {
+    Place {
+        start: frame.start(),
+        len: frame.len(),
+        dst_mac: frame.bytes().first_chunk().copied().unwrap_or_default(),
+    }
+}
+
+fn checksum(offload: &Offload) -> Checksum {
+    match offload.checksum {
+        Offload::VERIFIED => Checksum::Good,
+        Offload::BAD => Checksum::Bad,
+        _ => Checksum::Unknown,
+    }
+}
+
+impl Firmware<'_> {
+    /// A frame from a VF or from the wire.
+    #[inline(always)]
+    pub(crate) fn frame(&mut self, bus: &mut impl Bus, d: &Descriptor) {
+        let input = self.input(d);
+        let Some(mut frame) = packet(bus, d) else {
+            return self.drop_packet(bus, d, Reason::BadDescriptor, input);
+        };
+        let (verdict, wire) = self.datapath.process(&mut frame, input, checksum(&d.offload), d.buffer, d.now);
+        let at = place(&frame);
+        if !matches!(verdict, Verdict::Punt { .. } | Verdict::Wait) {
+            self.datapath.counters.finished += 1;
+        }
+        self.emit(bus, d, input, verdict, wire, at);
+    }
+
+    /// A packet that the host sends on the way of its flow.
+    pub(crate) fn inject_lookup(&mut self, bus: &mut impl Bus, d: &Descriptor) {
+        let input = self.input(d);
+        match packet(bus, d) {
+            Some(mut frame) => {
+                let ticket = Ticket::from_bits(d.ticket);
+                let (verdict, wire) =
+                    self.datapath.process_returned(&mut frame, input, ticket, d.buffer, d.now);
+                let at = place(&frame);
+                self.emit(bus, d, input, verdict, wire, at);
+            }
+            None => self.drop_packet(bus, d, Reason::BadDescriptor, input),
+        }
+        self.returned(bus, d.ticket, 1, d.now);
+    }
+
+    /// A packet that the host sends out of a port as it is.
+    pub(crate) fn inject_out(&mut self, bus: &mut impl Bus, d: &Descriptor) {
+        let input = self.input(d);
+        match packet(bus, d) {
+            Some(frame) => {
+                let at = place(&frame);
+                self.transmit(bus, d, input, Port::from_bits(d.target), at, 0, 0);
+            }
+            None => self.drop_packet(bus, d, Reason::BadDescriptor, input),
+        }
+        self.returned(bus, d.ticket, 1, d.now);
+    }
+
+    /// Packets that ended at the host.
+    pub(crate) fn dropped(&mut self, bus: &mut impl Bus, d: &Descriptor) {
+        let reason = Reason::from_u8(d.reason).unwrap_or(Reason::BadDescriptor);
+        let input = self.input(d);
+        let count = d.arg0.max(1);
+        // The host may report at most what was on its way to it; a flow's count cannot go below zero.
+        for _ in 0..count.min(1 << 16) {
+            self.datapath.count_drop(reason, input);
+        }
+        self.returned(bus, d.ticket, count, d.now);
+        Self::complete(bus, d, None, 0, 0);
+    }
+
+    /// A packet that has waited for its flow to go live.
+    pub(crate) fn waited(&mut self, bus: &mut impl Bus, d: &Descriptor, id: RecordId) {
+        let input = self.input(d);
+        let Some(mut frame) = packet(bus, d) else {
+            return self.drop_packet(bus, d, Reason::BadDescriptor, input);
+        };
+        let (verdict, wire) =
+            self.datapath.process_waited(&mut frame, input, checksum(&d.offload), id, d.now);
+        let at = place(&frame);
+        self.datapath.counters.finished += 1;
+        self.emit(bus, d, input, verdict, wire, at);
+    }
+
+    #[inline(always)]
+    fn emit(
+        &mut self,
+        bus: &mut impl Bus,
+        d: &Descriptor,
+        input: Port,
+        verdict: Verdict,
+        wire: Wire,
+        at: Place,
+    ) {
+        match verdict {
+            Verdict::Forward { to, record, copy, capture } => {
+                let mut flags = 0;
+                let mut connection = 0;
+                if copy {
+                    flags |= COPY;
+                    connection = self.datapath.table.cold(record).connection;
+                }
+                if capture {
+                    flags |= CAPTURE;
+                }
+                self.transmit(bus, d, input, to, at, flags, connection);
+            }
+            Verdict::Punt { reason, ticket } => self.exception(bus, d, input, reason, ticket, wire),
+            Verdict::Wait => {
+                if let Some(kept) = self.waiting.get_mut(d.buffer as usize) {
+                    *kept = *d;
+                }
+            }
+            Verdict::Drop { reason } => self.send_drop(bus, d, reason),
+            Verdict::Replicate { record, group } => self.replicate(bus, d, input, record, group, at),
+        }
+    }
+
+    /// Sends a frame out of one port, buffer and all.
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "one descriptor's fields; a struct would only rename them")]
+    fn transmit(
+        &mut self,
+        bus: &mut impl Bus,
+        d: &Descriptor,
+        input: Port,
+        to: Port,
+        at: Place,
+        flags: u16,
+        connection: u64,
+    ) {
+        let port = match self.output(to, at.dst_mac) {
+            Ok(port) => port,
+            Err(reason) => return self.drop_packet(bus, d, reason, input),
+        };
+        self.count(input, to, at.len);
+        bus.send(&Descriptor {
+            op: Op::Transmit as u8,
+            reason: 0,
+            flags: RELEASE | flags,
+            port: port.bits(),
+            target: d.port,
+            offset: at.start as u16,
+            len: at.len as u16,
+            header_len: 0,
+            vport: input.bits(),
+            arg1: connection,
+            ..*d
+        });
+    }
+
+    #[inline(always)]
+    fn count(&mut self, input: Port, to: Port, len: usize) {
+        if let Port::Vport(VportId(n)) = input
+            && let Some(vport) = self.datapath.vports.get_mut(usize::from(n))
+        {
+            vport.rx_packets += 1;
+            vport.rx_bytes += len as u64;
+        }
+        if let Port::Vport(VportId(n)) = to
+            && let Some(vport) = self.datapath.vports.get_mut(usize::from(n))
+        {
+            vport.tx_packets += 1;
+            vport.tx_bytes += len as u64;
+        }
+    }
+
+    #[cold]
+    fn exception(
+        &mut self,
+        bus: &mut impl Bus,
+        d: &Descriptor,
+        input: Port,
+        reason: Reason,
+        ticket: Option<Ticket>,
+        wire: Wire,
+    ) {
+        self.datapath.counters.punted += 1;
+        bus.send(&Descriptor {
+            op: Op::Exception as u8,
+            reason: reason as u8,
+            flags: RELEASE,
+            target: QUEUE_EXCEPTION as u16,
+            ticket: ticket.map_or(0, Ticket::bits),
+            vport: input.bits(),
+            peer: wire.peer,
+            inner: wire.inner,
+            vsid: wire.vsid,
+            ..*d
+        });
+    }
+
+    /// Drops a packet that the core has not counted.
+    #[cold]
+    pub(crate) fn drop_packet(&mut self, bus: &mut impl Bus, d: &Descriptor, reason: Reason, input: Port) {
+        self.datapath.count_drop(reason, input);
+        self.send_drop(bus, d, reason);
+    }
+
+    #[cold]
+    fn send_drop(&mut self, bus: &mut impl Bus, d: &Descriptor, reason: Reason) {
+        bus.send(&Descriptor { op: Op::Drop as u8, reason: reason as u8, flags: RELEASE, ..*d });
+    }
+
+    /// One copy for each member: outer headers of its own, the payload shared. The last one releases the buffer.
+    #[cold]
+    fn replicate(
+        &mut self,
+        bus: &mut impl Bus,
+        d: &Descriptor,
+        input: Port,
+        id: RecordId,
+        group: u16,
+        at: Place,
+    ) {
+        let (entropy, vsid) = {
+            let hot = self.datapath.table.hot(id);
+            (hot.entropy, hot.vsid)
+        };
+        let Some(group) = self.datapath.groups.get(usize::from(group)).copied() else {
+            return self.drop_packet(bus, d, Reason::NoReceiver, input);
+        };
+        let v = Variable { inner_len: at.len, ecn: 0, entropy, vsid };
+        let base = Descriptor {
+            op: Op::Transmit as u8,
+            reason: 0,
+            flags: 0,
+            target: d.port,
+            offset: at.start as u16,
+            len: at.len as u16,
+            vport: input.bits(),
+            ..*d
+        };
+        let mut sent = false;
+        for &bits in group.members.iter().take(usize::from(group.len)) {
+            let copy = match Member::from_bits(bits) {
+                Member::Tunnel(index) => {
+                    let Some((len, uplink)) = self.datapath.replicate_header(index, &v, bus.header()) else {
+                        self.datapath.count_drop(Reason::NextHopUnresolved, input);
+                        continue;
+                    };
+                    Descriptor { port: BoardPort::Uplink(uplink).bits(), header_len: len as u16, ..base }
+                }
+                Member::Port(port) if port == input => continue,
+                Member::Port(port) => match self.output(port, at.dst_mac) {
+                    Ok(to) => {
+                        self.count(Port::None, port, at.len);
+                        Descriptor { port: to.bits(), header_len: 0, ..base }
+                    }
+                    Err(reason) => {
+                        self.datapath.count_drop(reason, input);
+                        continue;
+                    }
+                },
+            };
+            bus.send(&copy);
+            sent = true;
+        }
+        self.count(input, Port::None, at.len);
+        if !sent {
+            self.datapath.count_drop(Reason::NoReceiver, input);
+        }
+        // The buffer goes back behind the last copy: the board reads the ring in order.
+        if d.buffer != NO_BUFFER {
+            let reason = if sent { 0 } else { Reason::NoReceiver as u8 };
+            bus.send(&Descriptor { op: Op::Complete as u8, reason, flags: RELEASE, cookie: 0, ..*d });
+        }
+    }
+}
+
+/// The frame that a descriptor names.
+#[inline(always)]
+fn packet<'b>(bus: &'b mut impl Bus, d: &Descriptor) -> Option<Frame<'b>> {
+    let buffer = bus.buffer(d.buffer)?;
+    Frame::new(buffer, usize::from(d.offset), usize::from(d.len))
+}

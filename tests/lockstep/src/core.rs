@@ -1,0 +1,348 @@
+//! The reference engine: the core itself, one packet at a time, with nothing of the firmware around it.
+
+use std::collections::HashMap;
+
+use culvert_abi::command::Op;
+use culvert_abi::pf::Offload;
+use culvert_abi::soc::{BUFFER_COUNT, BoardPort, HEADROOM, Sizes};
+use culvert_flow::datapath::Counters;
+use culvert_flow::encap::Variable;
+use culvert_flow::pending::{Pending, Settled, Ticket};
+use culvert_flow::table::FlowTable;
+use culvert_flow::tables::{Member, Peer, Peers, Vport};
+use culvert_flow::{Checksum, Datapath, Frame, HashSecret, Port, RecordId, Verdict, Wire};
+use culvert_packet::{MacAddr, Reason, VportId};
+
+use crate::memory::Store;
+use crate::trace::{Dump, Engine, Event, Input, Output, What};
+
+/// A packet in the hands of the engine.
+#[derive(Clone)]
+struct Packet {
+    /// Where it came in, in the board's numbering (frames) or the data path's (injected ones).
+    origin: u16,
+    input: Port,
+    checksum: Checksum,
+    bytes: Vec<u8>,
+}
+
+/// The core as an engine.
+pub struct Core {
+    datapath: Datapath<'static>,
+    vf_vport: HashMap<u8, u16>,
+    waiting: HashMap<u32, Packet>,
+    next_buffer: u32,
+}
+
+impl Core {
+    /// With empty tables.
+    pub fn new(sizes: &Sizes) -> Self {
+        let memory = Store::new(sizes).leak();
+        let table = FlowTable::new(memory.table, HashSecret([0; 9])).expect("sizes fit each other");
+        let datapath = Datapath {
+            table,
+            pending: Pending::new(memory.pending, memory.links, 512),
+            tunnels: memory.tunnels,
+            groups: memory.groups,
+            peers: Peers::new(memory.peers),
+            vports: memory.vports,
+            map_cells: memory.map_cells,
+            router_mac: MacAddr::ZERO,
+            counters: Counters::default(),
+        };
+        Core { datapath, vf_vport: HashMap::new(), waiting: HashMap::new(), next_buffer: 0 }
+    }
+
+    fn buffer(&mut self) -> u32 {
+        loop {
+            self.next_buffer = (self.next_buffer + 1) % BUFFER_COUNT;
+            if !self.waiting.contains_key(&self.next_buffer) {
+                return self.next_buffer;
+            }
+        }
+    }
+
+    fn input(&self, port: BoardPort) -> Port {
+        match port {
+            BoardPort::Vf(n) => self.vf_vport.get(&n).map_or(Port::None, |&v| Port::from_bits(v)),
+            BoardPort::Uplink(n) if n < Port::UPLINKS => Port::Uplink(n),
+            _ => Port::None,
+        }
+    }
+
+    fn output(&self, port: Port) -> Result<BoardPort, Reason> {
+        match port {
+            Port::Uplink(n) => Ok(BoardPort::Uplink(n)),
+            Port::Vport(VportId(n)) => match self.datapath.vports.get(usize::from(n)) {
+                Some(v) if v.is_up() && v.target == Vport::VF => Ok(BoardPort::Vf(v.number as u8)),
+                Some(v) if v.is_up() => {
+                    Ok(BoardPort::Queue((culvert_abi::regs::QUEUE_VMQ0 as u16 + v.number) as u8))
+                }
+                Some(v) if v.flags & Vport::PRESENT != 0 => Err(Reason::VportDown),
+                _ => Err(Reason::NoVport),
+            },
+            Port::Host | Port::None => Err(Reason::NoVport),
+        }
+    }
+
+    fn count(&mut self, input: Port, to: Port, len: usize) {
+        if let Port::Vport(VportId(n)) = input
+            && let Some(v) = self.datapath.vports.get_mut(usize::from(n))
+        {
+            v.rx_packets += 1;
+            v.rx_bytes += len as u64;
+        }
+        if let Port::Vport(VportId(n)) = to
+            && let Some(v) = self.datapath.vports.get_mut(usize::from(n))
+        {
+            v.tx_packets += 1;
+            v.tx_bytes += len as u64;
+        }
+    }
+
+    /// Runs one packet: `by` says how the core is entered.
+    fn packet(&mut self, packet: Packet, by: Entry, now: u32, out: &mut Vec<Output>) {
+        let headroom = HEADROOM as usize;
+        let mut buffer = vec![0; headroom + packet.bytes.len()];
+        buffer[headroom..].copy_from_slice(&packet.bytes);
+        let len = packet.bytes.len();
+        let mut frame = Frame::new(&mut buffer, headroom, len).expect("it is as long as the buffer");
+        let id = self.buffer();
+        let dp = &mut self.datapath;
+        let (verdict, wire) = match by {
+            Entry::Fresh => dp.process(&mut frame, packet.input, packet.checksum, id, now),
+            Entry::Returned(ticket) => dp.process_returned(&mut frame, packet.input, ticket, id, now),
+            Entry::Waited(record) => {
+                dp.process_waited(&mut frame, packet.input, packet.checksum, record, now)
+            }
+        };
+        let bytes = frame.bytes().to_vec();
+        match verdict {
+            Verdict::Wait => {
+                self.waiting.insert(id, packet);
+            }
+            Verdict::Drop { reason } => out.push(dropped(packet.origin, reason)),
+            Verdict::Punt { reason, ticket } => out.push(exception(&packet, reason, ticket, &wire)),
+            Verdict::Forward { to, record, copy, capture } => {
+                let connection = copy.then(|| self.datapath.table.cold(record).connection);
+                self.transmit(packet.input, packet.origin, to, bytes, (connection, capture), out);
+            }
+            Verdict::Replicate { record, group } => self.replicate(&packet, record, group, &bytes, out),
+        }
+    }
+
+    fn transmit(
+        &mut self,
+        input: Port,
+        origin: u16,
+        to: Port,
+        bytes: Vec<u8>,
+        copies: (Option<u64>, bool),
+        out: &mut Vec<Output>,
+    ) {
+        match self.output(to) {
+            Ok(port) => {
+                self.count(input, to, bytes.len());
+                out.push(transmitted(port, bytes, copies));
+            }
+            Err(reason) => {
+                self.datapath.count_drop(reason, input);
+                out.push(dropped(origin, reason));
+            }
+        }
+    }
+
+    fn replicate(&mut self, packet: &Packet, id: RecordId, group: u16, bytes: &[u8], out: &mut Vec<Output>) {
+        let hot = *self.datapath.table.hot(id);
+        let v = Variable { inner_len: bytes.len(), ecn: 0, entropy: hot.entropy, vsid: hot.vsid };
+        let Some(group) = self.datapath.groups.get(usize::from(group)).copied() else {
+            self.datapath.count_drop(Reason::NoReceiver, packet.input);
+            return out.push(dropped(packet.origin, Reason::NoReceiver));
+        };
+        let mut sent = false;
+        for &bits in group.members.iter().take(usize::from(group.len)) {
+            let made = match Member::from_bits(bits) {
+                Member::Port(port) if port == packet.input => continue,
+                Member::Port(port) => self.output(port).map(|to| {
+                    self.count(Port::None, port, bytes.len());
+                    transmitted(to, bytes.to_vec(), (None, false))
+                }),
+                Member::Tunnel(index) => {
+                    let mut header = [0; 128];
+                    let made = self.datapath.replicate_header(index, &v, &mut header);
+                    made.ok_or(Reason::NextHopUnresolved).map(|(len, uplink)| {
+                        let whole = [&header[..len], bytes].concat();
+                        transmitted(BoardPort::Uplink(uplink), whole, (None, false))
+                    })
+                }
+            };
+            match made {
+                Ok(output) => {
+                    out.push(output);
+                    sent = true;
+                }
+                Err(reason) => self.datapath.count_drop(reason, packet.input),
+            }
+        }
+        self.count(packet.input, Port::None, bytes.len());
+        if !sent {
+            self.datapath.count_drop(Reason::NoReceiver, packet.input);
+        }
+    }
+
+    fn returned(&mut self, ticket: u32, count: u32, now: u32, out: &mut Vec<Output>) {
+        let Some(ticket) = Ticket::from_bits(ticket) else { return };
+        if let Settled::Live(id) = self.datapath.returned(ticket, count) {
+            while let Some(buffer) = self.datapath.pending.next_waiting(ticket.slot) {
+                let packet = self.waiting.remove(&buffer).expect("it was put there when it had to wait");
+                self.packet(packet, Entry::Waited(id), now, out);
+            }
+            self.datapath.go_live(ticket, id);
+        }
+    }
+
+    fn vport(&mut self, index: u16, new: &Vport) {
+        let slot = &mut self.datapath.vports[usize::from(index)];
+        let old = *slot;
+        *slot = Vport {
+            records: old.records,
+            rx_packets: old.rx_packets,
+            rx_bytes: old.rx_bytes,
+            tx_packets: old.tx_packets,
+            tx_bytes: old.tx_bytes,
+            drops: old.drops,
+            ..*new
+        };
+        self.vf_vport.retain(|_, v| *v != index);
+        if new.flags & Vport::PRESENT != 0 && new.target == Vport::VF {
+            self.vf_vport.insert(new.number as u8, index);
+        }
+    }
+}
+
+enum Entry {
+    Fresh,
+    Returned(Option<Ticket>),
+    Waited(RecordId),
+}
+
+fn transmitted(port: BoardPort, bytes: Vec<u8>, copies: (Option<u64>, bool)) -> Output {
+    Output { op: Op::Transmit, reason: 0, port: port.bits(), ticket: 0, wire: (0, 0, 0), copies, bytes }
+}
+
+fn dropped(origin: u16, reason: Reason) -> Output {
+    Output {
+        op: Op::Drop,
+        reason: reason as u8,
+        port: origin,
+        ticket: 0,
+        wire: (0, 0, 0),
+        copies: (None, false),
+        bytes: Vec::new(),
+    }
+}
+
+fn exception(packet: &Packet, reason: Reason, ticket: Option<Ticket>, wire: &Wire) -> Output {
+    Output {
+        op: Op::Exception,
+        reason: reason as u8,
+        port: packet.origin,
+        ticket: ticket.map_or(0, Ticket::bits),
+        wire: (wire.inner, wire.peer, wire.vsid),
+        copies: (None, false),
+        bytes: packet.bytes.clone(),
+    }
+}
+
+impl Engine for Core {
+    fn run(&mut self, event: &Event) -> Result<Vec<Output>, String> {
+        let (now, mut out) = (event.now, Vec::new());
+        let host = |port: &Port, bytes: &[u8]| Packet {
+            origin: port.bits(),
+            input: *port,
+            checksum: Checksum::Unknown,
+            bytes: bytes.to_vec(),
+        };
+        match &event.what {
+            What::Frame(Input { port, checksum, bytes }) => {
+                let checksum = match *checksum {
+                    Offload::VERIFIED => Checksum::Good,
+                    Offload::BAD => Checksum::Bad,
+                    _ => Checksum::Unknown,
+                };
+                let input = self.input(*port);
+                let packet = Packet { origin: port.bits(), input, checksum, bytes: bytes.clone() };
+                self.packet(packet, Entry::Fresh, now, &mut out);
+            }
+            What::InjectLookup { port, ticket, bytes } => {
+                let entry = Entry::Returned(Ticket::from_bits(*ticket));
+                self.packet(host(port, bytes), entry, now, &mut out);
+                self.returned(*ticket, 1, now, &mut out);
+            }
+            What::InjectOut { port, target, ticket, bytes } => {
+                let none = (None, false);
+                self.transmit(*port, port.bits(), *target, bytes.clone(), none, &mut out);
+                self.returned(*ticket, 1, now, &mut out);
+            }
+            What::Dropped { port, ticket, count, reason } => {
+                for _ in 0..*count {
+                    self.datapath.count_drop(*reason, *port);
+                }
+                self.returned(*ticket, *count, now, &mut out);
+            }
+            What::Configure { secret, router } => {
+                self.datapath.table.set_secret(*secret);
+                self.datapath.router_mac = *router;
+            }
+            What::Insert(records) => {
+                for record in records {
+                    // A refusal is seen in the table's dump.
+                    let _ = self.datapath.install(record, now);
+                }
+            }
+            What::Delete(keys) => {
+                for key in keys {
+                    self.datapath.delete(key);
+                }
+            }
+            What::Tunnel(index, new) => {
+                let slot = &mut self.datapath.tunnels[usize::from(*index)];
+                *slot = culvert_flow::tables::Tunnel { packets: slot.packets, bytes: slot.bytes, ..**new };
+            }
+            What::Group(index, new) => self.datapath.groups[usize::from(*index)] = **new,
+            What::Peers(peers) => {
+                self.datapath.peers.clear();
+                for peer in peers {
+                    self.datapath.peers.set(*peer);
+                }
+            }
+            What::Local(peers) => {
+                for n in 0..4 {
+                    self.datapath.peers.set_local(n, peers.get(n).copied().unwrap_or(Peer::default()));
+                }
+            }
+            What::Vport(index, new) => self.vport(*index, new),
+            What::MapCell(cell, value) => self.datapath.map_cells[usize::from(*cell)] = *value,
+            What::VportCell(vport, value) => self.datapath.vports[usize::from(*vport)].generation = *value,
+            What::HostRestart => {
+                let mut lost = Vec::new();
+                self.datapath.host_restarted(|buffer| lost.push(buffer));
+                for buffer in lost {
+                    let packet = self.waiting.remove(&buffer).expect("it was put there when it had to wait");
+                    out.push(dropped(packet.origin, Reason::HostRestart));
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn dump(&mut self, _now: u32) -> Result<Dump, String> {
+        let table = &self.datapath.table;
+        Ok(Dump {
+            drops: self.datapath.counters.drops.to_vec(),
+            vports: self.datapath.vports.to_vec(),
+            tunnels: self.datapath.tunnels.iter().map(|t| (t.packets, t.bytes)).collect(),
+            records: table.used_from(0).filter_map(|id| table.record(id)).collect(),
+        })
+    }
+}

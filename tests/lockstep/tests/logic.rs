@@ -1,0 +1,91 @@
+//! The core against the firmware's logic on this machine: many short traces.
+
+use culvert_abi::soc::Sizes;
+use culvert_lockstep::core::Core;
+use culvert_lockstep::firmware::{FirmwareEngine, Hosted};
+use culvert_lockstep::{Engine, compare, generate};
+use culvert_packet::Reason;
+use proptest::prelude::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn equal_bytes_verdicts_and_counters(steps in prop::collection::vec(any::<[u8; 3]>(), 1..150)) {
+        let sizes = Sizes { pending: 6, ..Sizes::new(6) };
+        let trace = generate::trace(&mut Core::new(&sizes), &steps);
+        let mut firmware = FirmwareEngine::new(Hosted::new(&sizes));
+        compare(&trace, &mut Core::new(&sizes), &mut firmware).map_err(TestCaseError::fail)?;
+    }
+}
+
+/// The traces are worth something: they reach every verdict and nearly every reason that the core can give.
+#[test]
+fn traces_reach_every_verdict() {
+    let sizes = Sizes { pending: 6, ..Sizes::new(6) };
+    let mut seen = std::collections::BTreeSet::new();
+    let mut random = 1u64;
+    for _ in 0..200 {
+        let steps: Vec<[u8; 3]> = (0..150)
+            .map(|_| {
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                [(random >> 33) as u8, (random >> 41) as u8, (random >> 49) as u8]
+            })
+            .collect();
+        let trace = generate::trace(&mut Core::new(&sizes), &steps);
+        let mut core = Core::new(&sizes);
+        for event in &trace {
+            for output in core.run(event).expect("the core always answers") {
+                let reason = Reason::from_u8(output.reason).map_or("-", Reason::as_str);
+                seen.insert(format!("{:?} {reason}", output.op));
+                if output.copies.0.is_some() {
+                    seen.insert("copy".to_owned());
+                }
+                if output.copies.1 {
+                    seen.insert("capture".to_owned());
+                }
+            }
+        }
+        let dump = core.dump(0).expect("the core always answers");
+        for reason in Reason::ALL.iter().filter(|&&r| dump.drops[r as usize] > 0) {
+            seen.insert(format!("counted {reason}"));
+        }
+    }
+    let wanted = [
+        "Transmit -",
+        "copy",
+        "capture",
+        "Exception miss",
+        "Exception stale",
+        "Exception pending",
+        "Exception fragment",
+        "Exception ttl",
+        "Exception mtu_exceeded",
+        "Exception next_hop_unresolved",
+        "Exception pending_full",
+        "Exception vport_quota",
+        "Exception control",
+        "Drop acl_deny",
+        "Drop no_vport",
+        "Drop vport_down",
+        "Drop truncated",
+        "Drop runt",
+        "Drop bad_version",
+        "Drop outer_truncated",
+        "Drop outer_ip_checksum",
+        "Drop outer_not_ours",
+        "Drop unknown_source_pa",
+        "Drop vxlan_no_i_flag",
+        "Drop gre_flags",
+        "Drop gre_no_key",
+        "Drop gre_version",
+        "Drop gre_protocol",
+        "Drop outer_ecn",
+        "counted host_restart",
+        "counted no_receiver",
+        "counted spoofed_mac",
+    ];
+    let missing: Vec<_> = wanted.iter().filter(|w| !seen.contains(**w)).collect();
+    assert!(missing.is_empty(), "never reached: {missing:?}\nreached: {seen:#?}");
+}
