@@ -1,8 +1,9 @@
 //! Putting a tunnel's outer headers in front of a frame.
 
 use culvert_packet::Encap;
+use culvert_packet::encap::MAX_OUTER;
 
-use crate::tables::{MAX_OUTER, Tunnel};
+use crate::tables::Tunnel;
 
 /// What of the outer headers depends on the packet.
 #[derive(Clone, Copy, Debug)]

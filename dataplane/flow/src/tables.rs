@@ -3,12 +3,10 @@
 use core::mem::size_of;
 
 use culvert_packet::Encap;
+use culvert_packet::encap::{MAX_OUTER, Template};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::port::Port;
-
-/// Bytes of outer headers that a tunnel can hold: Ethernet, VLAN, IPv6, UDP and VXLAN are 74.
-pub const MAX_OUTER: usize = 96;
 
 /// A way to another host: the outer headers, ready but for lengths, checksum, entropy and VSID. Flows hold its index,
 /// so that a new next hop changes one record and not every flow.
@@ -44,6 +42,20 @@ impl Default for Tunnel {
 }
 
 impl Tunnel {
+    /// A tunnel with these outer headers. `max_inner` is the longest inner frame that it takes.
+    pub fn new(template: &Template, uplink: u8, max_inner: u16) -> Self {
+        Tunnel {
+            encap: template.encap as u8,
+            uplink,
+            header_len: template.len,
+            ip_offset: template.ip_offset,
+            max_inner,
+            ip_sum: template.ip_sum,
+            header: template.bytes,
+            ..Tunnel::default()
+        }
+    }
+
     /// How it encapsulates, `None` when the entry is not in use.
     #[inline(always)]
     pub fn encap(&self) -> Option<Encap> {

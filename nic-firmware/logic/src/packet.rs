@@ -144,7 +144,6 @@ impl Firmware<'_> {
 
     /// Sends a frame out of one port, buffer and all.
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "one descriptor's fields; a struct would only rename them")]
     fn transmit(
         &mut self,
         bus: &mut impl Bus,

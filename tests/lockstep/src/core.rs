@@ -14,7 +14,7 @@ use culvert_flow::{Checksum, Datapath, Frame, HashSecret, Port, RecordId, Verdic
 use culvert_packet::{MacAddr, Reason, VportId};
 
 use crate::memory::Store;
-use crate::trace::{Dump, Engine, Event, Input, Output, What};
+use crate::trace::{Dump, Engine, Event, Injected, Input, Output, What};
 
 /// A packet in the hands of the engine.
 #[derive(Clone)]
@@ -220,6 +220,7 @@ impl Core {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Entry {
     Fresh,
     Returned(Option<Ticket>),
@@ -274,12 +275,12 @@ impl Engine for Core {
                 let packet = Packet { origin: port.bits(), input, checksum, bytes: bytes.clone() };
                 self.packet(packet, Entry::Fresh, now, &mut out);
             }
-            What::InjectLookup { port, ticket, bytes } => {
+            What::InjectLookup(Injected { port, ticket, bytes }) => {
                 let entry = Entry::Returned(Ticket::from_bits(*ticket));
                 self.packet(host(port, bytes), entry, now, &mut out);
                 self.returned(*ticket, 1, now, &mut out);
             }
-            What::InjectOut { port, target, ticket, bytes } => {
+            What::InjectOut(Injected { port, ticket, bytes }, target) => {
                 let none = (None, false);
                 self.transmit(*port, port.bits(), *target, bytes.clone(), none, &mut out);
                 self.returned(*ticket, 1, now, &mut out);
@@ -297,7 +298,7 @@ impl Engine for Core {
             What::Insert(records) => {
                 for record in records {
                     // A refusal is seen in the table's dump.
-                    let _ = self.datapath.install(record, now);
+                    let _refused = self.datapath.install(record, now);
                 }
             }
             What::Delete(keys) => {

@@ -14,7 +14,7 @@ use culvert_logic::{Bus, Firmware};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::memory::Store;
-use crate::trace::{Dump, Engine, Event, Input, Output, What};
+use crate::trace::{Dump, Engine, Event, Injected, Input, Output, What};
 
 /// A descriptor from the firmware with its header and the bytes that it names.
 pub struct Answer {
@@ -156,10 +156,10 @@ impl<L: Link> Engine for FirmwareEngine<L> {
                 let offload = Offload { checksum: *checksum, ..Offload::default() };
                 (Descriptor { offload, ..packet(Op::Frame, port.bits()) }, bytes)
             }
-            What::InjectLookup { port, ticket, bytes } => {
+            What::InjectLookup(Injected { port, ticket, bytes }) => {
                 (Descriptor { ticket: *ticket, ..packet(Op::InjectLookup, port.bits()) }, bytes)
             }
-            What::InjectOut { port, target, ticket, bytes } => {
+            What::InjectOut(Injected { port, ticket, bytes }, target) => {
                 let target = target.bits();
                 (Descriptor { ticket: *ticket, target, ..packet(Op::InjectOut, port.bits()) }, bytes)
             }

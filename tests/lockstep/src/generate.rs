@@ -3,13 +3,14 @@
 use culvert_abi::command::Op;
 use culvert_abi::soc::BoardPort;
 use culvert_flow::record::{Actions, FlowRecord, HotLine};
-use culvert_flow::tables::{Group, MAX_OUTER, Member, Peer, Tunnel, Vport};
+use culvert_flow::tables::{Group, Member, Peer, Tunnel, Vport};
 use culvert_flow::{ColdLine, HashSecret, Port, key};
+use culvert_packet::encap::MAX_OUTER;
 use culvert_packet::{Encap, MacAddr, Reason, VportId, parse, parse_outer};
 
 use crate::core::Core;
 use crate::frames::{Outer, arp, echo, encapsulate, ethernet, ipv4, ipv6, tag, tcp, udp};
-use crate::trace::{Engine, Event, Input, Output, What};
+use crate::trace::{Engine, Event, Injected, Input, Output, What};
 
 const VSID: u32 = 5001;
 const LOCAL_PA: [u8; 4] = [192, 168, 1, 10];
@@ -64,7 +65,7 @@ fn group(members: &[Member]) -> Group {
 
 fn vport(target: u16, number: u16, up: bool) -> Vport {
     let flags = Vport::PRESENT | if up { Vport::UP } else { 0 };
-    Vport { flags, target, number, vsid: VSID, generation: 1, quota: 40, ..Vport::default() }
+    Vport { flags, target, number, vsid: VSID, generation: 1, quota: 12, ..Vport::default() }
 }
 
 /// The set-up of every trace: vports 0 to 2 on VFs, 3 on a VMQ, 4 down; a peer with two addresses; tunnels and groups.
@@ -207,7 +208,7 @@ impl Maker<'_> {
         let input = match &what {
             What::Frame(Input { port: BoardPort::Vf(n), .. }) => Port::Vport(VportId(u16::from(*n))),
             What::Frame(Input { port: BoardPort::Uplink(n), .. }) => Port::Uplink(*n),
-            What::InjectLookup { port, .. } => *port,
+            What::InjectLookup(Injected { port, .. }) => *port,
             _ => Port::None,
         };
         let event = Event { now: self.now, what };
@@ -226,7 +227,12 @@ impl Maker<'_> {
             5..=7 => {
                 let inner = damage(frame(a, 20 + b % 4, b % 3), op, b);
                 let nvgre = b & 0x80 != 0;
-                let addresses = (if b & 0x40 != 0 { [192, 168, 2, 21] } else { PEER_PA }, LOCAL_PA);
+                let source = match op >> 4 {
+                    5 => [192, 168, 9, 9],
+                    _ if b & 0x40 != 0 => [192, 168, 2, 21],
+                    _ => PEER_PA,
+                };
+                let addresses = (source, if op >> 4 == 6 { [192, 168, 1, 99] } else { LOCAL_PA });
                 let vsid = if b & 0x20 != 0 { VSID + 1 } else { VSID };
                 let outer = Outer { addresses, vsid, nvgre, ecn: b >> 3 & 3 };
                 let bytes = hostile(encapsulate(&outer, &inner), op, a);
@@ -292,9 +298,9 @@ impl Maker<'_> {
             }
             1 => {
                 let target = [Port::Vport(VportId(1)), Port::Uplink(0), Port::None][usize::from(b % 3)];
-                self.event(What::InjectOut { port, target, ticket, bytes });
+                self.event(What::InjectOut(Injected { port, ticket, bytes }, target));
             }
-            2 => self.event(What::InjectLookup { port, ticket, bytes }),
+            2 => self.event(What::InjectLookup(Injected { port, ticket, bytes })),
             _ => {
                 if ticket != 0
                     && let Some(key) = key_of(port, &bytes, exception.wire)
@@ -304,7 +310,7 @@ impl Maker<'_> {
                     self.installed.push(record);
                     self.event(What::Insert(vec![record]));
                 }
-                self.event(What::InjectLookup { port, ticket, bytes });
+                self.event(What::InjectLookup(Injected { port, ticket, bytes }));
             }
         }
     }
@@ -344,6 +350,9 @@ fn hostile(mut bytes: Vec<u8>, op: u8, a: u8) -> Vec<u8> {
             bytes[at] ^= 1 << (op & 7);
         }
         3 => bytes.truncate(usize::from(a)),
+        // No I flag (VXLAN), a reserved bit (NVGRE: part of the key); another version of GRE.
+        7 => bytes[42] ^= 0x08,
+        8 => bytes[35] ^= 0x01,
         // Padding behind the packet, as short frames have it.
         4 => bytes.extend([0; 9]),
         _ => {}

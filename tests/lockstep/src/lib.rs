@@ -11,4 +11,4 @@ pub mod generate;
 pub mod memory;
 pub mod trace;
 
-pub use trace::{Dump, Engine, Event, Input, Output, What, compare};
+pub use trace::{Dump, Engine, Event, Injected, Input, Output, What, compare};

@@ -33,13 +33,27 @@ pub enum What {
     /// A frame comes in.
     Frame(Input),
     /// The host sends a frame on the way of its flow.
-    InjectLookup { port: Port, ticket: u32, bytes: Vec<u8> },
-    /// The host sends a frame out of `target`.
-    InjectOut { port: Port, target: Port, ticket: u32, bytes: Vec<u8> },
+    InjectLookup(Injected),
+    /// The host sends a frame out of a port.
+    InjectOut(Injected, Port),
     /// The host drops packets.
-    Dropped { port: Port, ticket: u32, count: u32, reason: Reason },
+    Dropped {
+        /// Where they came in.
+        port: Port,
+        /// Their pending flow.
+        ticket: u32,
+        /// How many.
+        count: u32,
+        /// Why.
+        reason: Reason,
+    },
     /// Hash secret and router MAC; all flows go.
-    Configure { secret: HashSecret, router: MacAddr },
+    Configure {
+        /// The secret.
+        secret: HashSecret,
+        /// The router's MAC.
+        router: MacAddr,
+    },
     /// Records are installed.
     Insert(Vec<FlowRecord>),
     /// Records are deleted.
@@ -60,6 +74,17 @@ pub enum What {
     VportCell(u16, u32),
     /// The host has restarted.
     HostRestart,
+}
+
+/// A frame that the host sends.
+#[derive(Clone, Debug)]
+pub struct Injected {
+    /// Where it once came in.
+    pub port: Port,
+    /// Its pending flow.
+    pub ticket: u32,
+    /// The frame.
+    pub bytes: Vec<u8>,
 }
 
 /// One thing that an engine does in answer to an event.

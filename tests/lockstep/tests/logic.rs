@@ -70,7 +70,6 @@ fn traces_reach_every_verdict() {
         "Drop no_vport",
         "Drop vport_down",
         "Drop truncated",
-        "Drop runt",
         "Drop bad_version",
         "Drop outer_truncated",
         "Drop outer_ip_checksum",
