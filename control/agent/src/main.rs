@@ -1,2 +1,2 @@
-//! See this crate's description in Cargo.toml.
+//! culvertd's entry.
 fn main() {}

@@ -71,7 +71,11 @@ pub struct ApplyReply {
     pub unchanged: usize,
     /// The policy's version on this host: grows with every change.
     pub version: u64,
-    /// What was left out.
+    /// Whether the datapath carries it out already.
+    pub applied: bool,
+    /// Why it does not; may be empty.
+    pub problem: String,
+    /// What was left out, and what is odd.
     pub warnings: Vec<Warning>,
 }
 

@@ -49,12 +49,6 @@ impl Allocator {
         self.held.insert(name.to_owned(), number);
         Some(number)
     }
-
-    /// Whether it holds this name.
-    #[cfg(test)]
-    pub(crate) fn get(&self, name: &str) -> Option<u16> {
-        self.held.get(name).copied()
-    }
 }
 
 /// Values that grow whenever what they stand for changes, and never go back, also when it is removed and comes again.

@@ -2,11 +2,15 @@
 //!
 //! 1. [`Fabric::check`] turns a [`culvert_api::Bundle`] into a [`Fabric`]: a graph whose references hold and whose
 //!    addresses, VSIDs and MACs fit together. It reports every [`Problem`] of the policy, not only the first.
+//! 2. [`host_part`] derives what one host must know of it. Numbers that outlive a policy change (vports, tunnels,
+//!    peers, generations) come from [`Indices`], which the caller persists.
 
 #![forbid(unsafe_code)]
 
 mod check;
 mod fabric;
+mod host;
+mod indices;
 mod names;
 mod problem;
 
@@ -14,4 +18,6 @@ pub use fabric::{
     Acl, AclEntry, Checked, Fabric, Host, HostUplink, Interface, Network, PortRange, ProviderSubnet,
     Settings, Subnet,
 };
+pub use host::{HostPart, LocalVport, SnapshotError, host_part};
+pub use indices::Indices;
 pub use problem::{Kind, Problem};

@@ -1,0 +1,88 @@
+//! The API's sockets, and serving on them until asked to stop.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::watch;
+
+use crate::Error;
+
+/// How long requests under way may take when the daemon stops.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Listens on a UNIX socket that only its owner and group may use. A socket that a dead daemon left behind is replaced,
+/// one that is answered is not.
+///
+/// # Errors
+/// The path cannot be used.
+pub async fn bind_unix(path: &Path) -> Result<UnixListener, Error> {
+    let failed = |detail: &dyn ToString| Error::Listen {
+        address: path.display().to_string(),
+        detail: detail.to_string(),
+    };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(|e| failed(&e))?;
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {
+            if UnixStream::connect(path).await.is_ok() {
+                return Err(failed(&"another process answers there"));
+            }
+            std::fs::remove_file(path).map_err(|e| failed(&e))?;
+        }
+        Ok(_) => return Err(failed(&"there is a file that is no socket")),
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(|e| failed(&e))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(|e| failed(&e))?;
+    Ok(listener)
+}
+
+/// Listens on TCP, on a loopback address only: the API knows no users.
+///
+/// # Errors
+/// Another address, or one in use.
+pub async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Error> {
+    if !address.ip().is_loopback() {
+        return Err(Error::NotLoopback { address: address.to_string() });
+    }
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| Error::Listen { address: address.to_string(), detail: e.to_string() })
+}
+
+/// Serves until `stop` becomes true, then lets requests under way end.
+///
+/// # Errors
+/// A listener failed.
+pub async fn serve(
+    router: Router,
+    unix: UnixListener,
+    tcp: Option<TcpListener>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), Error> {
+    let wait = |mut stop: watch::Receiver<bool>| async move {
+        // An error means that the sender is gone, which is a stop too.
+        let _ = stop.wait_for(|s| *s).await;
+    };
+    let unix = axum::serve(unix, router.clone()).with_graceful_shutdown(wait(stop.clone()));
+    let tcp = async {
+        match tcp {
+            Some(tcp) => axum::serve(tcp, router).with_graceful_shutdown(wait(stop.clone())).await,
+            None => Ok(()),
+        }
+    };
+    let both = async { tokio::try_join!(async { unix.await }, tcp).map(|_| ()) };
+    let deadline = async {
+        wait(stop.clone()).await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        result = both => result.map_err(|e| Error::Listen { address: "API".into(), detail: e.to_string() }),
+        () = deadline => Ok(()),
+    }
+}

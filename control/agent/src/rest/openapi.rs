@@ -1,0 +1,110 @@
+//! `/culvert/v1/openapi.json`: the API described by the very types that read and write it.
+
+use culvert_api::view::{
+    CountersView, DropsView, FlowView, HealthView, MappingView, NicInfo, TraceReply, TraceRequest, VportView,
+};
+use culvert_api::{ApplyReply, Bundle, Collection, ErrorReply};
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use super::reply::{self, Reply};
+
+pub(super) async fn document() -> Reply {
+    reply::ok(&describe())
+}
+
+pub(super) fn describe() -> Value {
+    let mut schemas = Map::new();
+    let mut paths = Map::new();
+    for collection in Collection::ALL {
+        let (name, all) = collection.schemas();
+        schemas.extend(all.into_iter().map(|(n, s)| (n, to_json(&s))));
+        let one = json!({ "$ref": format!("#/components/schemas/{name}") });
+        let list = json!({ "type": "object", "properties": { "value": { "type": "array", "items": one } } });
+        let base = format!("/networking/v1/{}", collection.name());
+        let tag = collection.name();
+        paths.insert(base.clone(), json!({ "get": operation(tag, "list the collection", &[], None, &list) }));
+        paths.insert(
+            format!("{base}/{{id}}"),
+            json!({
+                "get": operation(tag, "read a resource", &["id"], None, &one),
+                "put": operation(tag, "create or replace a resource", &["id"], Some(&one), &one),
+                "delete": operation(tag, "delete a resource", &["id"], None, &json!({})),
+            }),
+        );
+    }
+    let mut view = |path: &str, method: &str, summary: &str, body: Option<Value>, answer: Value| {
+        let operation = operation("culvert", summary, &[], body.as_ref(), &answer);
+        let entry = paths.entry(format!("/culvert/v1/{path}")).or_insert_with(|| json!({}));
+        entry[method] = operation;
+    };
+    let list = |items: Value| json!({ "type": "array", "items": items });
+    let mut add = Adder(&mut schemas);
+    let bundle = add.of::<Bundle>();
+    let answer = add.of::<ApplyReply>();
+    view("bundle", "get", "the desired policy", None, bundle.clone());
+    view(
+        "bundle",
+        "post",
+        "take over a whole policy; mode=merge keeps what it does not name",
+        Some(bundle),
+        answer,
+    );
+    view("nic", "get", "the NIC", None, add.of::<NicInfo>());
+    view("vports", "get", "the vports", None, list(add.of::<VportView>()));
+    view("flows", "get", "flows", None, list(add.of::<FlowView>()));
+    view("counters", "get", "counters", None, add.of::<CountersView>());
+    view("drops", "get", "drops by reason", None, add.of::<DropsView>());
+    view("mappings", "get", "customer addresses and where they are", None, list(add.of::<MappingView>()));
+    let request = add.of::<TraceRequest>();
+    view("trace", "post", "what would become of a packet", Some(request), add.of::<TraceReply>());
+    view("health", "get", "how the daemon is", None, add.of::<HealthView>());
+    add.of::<ErrorReply>();
+    json!({
+        "openapi": "3.1.0",
+        "info": { "title": "Culvert", "version": env!("CARGO_PKG_VERSION") },
+        "paths": paths,
+        "components": { "schemas": schemas },
+    })
+}
+
+struct Adder<'a>(&'a mut Map<String, Value>);
+
+impl Adder<'_> {
+    /// Adds a type and what it is made of; returns a reference to it.
+    fn of<T: ToSchema>(&mut self) -> Value {
+        let mut all = Vec::new();
+        T::schemas(&mut all);
+        self.0.extend(all.into_iter().map(|(n, s)| (n, to_json(&s))));
+        self.0.insert(T::name().into_owned(), to_json(&T::schema()));
+        json!({ "$ref": format!("#/components/schemas/{}", T::name()) })
+    }
+}
+
+fn to_json(schema: &impl serde::Serialize) -> Value {
+    serde_json::to_value(schema).unwrap_or_default()
+}
+
+fn operation(tag: &str, summary: &str, parameters: &[&str], body: Option<&Value>, answer: &Value) -> Value {
+    let parameters: Vec<Value> = parameters
+        .iter()
+        .map(|p| json!({ "name": p, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .collect();
+    let content = |schema: &Value| json!({ "application/json": { "schema": schema } });
+    let mut out = json!({
+        "tags": [tag],
+        "summary": summary,
+        "parameters": parameters,
+        "responses": {
+            "200": { "description": "done", "content": content(answer) },
+            "default": {
+                "description": "not done, and why",
+                "content": content(&json!({ "$ref": "#/components/schemas/ErrorReply" })),
+            },
+        },
+    });
+    if let Some(schema) = body {
+        out["requestBody"] = json!({ "required": true, "content": content(schema) });
+    }
+    out
+}

@@ -1,0 +1,55 @@
+//! Replies: JSON, and every error in one form.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use culvert_api::ErrorReply;
+use serde::Serialize;
+
+use crate::{Agent, Error};
+
+/// A handler's result.
+pub(super) type Reply = Result<Response, Error>;
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        json(status, &ErrorReply { error: self.body() })
+    }
+}
+
+/// A JSON reply.
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(bytes) => {
+            let json = HeaderValue::from_static("application/json; charset=utf-8");
+            (status, [(header::CONTENT_TYPE, json)], bytes).into_response()
+        }
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
+    }
+}
+
+/// A JSON reply of status 200.
+pub(super) fn ok(body: &impl Serialize) -> Reply {
+    Ok(json(StatusCode::OK, body))
+}
+
+/// Runs what may wait for disk or NIC on a thread that may.
+pub(super) async fn blocking<T: Send + 'static>(
+    agent: Arc<Agent>,
+    work: impl FnOnce(&Agent) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(move || work(&agent)).await {
+        Ok(result) => result,
+        Err(e) => {
+            Err(crate::DatapathError::Failed { detail: format!("the request's thread ended: {e}") }.into())
+        }
+    }
+}
+
+/// Reads a body as JSON.
+pub(super) fn read(body: &[u8]) -> Result<serde_json::Value, Error> {
+    serde_json::from_slice(body)
+        .map_err(|e| Error::Form(vec![culvert_api::Error::NotJson { detail: e.to_string() }]))
+}
