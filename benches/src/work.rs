@@ -1,0 +1,126 @@
+//! The work that is measured: flows of one kind, their tables, their frames.
+
+use culvert_abi::soc::Sizes;
+use culvert_flow::record::{Actions, FlowRecord, HotLine};
+use culvert_flow::tables::{Peer, Tunnel, Vport};
+use culvert_flow::{HashSecret, Port, key};
+use culvert_lockstep::frames::{Outer, encapsulate, ethernet, ipv4, tcp};
+use culvert_packet::encap::OuterSpec;
+use culvert_packet::{Encap, MacAddr, VportId, parse};
+
+const LOCAL: [u8; 4] = [192, 168, 1, 10];
+const REMOTE: [u8; 4] = [192, 168, 2, 20];
+const VSID: u32 = 5001;
+/// Generation that everything has.
+const GENERATION: u32 = 7;
+
+/// What is done to each packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// From the wire instead of to it.
+    pub decap: bool,
+    /// Encapsulation.
+    pub encap: Encap,
+}
+
+impl Kind {
+    /// All four.
+    pub const ALL: [Kind; 4] = [
+        Kind { decap: false, encap: Encap::Vxlan },
+        Kind { decap: true, encap: Encap::Vxlan },
+        Kind { decap: false, encap: Encap::Nvgre },
+        Kind { decap: true, encap: Encap::Nvgre },
+    ];
+
+    /// For a table.
+    pub fn name(self) -> String {
+        format!("{} {}", self.encap, if self.decap { "decap" } else { "encap" })
+    }
+}
+
+/// Where its packets come in.
+pub fn input(kind: Kind) -> Port {
+    if kind.decap { Port::Uplink(0) } else { Port::Vport(VportId(0)) }
+}
+
+/// Vport 0 on VF 0.
+pub fn vport() -> Vport {
+    Vport {
+        flags: Vport::PRESENT | Vport::UP,
+        vsid: VSID,
+        generation: GENERATION,
+        quota: u32::MAX,
+        ..Vport::default()
+    }
+}
+
+/// Our own address, and the peer's.
+pub fn addresses() -> (Peer, Peer) {
+    let peer = |a: [u8; 4], index| {
+        let mut addr = [0; 16];
+        addr[..4].copy_from_slice(&a);
+        Peer { addr, family: 4, index, reserved: 0 }
+    };
+    (peer(LOCAL, 0), peer(REMOTE, 1))
+}
+
+/// The tunnel to the peer.
+pub fn tunnel(encap: Encap) -> Tunnel {
+    let spec = OuterSpec {
+        encap,
+        src_mac: MacAddr([2, 0, 0, 0, 0, 1]),
+        dst_mac: MacAddr([2, 0, 0, 0, 0, 2]),
+        vlan: None,
+        src: LOCAL.into(),
+        dst: REMOTE.into(),
+    };
+    Tunnel::new(&spec.template().expect("both addresses are IPv4"), 0, 1550)
+}
+
+/// The hash's secret.
+pub fn secret() -> HashSecret {
+    HashSecret(std::array::from_fn(|i| (i as u64 + 3).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+}
+
+/// Sizes of tables for `flows` flows: at most two thirds full.
+pub fn sizes(flows: u32) -> Sizes {
+    Sizes::new((flows * 3 / 2).next_power_of_two().ilog2().max(10))
+}
+
+/// A frame of flow `n`, `len` bytes with its Ethernet header, from the guest or from the wire.
+pub fn frame(kind: Kind, n: u32, len: usize) -> Vec<u8> {
+    let host = n.wrapping_mul(2_654_435_761);
+    let (src, dst) =
+        ([10, 1, (host >> 8) as u8, host as u8], [10, 2, (host >> 24) as u8, (host >> 16) as u8]);
+    let segment = tcp(&src, &dst, (1024 + (n % 60_000) as u16, 443), 0x10, &vec![0x5a; len - 54]);
+    let (a, b) = ([0, 0x1d, 0xd8, 7, 0, 1], [0, 0x1d, 0xd8, 7, 0, 2]);
+    let inner = ethernet(b, a, 0x0800, &ipv4(src, dst, 6, 64, 0, 0x4000, &segment));
+    if !kind.decap {
+        return inner;
+    }
+    let nvgre = kind.encap == Encap::Nvgre;
+    encapsulate(&Outer { addresses: (REMOTE, LOCAL), vsid: VSID, nvgre, ecn: 0 }, &inner)
+}
+
+/// The record of flow `n`.
+pub fn record(kind: Kind, n: u32) -> FlowRecord {
+    let inner = frame(Kind { decap: false, ..kind }, n, 64);
+    let headers = parse(&inner).expect("a well-formed frame");
+    let common = HotLine {
+        gen_dst: GENERATION,
+        gen_src: GENERATION,
+        entropy: 0xc000 | n as u16,
+        ..HotLine::default()
+    };
+    let copy = Actions::COPY_TCP_CONTROL;
+    let (key, hot) = if kind.decap {
+        let hot = HotLine { actions: (Actions::POP_OUTER | copy).bits(), out: 0, ..common };
+        (key::inbound(kind.encap, VSID, 1, &inner, &headers), hot)
+    } else {
+        let out = Port::None.bits();
+        let hot =
+            HotLine { actions: (Actions::PUSH_OUTER | copy).bits(), out, vsid: VSID, gen_dst: 0, ..common };
+        (key::outbound(VportId(0), &inner, &headers), hot)
+    };
+    FlowRecord { key, hot, ..FlowRecord::default() }
+}
