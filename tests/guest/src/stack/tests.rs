@@ -1,0 +1,132 @@
+//! Two stacks joined in memory.
+
+use std::thread;
+
+use super::*;
+use crate::loopback::Loopback;
+use crate::{Digest, compare};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn config(name: &str, last: u8) -> StackConfig {
+    StackConfig {
+        name: name.into(),
+        ip: [10, 1, 1, last].into(),
+        prefix: 24,
+        gateway: None,
+        window: 64 << 10,
+        log_frames: Some(100_000),
+    }
+}
+
+fn pair() -> (NetStack, NetStack) {
+    let (a, b) = Loopback::pair([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).unwrap();
+    (NetStack::start(a, config("sql", 11)).unwrap(), NetStack::start(b, config("web", 12)).unwrap())
+}
+
+#[test]
+fn a_transfer_arrives_whole_and_in_order() {
+    let (sql, web) = pair();
+    let bytes = 1 << 20;
+    let receiving = web.tcp_receive(5001, LIMIT).unwrap();
+    let sending = sql.tcp_send(web.ip(), 5001, bytes, 42, LIMIT).unwrap();
+    let received = receiving.transfer(LIMIT).unwrap();
+    let sent = sending.transfer(LIMIT).unwrap();
+    assert_eq!((sent.bytes, received.bytes), (bytes, bytes));
+    assert_eq!(received.sha256, Digest::of_stream(42, bytes));
+    assert_eq!(received.sha256, sent.sha256);
+    assert!((sent.sent, received.sent) == (true, false));
+    let (sql_tx, sql_rx) = sql.frame_logs().unwrap();
+    let (web_tx, web_rx) = web.frame_logs().unwrap();
+    for (tx, rx) in [(&sql_tx, &web_rx), (&web_tx, &sql_rx)] {
+        let [flow] = tx.flows()[..] else { panic!("one flow each way, not {:?}", tx.flows()) };
+        let fate = compare(tx, rx, &flow).unwrap();
+        assert!(fate.is_clean() && fate.sent > 10, "{flow}: {fate:?}");
+    }
+}
+
+#[test]
+fn pings_are_answered_also_during_a_transfer() {
+    let (sql, web) = pair();
+    let receiving = web.tcp_receive(5001, LIMIT).unwrap();
+    let sending = sql.tcp_send(web.ip(), 5001, 4 << 20, 1, LIMIT).unwrap();
+    let report = sql.ping(web.ip(), 5, MS(5), LIMIT).unwrap();
+    assert_eq!((report.sent, report.received), (5, 5));
+    assert!(report.min_us > 0 && report.min_us <= report.avg_us && report.avg_us <= report.max_us);
+    sending.transfer(LIMIT).unwrap();
+    assert_eq!(receiving.transfer(LIMIT).unwrap().bytes, 4 << 20);
+}
+
+#[test]
+fn an_absent_host_is_a_lost_ping_and_a_failed_transfer() {
+    let (sql, _web) = pair();
+    let report = sql.ping([10, 1, 1, 99].into(), 2, MS(5), MS(50)).unwrap();
+    assert_eq!((report.sent, report.received, report.first_us), (2, 0, None));
+    let sending = sql.tcp_send([10, 1, 1, 99].into(), 5001, 10, 1, MS(50)).unwrap();
+    assert!(matches!(sending.transfer(LIMIT), Err(Error::Failed(m)) if m.contains("time is over")));
+}
+
+#[test]
+fn a_closed_port_refuses() {
+    let (sql, web) = pair();
+    let sending = sql.tcp_send(web.ip(), 9, 10, 1, LIMIT).unwrap();
+    assert!(matches!(sending.transfer(LIMIT), Err(Error::Failed(m)) if m.contains("refused")));
+}
+
+#[test]
+fn the_probe_sees_an_outage_of_the_echo() {
+    let (sql, web) = pair();
+    web.udp_echo(7).unwrap();
+    let probe = sql.udp_probe(web.ip(), 7, MS(10), MS(200)).unwrap();
+    let report = probe.probe(LIMIT).unwrap();
+    assert_eq!((report.sent, report.received, report.reordered), (20, 20, 0));
+    let probe = sql.udp_probe(web.ip(), 7, MS(10), MS(1_000)).unwrap();
+    thread::sleep(MS(300));
+    drop(web);
+    let report = probe.probe(LIMIT).unwrap();
+    assert!(report.received < report.sent);
+    assert!((300..=1_000).contains(&report.longest_outage_ms), "{report:?}");
+}
+
+#[test]
+fn forged_frames_are_sent_and_seen() {
+    let (sql, web) = pair();
+    let mut frame = vec![0xff; 60];
+    frame[6..12].copy_from_slice(&[2, 0xba, 0xd0, 0, 0, 1]);
+    frame[20..26].copy_from_slice(b"forged");
+    let seen = web.await_frame(b"forged", LIMIT).unwrap();
+    web.counters().unwrap();
+    sql.send_frame(&frame).unwrap();
+    assert_eq!(seen.finish(LIMIT).unwrap(), Event::Frame { hex: hex(&frame) });
+    assert_eq!(web.counters().unwrap().rx_frames, 1);
+    let never = web.await_frame(b"other", MS(20)).unwrap();
+    assert!(matches!(never.finish(LIMIT), Err(Error::Failed(_))));
+    let nonsense = Command::Frame { hex: "no hex".into() };
+    assert!(sql.submit(nonsense).unwrap().finish(LIMIT).is_err());
+}
+
+#[test]
+fn an_idle_stack_sleeps() {
+    let (sql, _web) = pair();
+    sql.counters().unwrap();
+    let clock = || rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let (wall, before) = (Instant::now(), clock());
+    thread::sleep(MS(500));
+    let after = clock();
+    let used = (after.tv_sec - before.tv_sec) * 1_000 + (after.tv_nsec - before.tv_nsec) / 1_000_000;
+    // Other tests may run in this process: only a stack that spins uses a whole core.
+    if std::env::var_os("NEXTEST").is_some() {
+        assert!(used < 50, "{used} ms of CPU in {:?} of idleness", wall.elapsed());
+    }
+}
+
+#[test]
+fn commands_are_json() {
+    let command: Command = serde_json::from_str(r#"{"cmd":"ping","dst":"10.1.1.12","count":5}"#).unwrap();
+    let expected =
+        Command::Ping { dst: [10, 1, 1, 12].into(), count: 5, interval_ms: 200, timeout_ms: 3_000 };
+    assert_eq!(command, expected);
+    let event = serde_json::to_value(Event::Listening { port: 7 }).unwrap();
+    assert_eq!(event, serde_json::json!({"event": "listening", "port": 7}));
+}
