@@ -15,9 +15,6 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-#[cfg(test)]
-extern crate std;
-
 pub mod arp;
 mod bytes;
 pub mod checksum;
