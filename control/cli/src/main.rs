@@ -1,2 +1,33 @@
-//! See this crate's description in Cargo.toml.
-fn main() {}
+//! `culvert`, the operator's tool: policy in, views of the running host out.
+//!
+//! Exit codes: 0 done; 1 not done, the reason and its remedy are printed; 2 the command line is wrong.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod client;
+mod command;
+mod error;
+mod table;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Cli;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let (text, code) = match command::run(&cli) {
+        Ok(text) => (text, ExitCode::SUCCESS),
+        Err(error) if cli.json => (error.json(), ExitCode::from(1)),
+        Err(error) => {
+            let _ = write!(std::io::stderr(), "{}", error.text());
+            return ExitCode::from(1);
+        }
+    };
+    // A reader that closed its end has seen enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    code
+}

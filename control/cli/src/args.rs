@@ -1,0 +1,194 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Culvert: overlay networks for passthrough virtual machines.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "culvert", version)]
+pub(crate) struct Cli {
+    /// The daemon's socket.
+    #[arg(long, global = true, default_value = "/run/culvert/culvertd.sock")]
+    pub(crate) host_socket: PathBuf,
+    /// Print JSON, errors too.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Seconds to wait for the daemon.
+    #[arg(long, global = true, default_value_t = 30)]
+    pub(crate) timeout: u64,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Apply, show or check policies.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// NICs, and what they take off the host.
+    #[command(subcommand)]
+    Nic(Nic),
+    /// Virtual ports.
+    #[command(subcommand)]
+    Vport(Vport),
+    /// Flows in the NIC and on the host.
+    Flows(Flows),
+    /// Packets and bytes by port.
+    Counters,
+    /// Dropped packets by reason.
+    Drops,
+    /// Customer addresses and where they are.
+    Mappings,
+    /// What would become of a packet, layer by layer. Changes nothing.
+    Trace(Trace),
+    /// How the daemon is.
+    Health,
+}
+
+/// Apply, show or check policies.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Make a file the host's policy.
+    Apply {
+        /// Bundle of resources; - for standard input.
+        file: PathBuf,
+        /// Keep resources that the file does not name.
+        #[arg(long)]
+        merge: bool,
+        /// Only say what would change.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print the host's policy.
+    Show {
+        /// Only this resource, such as /virtualNetworks/contoso.
+        path: Option<String>,
+    },
+    /// Check a file, without a daemon.
+    Validate {
+        /// Bundle of resources; - for standard input.
+        file: PathBuf,
+    },
+}
+
+/// NICs, and what they take off the host.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Nic {
+    /// One line.
+    List,
+    /// Everything, with what is and is not offloaded and why.
+    Show,
+}
+
+/// Virtual ports.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Vport {
+    /// One line each.
+    List,
+}
+
+/// Which flows.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Flows {
+    /// Only of this vport.
+    #[arg(long)]
+    pub(crate) vport: Option<u16>,
+    /// Only of this VSID.
+    #[arg(long)]
+    pub(crate) vsid: Option<u32>,
+    /// At most so many.
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) limit: usize,
+}
+
+/// The packet to trace.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Trace {
+    /// Where it comes in: a network interface of this host, a vport's number, uplink0 or uplink1.
+    #[arg(long)]
+    pub(crate) port: String,
+    /// Destination address.
+    #[arg(long, required_unless_present = "frame")]
+    pub(crate) to: Option<String>,
+    /// Source address; left out: the port's own.
+    #[arg(long)]
+    pub(crate) from: Option<String>,
+    /// Protocol.
+    #[arg(long, value_enum, default_value_t = Protocol::Tcp)]
+    pub(crate) protocol: Protocol,
+    /// Source port.
+    #[arg(long)]
+    pub(crate) sport: Option<u16>,
+    /// Destination port.
+    #[arg(long)]
+    pub(crate) dport: Option<u16>,
+    /// Source MAC; left out: the port's own.
+    #[arg(long)]
+    pub(crate) src_mac: Option<String>,
+    /// Destination MAC; left out: that of the address, or of the router.
+    #[arg(long)]
+    pub(crate) dst_mac: Option<String>,
+    /// A whole frame in hexadecimal digits, instead of addresses.
+    #[arg(long, conflicts_with_all = ["to", "from", "sport", "dport", "src_mac", "dst_mac"])]
+    pub(crate) frame: Option<String>,
+}
+
+/// Protocols that a packet can be made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    /// TCP, the first packet of a connection.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP echo request.
+    Icmp,
+}
+
+impl Protocol {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Icmp => "icmp",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("culvert").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_all_commands_stand_anywhere() {
+        let cli = parse("policy apply --merge x.json --json --host-socket /tmp/s").unwrap();
+        assert!(cli.json);
+        assert_eq!(cli.host_socket, PathBuf::from("/tmp/s"));
+        let Command::Policy(Policy::Apply { file, merge: true, dry_run: false }) = cli.command else {
+            panic!("apply")
+        };
+        assert_eq!(file, PathBuf::from("x.json"));
+        assert_eq!(parse("drops").unwrap().host_socket, PathBuf::from("/run/culvert/culvertd.sock"));
+    }
+
+    #[test]
+    fn a_trace_needs_an_address_or_a_frame() {
+        assert!(parse("trace --port a --to 10.1.1.12 --protocol udp --dport 53").is_ok());
+        assert!(parse("trace --port a --frame 00ff").is_ok());
+        assert_eq!(parse("trace --port a").unwrap_err().exit_code(), 2);
+        assert_eq!(parse("trace --port a --to 10.1.1.12 --frame 00").unwrap_err().exit_code(), 2);
+        assert_eq!(parse("flows --vport x").unwrap_err().exit_code(), 2);
+    }
+}

@@ -1,0 +1,39 @@
+//! The commands: each asks the daemon (or a file) and renders the answer.
+
+mod policy;
+mod trace;
+mod views;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::args::{Cli, Command};
+use crate::client::Client;
+use crate::error::Error;
+
+/// Runs a command; returns what is to be printed.
+pub(crate) fn run(cli: &Cli) -> Result<String, Error> {
+    let client = Client::new(&cli.host_socket, Duration::from_secs(cli.timeout));
+    match &cli.command {
+        Command::Policy(command) => policy::run(command, &client, cli.json),
+        Command::Nic(command) => views::nic(*command, &client, cli.json),
+        Command::Vport(_) => views::vports(&client, cli.json),
+        Command::Flows(query) => views::flows(query, &client, cli.json),
+        Command::Counters => views::counters(&client, cli.json),
+        Command::Drops => views::drops(&client, cli.json),
+        Command::Mappings => views::mappings(&client, cli.json),
+        Command::Health => views::health(&client, cli.json),
+        Command::Trace(packet) => trace::run(packet, &client, cli.json),
+    }
+}
+
+/// A value as JSON, or as its text for people.
+fn show<T: Serialize>(value: &T, json: bool, text: impl FnOnce(&T) -> String) -> String {
+    if json {
+        let mut out = serde_json::to_string_pretty(value).unwrap_or_default();
+        out.push('\n');
+        return out;
+    }
+    text(value)
+}

@@ -1,0 +1,168 @@
+//! `culvert policy`.
+
+use std::fmt::Write;
+use std::io::Read;
+use std::path::Path;
+
+use culvert_api::{ApplyReply, Bundle, ErrorBody, ResourcePath, Warning};
+use culvert_model::Fabric;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::show;
+use crate::args::Policy;
+use crate::client::Client;
+use crate::error::Error;
+
+pub(super) fn run(command: &Policy, client: &Client, json: bool) -> Result<String, Error> {
+    match command {
+        Policy::Apply { file, merge, dry_run } => apply(&read(file)?, *merge, *dry_run, client, json),
+        Policy::Show { path } => show_policy(path.as_deref(), client),
+        Policy::Validate { file } => validate(&read(file)?, json),
+    }
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    let failed = |source| Error::File { path: path.to_owned(), source };
+    if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map_err(failed)?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+fn apply(text: &str, merge: bool, dry_run: bool, client: &Client, json: bool) -> Result<String, Error> {
+    let mode = if merge { "merge" } else { "replace" };
+    let path = format!("/culvert/v1/bundle?mode={mode}&dryRun={dry_run}");
+    let reply: ApplyReply = client.post(&path, text.to_owned())?;
+    Ok(show(&reply, json, |reply| {
+        let mut out = String::new();
+        for (sign, paths) in [("+", &reply.created), ("~", &reply.updated), ("-", &reply.deleted)] {
+            paths.iter().for_each(|path| line(&mut out, &format!("{sign} {path}")));
+        }
+        let (new, changed, gone) = (reply.created.len(), reply.updated.len(), reply.deleted.len());
+        let verb = if dry_run { "would be" } else { "are" };
+        line(
+            &mut out,
+            &format!("{new} new, {changed} changed, {gone} deleted, {} {verb} unchanged", reply.unchanged),
+        );
+        warnings(&mut out, &reply.warnings);
+        if !dry_run && !reply.applied {
+            line(
+                &mut out,
+                &format!("kept as version {}, but not carried out yet: {}", reply.version, reply.problem),
+            );
+        } else if !dry_run {
+            line(&mut out, &format!("version {} is in force", reply.version));
+        }
+        out
+    }))
+}
+
+/// Policies are JSON, with or without `--json`.
+fn show_policy(path: Option<&str>, client: &Client) -> Result<String, Error> {
+    let value: Value = match path {
+        None => client.get("/culvert/v1/bundle")?,
+        Some(path) => {
+            let path =
+                ResourcePath::parse(path).map_err(|e| Error::Refused(Box::new(ErrorBody::from(&e))))?;
+            client.get(&format!("/networking/v1{path}"))?
+        }
+    };
+    Ok(show(&value, true, |_| String::new()))
+}
+
+/// What a policy holds.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Valid {
+    valid: bool,
+    virtual_networks: usize,
+    virtual_subnets: usize,
+    network_interfaces: usize,
+    servers: usize,
+    access_control_lists: usize,
+    warnings: Vec<Warning>,
+}
+
+fn validate(text: &str, json: bool) -> Result<String, Error> {
+    let refused = |code, details: Vec<ErrorBody>| {
+        let count = details.len();
+        let mut body = ErrorBody { details, ..ErrorBody::new(code, "", "", "") };
+        body.message = format!("the policy has {count} {}", if count == 1 { "problem" } else { "problems" });
+        Error::Refused(Box::new(body))
+    };
+    let parsed = Bundle::parse(text)
+        .map_err(|errors| refused("InvalidDocument", errors.iter().map(ErrorBody::from).collect()))?;
+    let checked = Fabric::check(&parsed.bundle)
+        .map_err(|problems| refused("InvalidPolicy", problems.iter().map(ErrorBody::from).collect()))?;
+    let fabric = checked.fabric;
+    let valid = Valid {
+        valid: true,
+        virtual_networks: fabric.networks.len(),
+        virtual_subnets: fabric.networks.iter().map(|n| n.subnets.len()).sum(),
+        network_interfaces: fabric.interfaces.len(),
+        servers: fabric.hosts.len(),
+        access_control_lists: fabric.acls.len(),
+        warnings: parsed.warnings.into_iter().chain(checked.warnings).collect(),
+    };
+    Ok(show(&valid, json, |v| {
+        let mut out = String::new();
+        warnings(&mut out, &v.warnings);
+        let text = format!(
+            "valid: {} virtual networks with {} subnets, {} network interfaces on {} servers, {} access control lists",
+            v.virtual_networks, v.virtual_subnets, v.network_interfaces, v.servers, v.access_control_lists
+        );
+        line(&mut out, &text);
+        out
+    }))
+}
+
+fn warnings(out: &mut String, warnings: &[Warning]) {
+    warnings.iter().for_each(|w| line(out, &format!("warning: {}: {}", w.target, w.message)));
+}
+
+/// Writing to a string cannot fail; the result is dropped for that reason.
+fn line(out: &mut String, text: &str) {
+    let _ = writeln!(out, "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIGURE8: &str = include_str!("../../../../docs/examples/figure8.json");
+
+    #[test]
+    fn a_right_policy_is_counted() {
+        let text = validate(FIGURE8, false).unwrap();
+        assert_eq!(
+            text,
+            "valid: 2 virtual networks with 2 subnets, 4 network interfaces on 2 servers, 1 access control lists\n"
+        );
+        let json: Value = serde_json::from_str(&validate(FIGURE8, true).unwrap()).unwrap();
+        assert_eq!(json["networkInterfaces"], 4);
+    }
+
+    #[test]
+    fn a_wrong_policy_shows_every_problem_with_its_remedy() {
+        let wrong = FIGURE8.replace("10.1.1.12", "10.1.1.1").replace("6001,", "5001,");
+        let error = validate(&wrong, false).unwrap_err();
+        let text = error.text();
+        assert!(text.starts_with("error: the policy has "), "{text}");
+        assert!(
+            text.contains("VSID 5001 is already that of /virtualNetworks/contoso/subnets/front"),
+            "{text}"
+        );
+        assert!(text.contains("-> give the virtual machine another address of the subnet"), "{text}");
+        let json: Value = serde_json::from_str(&error.json()).unwrap();
+        assert!(json["error"]["details"].as_array().unwrap().len() >= 2);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let text = read(Path::new("/nowhere/policy.json")).unwrap_err().text();
+        assert!(text.contains("/nowhere/policy.json") && text.contains("-> "), "{text}");
+    }
+}

@@ -1,0 +1,239 @@
+//! The views of the running host as tables.
+
+use std::fmt::Write;
+
+use culvert_api::view::{
+    CountersView, DropsView, FlowView, HealthView, MappingView, NicInfo, PortCounters, VportView,
+};
+
+use super::show;
+use crate::args::{Flows, Nic};
+use crate::client::Client;
+use crate::error::Error;
+use crate::table::{Table, or_dash};
+
+pub(super) fn nic(command: Nic, client: &Client, json: bool) -> Result<String, Error> {
+    let nic: NicInfo = client.get("/culvert/v1/nic")?;
+    Ok(match command {
+        Nic::List => show(&vec![nic], json, |nics| nic_list(nics)),
+        Nic::Show => show(&nic, json, nic_details),
+    })
+}
+
+fn nic_list(nics: &[NicInfo]) -> String {
+    let mut table = Table::new(["location", "id", "device", "driver", "firmware", "links", "VFs", "flows"]);
+    for nic in nics {
+        let links: Vec<&str> = nic.uplinks.iter().map(|u| if u.link { "up" } else { "down" }).collect();
+        table.row([
+            nic.location.clone(),
+            format!("{:04x}:{:04x}", nic.vendor_id, nic.device_id),
+            format!("{} {}", nic.vendor, nic.device).trim().to_owned(),
+            nic.driver.clone(),
+            if nic.firmware.alive { nic.firmware.version.clone() } else { "dead".to_owned() },
+            links.join(","),
+            format!("{}/{}", nic.num_vfs, nic.total_vfs),
+            format!("{}/{}", nic.flows, nic.flow_capacity),
+        ]);
+    }
+    table.render("no NIC")
+}
+
+/// Writing to a string cannot fail; its results are dropped for that reason.
+fn nic_details(nic: &NicInfo) -> String {
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "{} {} ({:04x}:{:04x}) at {}",
+        nic.vendor, nic.device, nic.vendor_id, nic.device_id, nic.location
+    );
+    let _ = writeln!(out, "driver    {}", nic.driver);
+    let firmware = &nic.firmware;
+    let alive = if firmware.alive { "answers" } else { "does not answer" };
+    let _ = writeln!(
+        out,
+        "firmware  {}, interface {}, {alive}, boot {}, heartbeat {}",
+        firmware.version, firmware.abi, firmware.boot_epoch, firmware.heartbeat
+    );
+    for uplink in &nic.uplinks {
+        let link = if uplink.link { "up" } else { "down" };
+        let _ = writeln!(
+            out,
+            "uplink {}  {}, link {link}, provider address {}",
+            uplink.uplink,
+            uplink.mac,
+            or_dash(&uplink.provider_address)
+        );
+    }
+    let _ = writeln!(out, "VFs       {} of {}", nic.num_vfs, nic.total_vfs);
+    let _ = writeln!(out, "VMQs      {}", nic.vmqs);
+    let _ = writeln!(out, "flows     {} of {}", nic.flows, nic.flow_capacity);
+    let mut table = Table::new(["offload", "by the NIC", "why not, or what limits it"]);
+    for offload in &nic.offloads {
+        let by = if offload.offloaded { "yes" } else { "no" };
+        table.row([offload.feature.clone(), by.to_owned(), or_dash(&offload.reason)]);
+    }
+    out + &table.render("nothing is offloaded")
+}
+
+pub(super) fn vports(client: &Client, json: bool) -> Result<String, Error> {
+    let vports: Vec<VportView> = client.get("/culvert/v1/vports")?;
+    Ok(show(&vports, json, |vports| {
+        let mut table = Table::new([
+            "vport",
+            "interface",
+            "network",
+            "VSID",
+            "MAC",
+            "addresses",
+            "served by",
+            "state",
+            "in",
+            "out",
+            "drops",
+            "attach",
+        ]);
+        for v in vports {
+            let served = match (v.function, v.served_by == v.requested) {
+                (Some(n), true) => format!("{} {n}", v.served_by.as_str()),
+                (None, true) => v.served_by.as_str().to_owned(),
+                (_, false) => format!("{}, not {}: {}", v.served_by.as_str(), v.requested.as_str(), v.reason),
+            };
+            table.row([
+                v.id.to_string(),
+                v.network_interface.clone(),
+                v.virtual_network.clone(),
+                v.vsid.to_string(),
+                v.mac.clone(),
+                v.addresses.join(","),
+                served,
+                v.state.as_str().to_owned(),
+                v.counters.in_packets.to_string(),
+                v.counters.out_packets.to_string(),
+                v.counters.drops.to_string(),
+                or_dash(&v.attachment),
+            ]);
+        }
+        table.render("no vports: the policy places no network interface on this host")
+    }))
+}
+
+pub(super) fn flows(query: &Flows, client: &Client, json: bool) -> Result<String, Error> {
+    let mut path = format!("/culvert/v1/flows?limit={}", query.limit);
+    if let Some(vport) = query.vport {
+        let _ = write!(path, "&vport={vport}");
+    }
+    if let Some(vsid) = query.vsid {
+        let _ = write!(path, "&vsid={vsid}");
+    }
+    let flows: Vec<FlowView> = client.get(&path)?;
+    Ok(show(&flows, json, |flows| {
+        let mut table = Table::new([
+            "dir",
+            "vport",
+            "VSID",
+            "proto",
+            "source",
+            "destination",
+            "state",
+            "packets",
+            "bytes",
+            "idle ms",
+            "action",
+        ]);
+        for f in flows {
+            let end = |address: &str, mac: &str, port: u16| match (address, port) {
+                ("", _) => mac.to_owned(),
+                (address, 0) => address.to_owned(),
+                (address, port) if address.contains(':') => format!("[{address}]:{port}"),
+                (address, port) => format!("{address}:{port}"),
+            };
+            let state = if f.not_offloaded.is_empty() {
+                f.state.as_str().to_owned()
+            } else {
+                format!("{} ({})", f.state.as_str(), f.not_offloaded)
+            };
+            table.row([
+                f.direction.clone(),
+                f.vport.map_or_else(|| "-".to_owned(), |v| v.to_string()),
+                f.vsid.to_string(),
+                f.protocol.clone(),
+                end(&f.source, &f.source_mac, f.source_port),
+                end(&f.destination, &f.destination_mac, f.destination_port),
+                state,
+                f.packets.to_string(),
+                f.bytes.to_string(),
+                f.idle_ms.to_string(),
+                f.action.clone(),
+            ]);
+        }
+        table.render("no flows")
+    }))
+}
+
+pub(super) fn counters(client: &Client, json: bool) -> Result<String, Error> {
+    let counters: CountersView = client.get("/culvert/v1/counters")?;
+    Ok(show(&counters, json, |counters| {
+        let mut ports = Table::new(["port", "in packets", "in bytes", "out packets", "out bytes", "drops"]);
+        let mut add = |name: String, c: &PortCounters| {
+            let numbers = [c.in_packets, c.in_bytes, c.out_packets, c.out_bytes, c.drops];
+            let [a, b, c, d, e] = numbers.map(|n| n.to_string());
+            ports.row([name, a, b, c, d, e]);
+        };
+        counters.vports.iter().for_each(|(name, c)| add(format!("vport {name}"), c));
+        counters.uplinks.iter().for_each(|(name, c)| add(name.clone(), c));
+        let mut others = Table::new(["counter", "value"]);
+        for (part, values) in [("nic", &counters.nic), ("host", &counters.host)] {
+            values.iter().for_each(|(name, value)| others.row([format!("{part} {name}"), value.to_string()]));
+        }
+        format!("{}\n{}", ports.render("no ports"), others.render("no other counters"))
+    }))
+}
+
+pub(super) fn drops(client: &Client, json: bool) -> Result<String, Error> {
+    let drops: DropsView = client.get("/culvert/v1/drops")?;
+    Ok(show(&drops, json, |drops| {
+        let mut table = Table::new(["reason", "packets", "by", "meaning"]);
+        for d in &drops.drops {
+            table.row([d.reason.clone(), d.packets.to_string(), d.by.clone(), or_dash(&d.meaning)]);
+        }
+        table.render("no drops")
+    }))
+}
+
+pub(super) fn mappings(client: &Client, json: bool) -> Result<String, Error> {
+    let mappings: Vec<MappingView> = client.get("/culvert/v1/mappings")?;
+    Ok(show(&mappings, json, |mappings| {
+        let mut table =
+            Table::new(["network", "VSID", "address", "MAC", "server", "provider addresses", "vport"]);
+        for m in mappings {
+            table.row([
+                m.virtual_network.clone(),
+                m.vsid.to_string(),
+                m.ca.clone(),
+                m.mac.clone(),
+                or_dash(&m.server),
+                or_dash(&m.pas.join(",")),
+                m.vport.map_or_else(|| "-".to_owned(), |v| v.to_string()),
+            ]);
+        }
+        table.render("no mappings")
+    }))
+}
+
+pub(super) fn health(client: &Client, json: bool) -> Result<String, Error> {
+    let health: HealthView = client.get("/culvert/v1/health")?;
+    Ok(show(&health, json, |h| {
+        let mut out = format!(
+            "{}: culvertd {} on {}, up {} s, policy {} in force of {}, firmware {}\n",
+            if h.ok { "ok" } else { "not ok" },
+            h.version,
+            h.host,
+            h.uptime_s,
+            h.applied_version,
+            h.desired_version,
+            if h.firmware_alive { "answers" } else { "does not answer" }
+        );
+        h.problems.iter().for_each(|p| out.push_str(&format!("  * {p}\n")));
+        out
+    }))
+}
