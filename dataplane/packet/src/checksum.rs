@@ -50,8 +50,10 @@ pub fn header_is_valid(header: &[u8; 20]) -> bool {
     for &word in words {
         total += u64::from(u32::from_ne_bytes(word));
     }
-    // All ones in either byte order.
-    fold(total) == 0xffff
+    // Five words are 35 bits at most, for which three steps are enough. All ones are the same in either byte order.
+    let total = (total >> 32) + (total & 0xffff_ffff);
+    let total = (total >> 16) + (total & 0xffff);
+    (total >> 16) + (total & 0xffff) == 0xffff
 }
 
 /// Ones' complement sum of two sums.
@@ -64,8 +66,9 @@ pub const fn add(a: u16, b: u16) -> u16 {
 /// The checksum after a 16-bit word of what it covers has changed: RFC 1624 equation 3, HC' = ~(~HC + ~m + m').
 #[inline(always)]
 pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
-    let sum = !checksum as u64 + !old as u64 + new as u64;
-    !fold(sum)
+    let sum = !checksum as u32 + !old as u32 + new as u32;
+    let sum = (sum >> 16) + (sum & 0xffff);
+    !((sum >> 16) + sum) as u16
 }
 
 /// The checksum after a 32-bit word, aligned to 16 bits, has changed.

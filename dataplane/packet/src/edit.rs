@@ -35,19 +35,20 @@ pub fn set_src_mac(frame: &mut [u8], mac: MacAddr) {
 /// Takes one from TTL or hop limit, unless it is 0 already. What is not IP stays as it is.
 #[inline(always)]
 pub fn decrement_ttl(frame: &mut [u8], headers: &Headers) {
-    let l3 = usize::from(headers.l3);
+    let Some(header) = frame.get_mut(usize::from(headers.l3)..).and_then(|l3| l3.first_chunk_mut::<12>())
+    else {
+        return;
+    };
     match headers.family {
         Family::V4 => {
-            let [ttl, protocol] = array(frame, l3 + 8);
-            let old = u16::from_be_bytes([ttl, protocol]);
-            let new = u16::from_be_bytes([ttl.saturating_sub(1), protocol]);
-            put(frame, l3 + 8, new.to_be_bytes());
-            update_at(frame, l3 + 10, |sum| checksum::update(sum, old, new));
+            // The word of TTL and protocol.
+            let old = u16::from_be_bytes([header[8], header[9]]);
+            header[8] = header[8].saturating_sub(1);
+            let new = u16::from_be_bytes([header[8], header[9]]);
+            let sum = checksum::update(u16::from_be_bytes([header[10], header[11]]), old, new);
+            header[10..].copy_from_slice(&sum.to_be_bytes());
         }
-        Family::V6 => {
-            let [limit] = array(frame, l3 + 7);
-            put(frame, l3 + 7, [limit.saturating_sub(1)]);
-        }
+        Family::V6 => header[7] = header[7].saturating_sub(1),
         Family::Arp | Family::Other => {}
     }
 }
