@@ -25,6 +25,8 @@ fn rfc_1071_section_3_example() {
 fn rfc_1624_section_4_example() {
     // The case that RFC 1141's equation gets wrong: the result is 0 and not 0xffff.
     assert_eq!(checksum::update(0xdd2f, 0x5555, 0x3285), 0x0000);
+    // The carry of the first folding carries again.
+    assert_eq!(checksum::update(0x0000, 0x0000, 0x0001), 0xfffe);
 }
 
 #[test]
