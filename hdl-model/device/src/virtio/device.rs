@@ -10,21 +10,12 @@ use super::features::{CONTROL, LINK_UP, NO_VECTOR, QUEUES, RX, TX, VECTORS, bar,
 use super::registers::{Effect, Registers};
 use super::ring::{Chain, Queue, RingFault};
 use super::wake::Wake;
+use super::window::add_capabilities;
 use crate::dma::Memory;
-use crate::pci::{Bar, ConfigBuilder, ConfigEvent, Endpoint, Identity};
+use crate::pci::{Bar, Endpoint, Identity};
 
 /// BAR 0 of every VF: the virtio structures.
 pub const VIRTIO_BAR: Bar = Bar { index: 0, size: bar::LEN };
-/// Capability id of a vendor's own capability, and virtio's types of it.
-const VENDOR_CAP: u8 = 0x09;
-const CAP_COMMON: u8 = 1;
-const CAP_NOTIFY: u8 = 2;
-const CAP_ISR: u8 = 3;
-const CAP_DEVICE: u8 = 4;
-const CAP_PCI: u8 = 5;
-/// Offsets in the PCI access capability.
-const WINDOW_BAR: usize = 4;
-const WINDOW_DATA: usize = 16;
 /// Bits of the ISR status.
 const ISR_QUEUE: u8 = 1;
 const ISR_CONFIG: u8 = 2;
@@ -52,7 +43,7 @@ pub(super) struct Port {
 pub struct NetDevice {
     pub(super) pci: Endpoint,
     /// Offset of the PCI access capability.
-    window: usize,
+    pub(super) window: usize,
     pub(super) memory: Memory,
     wake: Wake,
     pub(super) port: Mutex<Port>,
@@ -82,32 +73,12 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The body of a virtio capability (4.1.4): everything after id and link.
-fn virtio_cap(kind: u8, offset: u32, len: u32, extra: &[u8]) -> Vec<u8> {
-    let mut body = vec![16 + extra.len() as u8, kind, 0, 0, 0, 0];
-    body.extend_from_slice(&offset.to_le_bytes());
-    body.extend_from_slice(&len.to_le_bytes());
-    body.extend_from_slice(extra);
-    body
-}
-
 impl NetDevice {
     /// A device in reset that nobody has connected to. It rings `wake` when its driver kicks or comes and goes.
     pub fn new(id: Identity, config: VfConfig, wake: Wake) -> Self {
         let mut window = 0;
-        let pci = Endpoint::new(id, &[VIRTIO_BAR], VECTORS, None, |builder: &mut ConfigBuilder| {
-            let mut add = |kind, offset, extra: &[u8]| {
-                builder.capability(VENDOR_CAP, &virtio_cap(kind, offset, bar::PAGE, extra), &[])
-            };
-            add(CAP_COMMON, bar::COMMON, &[]);
-            add(CAP_ISR, bar::ISR, &[]);
-            add(CAP_DEVICE, bar::DEVICE, &[]);
-            add(CAP_NOTIFY, bar::NOTIFY, &bar::NOTIFY_STRIDE.to_le_bytes());
-            let body = virtio_cap(CAP_PCI, 0, 0, &[0; 4]);
-            // BAR, offset, length and data are the driver's.
-            let writable: Vec<u8> =
-                (0..body.len()).map(|at| if at == 2 || at >= 6 { 0xff } else { 0 }).collect();
-            window = builder.capability(VENDOR_CAP, &body, &writable);
+        let pci = Endpoint::new(id, &[VIRTIO_BAR], VECTORS, None, |builder| {
+            window = add_capabilities(builder);
         });
         Self {
             pci,
@@ -221,52 +192,6 @@ impl NetDevice {
             bar::NOTIFY => self.kicked((at / u64::from(bar::NOTIFY_STRIDE)) as usize),
             _ => {}
         }
-    }
-
-    /// Reads configuration space, the PCI access window included.
-    pub fn config_read(&self, offset: usize, into: &mut [u8]) {
-        if self.in_window(offset, into.len())
-            && let Some((index, at, len)) = self.window_target()
-        {
-            let mut data = [0; 4];
-            self.bar_read(index, at, &mut data[..len]);
-            self.pci.config_write(self.window + WINDOW_DATA, &data);
-        }
-        self.pci.config_read(offset, into);
-    }
-
-    /// Writes configuration space, the PCI access window included. A reset is carried out before this returns.
-    pub fn config_write(&self, offset: usize, from: &[u8]) -> ConfigEvent {
-        let event = self.pci.config_write(offset, from);
-        if event.reset {
-            self.reset_function();
-        } else if self.in_window(offset, from.len())
-            && let Some((index, at, len)) = self.window_target()
-        {
-            let mut data = [0; 4];
-            self.pci.config_read(self.window + WINDOW_DATA, &mut data);
-            self.bar_write(index, at, &data[..len]);
-        }
-        event
-    }
-
-    fn in_window(&self, offset: usize, len: usize) -> bool {
-        let data = self.window + WINDOW_DATA;
-        offset < data + 4 && offset.saturating_add(len) > data
-    }
-
-    /// BAR, offset and length that the window names, if that is an aligned access inside a BAR.
-    fn window_target(&self) -> Option<(u32, u64, usize)> {
-        let mut cap = [0; WINDOW_DATA];
-        self.pci.config_read(self.window, &mut cap);
-        let word = |at: usize| u32::from_le_bytes([cap[at], cap[at + 1], cap[at + 2], cap[at + 3]]);
-        let (index, offset, len) = (u32::from(cap[WINDOW_BAR]), u64::from(word(8)), word(12));
-        let inside = offset + u64::from(len) <= self.pci.bar_len(index);
-        (matches!(len, 1 | 2 | 4) && inside && offset.is_multiple_of(u64::from(len))).then_some((
-            index,
-            offset,
-            len as usize,
-        ))
     }
 
     fn common_write(&self, offset: u64, len: usize, value: u32) {

@@ -47,6 +47,7 @@ mod features;
 mod registers;
 mod ring;
 mod wake;
+mod window;
 
 pub use config::{Checksum, Discard, RxError, TxFrame, VfConfig, VlanPolicy};
 pub use control::RxMode;

@@ -1,0 +1,10 @@
+//! The board's PCIe functions from outside: the vfio-user protocol, configuration space, SR-IOV, virtqueues, DMA.
+
+mod client;
+mod driver;
+mod interop;
+mod memory;
+mod protocol;
+mod remote;
+mod sriov;
+mod virtqueue;
