@@ -1,2 +1,74 @@
-//! See this crate's description in Cargo.toml.
-fn main() {}
+//! The project's task runner: `cargo xtask <command>`.
+//!
+//! It prepares a machine, builds what `cargo build` alone cannot (the firmware image, the Linux guest) and runs the demo,
+//! the tests, the benchmarks and what CI checks. Everything it downloads or builds beside cargo's own output goes to one
+//! cache folder (see [`workspace::Workspace::cache`]).
+#![forbid(unsafe_code)]
+
+mod apt_root;
+mod bench;
+mod ci;
+mod demo;
+mod failure;
+mod firmware;
+mod linux_guest;
+mod run;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Result;
+use crate::workspace::Workspace;
+
+/// Set-up, firmware, demo, tests, benchmarks and CI of Culvert.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install or report what the machine lacks: system packages and the RISC-V target.
+    Setup(setup::Options),
+    /// Build the NIC's firmware image.
+    Firmware,
+    /// Prepare the Linux guest: QEMU with vfio-user, kernel, initramfs.
+    LinuxGuest(linux_guest::Options),
+    /// Run the two-tenant deployment and print what happened.
+    Demo(demo::Options),
+    /// Set up, build and run all tests.
+    Test(test::Options),
+    /// Run a benchmark.
+    Bench(bench::Options),
+    /// Run what CI runs, step by step.
+    Ci(ci::Options),
+}
+
+fn main() -> ExitCode {
+    match execute(&Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(task: &Task) -> Result<()> {
+    let workspace = Workspace::find()?;
+    match task {
+        Task::Setup(options) => setup::execute(&workspace, options),
+        Task::Firmware => firmware::execute(&workspace).map(|_| ()),
+        Task::LinuxGuest(options) => linux_guest::execute(&workspace, options),
+        Task::Demo(options) => demo::execute(&workspace, options),
+        Task::Test(options) => test::execute(&workspace, options),
+        Task::Bench(options) => bench::execute(&workspace, options),
+        Task::Ci(options) => ci::execute(&workspace, options),
+    }
+}

@@ -1,0 +1,96 @@
+//! `cargo xtask ci`: each check by name, with its time.
+
+mod deny;
+mod edges;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+
+use crate::failure::Result;
+use crate::workspace::Workspace;
+use crate::{run, test};
+
+/// What to check.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Run all steps even if one fails.
+    #[arg(long)]
+    keep_going: bool,
+    /// Run only these steps, in the usual order.
+    #[arg(value_enum)]
+    steps: Vec<Step>,
+}
+
+/// The steps, in their order: the quick ones first, the tests (whose summary should close the output) last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// Formatting.
+    Fmt,
+    /// Dependencies between the crates against the allowed edges.
+    Edges,
+    /// File lengths, absolute paths, unsafe code.
+    Sources,
+    /// Lints of the host's crates and of the firmware image.
+    Clippy,
+    /// Documentation without warnings.
+    Doc,
+    /// Licences, sources and duplicates of the dependencies.
+    Deny,
+    /// Set-up, firmware, all tests.
+    Test,
+}
+
+pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
+    let mut done: Vec<(String, Duration, bool)> = Vec::new();
+    for &step in Step::value_variants() {
+        if !options.steps.is_empty() && !options.steps.contains(&step) {
+            continue;
+        }
+        let name = format!("{step:?}").to_lowercase();
+        println!("==> {name}");
+        let start = Instant::now();
+        let result = check(workspace, step);
+        let time = start.elapsed();
+        if let Err(failure) = &result {
+            eprintln!("error: {failure}");
+        }
+        println!("<== {name}: {} in {:.1} s", word(result.is_ok()), time.as_secs_f64());
+        done.push((name, time, result.is_ok()));
+        if result.is_err() && !options.keep_going {
+            break;
+        }
+    }
+    let failed: Vec<&str> =
+        done.iter().filter(|(_, _, passed)| !passed).map(|(name, ..)| name.as_str()).collect();
+    let times: Vec<String> = done
+        .iter()
+        .map(|(name, time, passed)| format!("{name} {} ({:.1} s)", word(*passed), time.as_secs_f64()))
+        .collect();
+    println!("ci: {}", times.join(", "));
+    if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", ")).into()) }
+}
+
+fn word(passed: bool) -> &'static str {
+    if passed { "ok" } else { "FAILED" }
+}
+
+fn check(workspace: &Workspace, step: Step) -> Result<()> {
+    match step {
+        Step::Fmt => run::run(workspace.cargo("fmt").args(["--all", "--check"])),
+        Step::Edges => edges::check(workspace),
+        Step::Sources => sources::check(workspace),
+        Step::Clippy => {
+            run::run(workspace.cargo("clippy").args(["--locked", "--all-targets", "--", "-Dwarnings"]))?;
+            crate::firmware::lint(workspace)
+        }
+        Step::Doc => {
+            run::run(workspace.cargo("doc").args(["--locked", "--no-deps"]).env("RUSTDOCFLAGS", "-Dwarnings"))
+        }
+        Step::Deny => deny::check(workspace),
+        Step::Test => test::execute(workspace, &test::Options::default()),
+    }
+}

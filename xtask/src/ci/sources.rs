@@ -1,0 +1,141 @@
+//! Rules about files: length, no absolute paths, unsafe code only where it is named.
+
+use std::fs;
+use std::path::Path;
+
+use crate::failure::{Context, Result};
+use crate::workspace::Workspace;
+
+/// Lines of a Rust file above which a warning is printed.
+const LONG: usize = 400;
+/// Lines of a Rust file above which the check fails.
+const TOO_LONG: usize = 600;
+
+/// Files and folders that may hold unsafe code; every other crate forbids it, every other file of these crates has none.
+const UNSAFE: &[&str] = &[
+    // Memory files shared with guests, DMA, and the handler that survives a file's shrinking.
+    "hdl-model/device/src/dma",
+    // Pages and descriptors handed over by the other side of a vfio-user socket.
+    "hdl-model/device/src/vfio_user",
+    // Memory shared with the SoC.
+    "hdl-model/device/src/soc",
+    // Mapped BARs and DMA memory.
+    "host-driver/pci",
+    // The carry-less product of the flow hash, and the view of the table's fixed memory.
+    "dataplane/flow",
+    // Registers, traps and the SoC's RAM.
+    "nic-firmware/image",
+    "nic-firmware/logic",
+    // Entering namespaces between fork and exec.
+    "tests/e2e/src/spawn.rs",
+    // Memory shared with the firmware under test.
+    "tests/lockstep",
+    // Counting instructions and allocations.
+    "benches",
+];
+
+/// Prefixes of paths that exist on one machine only.
+const PRIVATE_PATHS: &[&str] = &["home/", "root/", "Users/", "work/", "mnt/"];
+
+pub(super) fn check(workspace: &Workspace) -> Result<()> {
+    let mut warnings = Vec::new();
+    let mut problems = Vec::new();
+    let mut lines = 0;
+    for file in workspace.files()? {
+        let path = workspace.root.join(&file);
+        // Captures and other binary files are not text to be checked.
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let name = file.display().to_string();
+        problems
+            .extend(absolute_paths(&text).map(|(line, path)| format!("{name}:{line}: absolute path {path}")));
+        if file.extension().is_some_and(|extension| extension == "rs") {
+            let length = text.lines().count();
+            lines += length;
+            if length > TOO_LONG {
+                problems.push(format!("{name}: {length} lines, more than {TOO_LONG}: split it"));
+            } else if length > LONG {
+                warnings.push(format!("{name}: {length} lines; most files stay under {LONG}"));
+            }
+            if uses_unsafe(&text) && !may_be_unsafe(&file) {
+                problems
+                    .push(format!("{name}: unsafe code outside the files listed in xtask/src/ci/sources.rs"));
+            }
+        }
+    }
+    problems.extend(crates_without_forbid(workspace)?);
+    for warning in &warnings {
+        println!("warning: {warning}");
+    }
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    println!("{lines} lines of Rust checked, {} warnings", warnings.len());
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{} problems in the sources", problems.len()).into())
+    }
+}
+
+/// Lines with a path of one machine, and the path.
+pub(super) fn absolute_paths(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().flat_map(|(index, line)| {
+        line.match_indices('/').filter_map(move |(at, _)| {
+            let before = line[..at].chars().next_back();
+            let starts = before.is_none_or(|c| c.is_whitespace() || "\"'`(=:<,[".contains(c));
+            let rest = &line[at + 1..];
+            // `://` is a URL's, and a doubled slash a comment's.
+            if !starts || !PRIVATE_PATHS.iter().any(|prefix| rest.starts_with(prefix)) {
+                return None;
+            }
+            let end = rest.find(|c: char| c.is_whitespace() || "\"'`)>,]".contains(c)).unwrap_or(rest.len());
+            Some((index + 1, &line[at..at + 1 + end]))
+        })
+    })
+}
+
+/// Whether the code (not its comments) has an unsafe block, function, impl or attribute.
+pub(super) fn uses_unsafe(text: &str) -> bool {
+    text.lines().any(|line| {
+        // String literals that hold the word are the text of a check or a test.
+        let code = line.split("//").next().unwrap_or_default();
+        let quoted = |at: usize| code[..at].matches('"').count() % 2 == 1;
+        ["unsafe {", "unsafe fn ", "unsafe impl ", "unsafe extern ", "unsafe("].iter().any(|word| {
+            code.match_indices(word).any(|(at, _)| {
+                !quoted(at) && !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')
+            })
+        })
+    })
+}
+
+fn may_be_unsafe(file: &Path) -> bool {
+    UNSAFE.iter().any(|allowed| file.starts_with(allowed))
+}
+
+/// Crate roots that neither forbid unsafe code nor belong to a crate with a place in the list.
+fn crates_without_forbid(workspace: &Workspace) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    let packages = workspace.metadata["packages"].as_array().cloned().unwrap_or_default();
+    for target in
+        packages.iter().flat_map(|package| package["targets"].as_array().cloned().unwrap_or_default())
+    {
+        let kind = target["kind"][0].as_str().unwrap_or_default();
+        if !["lib", "bin"].contains(&kind) {
+            continue;
+        }
+        let path = Path::new(target["src_path"].as_str().unwrap_or_default());
+        let file = path.strip_prefix(&workspace.root).unwrap_or(path);
+        let folder = file.parent().unwrap_or(file);
+        let source = fs::read_to_string(path).context(|| format!("cannot read {}", path.display()))?;
+        let listed = UNSAFE
+            .iter()
+            .any(|allowed| Path::new(allowed).starts_with(folder) || folder.starts_with(allowed));
+        if !listed && !source.contains("#![forbid(unsafe_code)]") {
+            problems.push(format!(
+                "{}: a crate without unsafe code says #![forbid(unsafe_code)]",
+                file.display()
+            ));
+        }
+    }
+    Ok(problems)
+}

@@ -1,0 +1,73 @@
+//! Tests of the checks' own judgement.
+
+use serde_json::json;
+
+use super::{edges, sources};
+
+fn metadata(edges: &[(&str, &str, Option<&str>)]) -> serde_json::Value {
+    let mut names: Vec<&str> = edges.iter().flat_map(|(from, to, _)| [*from, *to]).collect();
+    names.sort_unstable();
+    names.dedup();
+    let packages: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let dependencies: Vec<_> = edges
+                .iter()
+                .filter(|(from, ..)| from == name)
+                .map(|(_, to, kind)| json!({"name": to, "kind": kind}))
+                .collect();
+            json!({"name": name, "dependencies": dependencies})
+        })
+        .collect();
+    json!({ "packages": packages })
+}
+
+fn judged(list: &[(&str, &str, Option<&str>)]) -> Vec<String> {
+    edges::problems(&edges::graph(&metadata(list)))
+}
+
+#[test]
+fn a_crate_may_use_everything_below_an_allowed_edge() {
+    assert!(
+        judged(&[("culvert-agent", "culvert-packet", None), ("culvert-nic", "culvert-flow", None)])
+            .is_empty()
+    );
+}
+
+#[test]
+fn upward_edges_are_named() {
+    let problems = judged(&[("culvert-flow", "culvert-abi", None)]);
+    assert_eq!(problems, ["culvert-flow depends on culvert-abi: this edge is not allowed"]);
+}
+
+#[test]
+fn driver_and_device_meet_only_in_tests() {
+    assert_eq!(judged(&[("culvert-nic", "culvert-device", None)]).len(), 1);
+    assert!(judged(&[("culvert-nic", "culvert-device", Some("dev"))]).is_empty());
+}
+
+#[test]
+fn nothing_depends_on_tests() {
+    assert_eq!(judged(&[("culvert-nic", "culvert-e2e", Some("dev"))]).len(), 1);
+    assert_eq!(judged(&[("xtask", "culvert-e2e", None)]).len(), 1);
+    assert!(judged(&[("xtask", "culvert-abi", None)]).is_empty());
+}
+
+#[test]
+fn an_unlisted_crate_is_a_problem() {
+    assert_eq!(judged(&[("culvert-extra", "culvert-packet", None)]).len(), 1);
+}
+
+#[test]
+fn absolute_paths_are_found_with_their_line() {
+    let private = format!("/{}/someone/x", "home");
+    let text = format!("fine: /usr/bin/x and a/{}/b\nlet f = \"{private}\";\n", "home");
+    assert_eq!(sources::absolute_paths(&text).collect::<Vec<_>>(), [(2, private.as_str())]);
+}
+
+#[test]
+fn unsafe_code_is_told_from_talk_about_it() {
+    assert!(sources::uses_unsafe("let x = unsafe { y() };"));
+    assert!(!sources::uses_unsafe("// unsafe { y() }"));
+    assert!(!sources::uses_unsafe("#![forbid(unsafe_code)]"));
+}

@@ -1,0 +1,31 @@
+//! `cargo xtask setup`: what the machine needs beyond rustup and git, installed or reported.
+
+mod packages;
+mod riscv;
+
+use clap::Args;
+
+pub(crate) use self::riscv::RiscvTarget;
+use crate::failure::Result;
+use crate::workspace::Workspace;
+
+/// How to set up.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Options {
+    /// Only report what is missing.
+    #[arg(long)]
+    pub(crate) no_install: bool,
+}
+
+pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
+    let target = prepare(workspace, options)?;
+    println!("system packages: complete");
+    println!("firmware target: {target}");
+    Ok(())
+}
+
+/// Sees to the system packages and the RISC-V target.
+pub(crate) fn prepare(workspace: &Workspace, options: &Options) -> Result<RiscvTarget> {
+    packages::ensure(options.no_install)?;
+    riscv::ensure(workspace, options.no_install)
+}
