@@ -15,6 +15,7 @@
 
 mod agent;
 mod args;
+mod daemon;
 mod datapath;
 mod documents;
 mod error;
@@ -24,8 +25,9 @@ mod store;
 
 pub use agent::{Agent, Applied, Change};
 pub use args::Args;
+pub use daemon::run;
 pub use datapath::{Datapath, DatapathError};
 pub use documents::{Documents, Precondition};
 pub use error::Error;
 pub use listen::{bind_tcp, bind_unix, serve};
-pub use store::Store;
+pub use store::{Store, Stored};

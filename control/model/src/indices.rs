@@ -98,3 +98,6 @@ const EMPTY: u64 = 0xcbf2_9ce4_8422_2325;
 pub(crate) fn fingerprint(content: &impl std::fmt::Debug) -> u64 {
     format!("{content:?}").bytes().fold(EMPTY, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,16 @@
 //! What survives a stop, and a stop in the middle.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use crate::support::{Daemon, FIGURE8, directory};
-use culvert_agent::{Error, Store};
+use culvert_agent::{Args, Error, Store};
 use culvert_model::HostPart;
 use serde_json::json;
+use tokio::time::timeout;
+
+use crate::support::{Daemon, FIGURE8, LIMIT, Memory, directory};
 
 fn numbers(part: &HostPart) -> BTreeMap<String, u16> {
     part.vports.iter().map(|v| (part.fabric.interfaces[v.interface].name.clone(), v.id.0)).collect()
@@ -33,6 +38,23 @@ async fn policy_and_numbers_survive() {
 }
 
 #[tokio::test]
+async fn what_was_answered_survives_a_crash() {
+    let directory = directory();
+    let daemon = Daemon::start(directory.path()).await;
+    daemon.apply(FIGURE8).await;
+    let etag = daemon.get("/networking/v1/servers/host2").await.etag;
+    // The file as a power cut would leave it: never closed.
+    let crashed = directory.path().join("crashed");
+    std::fs::create_dir(&crashed).unwrap();
+    std::fs::copy(directory.path().join("state/culvertd.redb"), crashed.join("culvertd.redb")).unwrap();
+    daemon.stop().await;
+    let stored = Store::open(&crashed).unwrap().load().unwrap();
+    assert_eq!(stored.version, 1);
+    let server = culvert_api::ResourcePath::parse("/servers/host2").unwrap();
+    assert_eq!(stored.documents.get(&server).unwrap()["etag"], etag);
+}
+
+#[tokio::test]
 async fn a_state_directory_has_one_daemon() {
     let directory = directory();
     let _first = Store::open(directory.path()).unwrap();
@@ -53,4 +75,42 @@ async fn a_socket_left_behind_is_replaced_and_a_living_one_is_not() {
     std::fs::write(&file, "precious").unwrap();
     assert!(culvert_agent::bind_unix(&file).await.is_err());
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn the_whole_daemon_starts_tries_again_and_stops() {
+    let directory = directory();
+    let socket = directory.path().join("run/api.sock");
+    let args = Args {
+        host: "host1".into(),
+        nic: "test".into(),
+        state: directory.path().join("state"),
+        socket: socket.clone(),
+        listen: Some("127.0.0.1:0".parse().unwrap()),
+        log_json: false,
+    };
+    let memory = Arc::new(Memory::default());
+    memory.broken.store(true, Ordering::Relaxed);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let datapath = memory.clone();
+    let daemon = tokio::spawn(culvert_agent::run(args, move |_| Ok(datapath), async {
+        let _ = stopped.await;
+    }));
+    let ready = async {
+        while tokio::net::UnixStream::connect(&socket).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, ready).await.expect("it serves though its NIC is away");
+    memory.broken.store(false, Ordering::Relaxed);
+    let applied = async {
+        while memory.parts.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, applied).await.expect("it tries again by itself");
+    stop.send(()).unwrap();
+    timeout(LIMIT, daemon).await.expect("it stops").unwrap().unwrap();
+    assert!(!socket.exists());
+    Store::open(&directory.path().join("state")).expect("the store is closed");
 }

@@ -1,0 +1,75 @@
+//! The daemon's life: start, serve, try again, stop.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tracing::{error, info};
+
+use crate::{Agent, Args, Datapath, Error, Store, bind_tcp, bind_unix, rest, serve};
+
+/// How often a policy that is not carried out is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until `stop` is done. The store is opened first, so that a second daemon of the same state never touches the
+/// NIC; the policy is carried out before the first request is answered.
+///
+/// When it returns, the NIC goes on with the flows it has: stopping the daemon is no reason to stop tenants.
+///
+/// # Errors
+/// The store or a socket cannot be used, or the datapath cannot be opened.
+pub async fn run(
+    args: Args,
+    open: impl FnOnce(&Args) -> Result<Arc<dyn Datapath>, Error> + Send + 'static,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let tcp = match args.listen {
+        Some(address) => Some(bind_tcp(address).await?),
+        None => None,
+    };
+    let started = args.clone();
+    let start = tokio::task::spawn_blocking(move || {
+        let store = Store::open(&started.state)?;
+        let datapath = open(&started)?;
+        Agent::start(&started.host, store, datapath)
+    });
+    let agent =
+        start.await.map_err(|e| Error::Listen { address: "start".into(), detail: e.to_string() })??;
+    let unix = bind_unix(&args.socket).await?;
+    info!(host = args.host, nic = args.nic, socket = %args.socket.display(), "ready");
+
+    let (stopping, stopped) = watch::channel(false);
+    let retry = tokio::spawn(retry(agent.clone(), stopped.clone()));
+    let stop = tokio::spawn(async move {
+        stop.await;
+        info!("stopping; the NIC goes on with its flows");
+        // Nobody listens any more when everything has ended by itself.
+        let _ = stopping.send(true);
+    });
+    let result = serve(rest::router(agent), unix, tcp, stopped).await;
+    stop.abort();
+    retry.abort();
+    // The socket's name goes with the daemon; one that a newer daemon made in its place was refused by bind_unix.
+    let _ = std::fs::remove_file(&args.socket);
+    if let Err(e) = &result {
+        error!(error = %e, "the API ended");
+    }
+    result
+}
+
+async fn retry(agent: Arc<Agent>, mut stop: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(RETRY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = stop.wait_for(|s| *s) => return,
+        }
+        let agent = agent.clone();
+        if tokio::task::spawn_blocking(move || agent.reconcile()).await.is_err() {
+            error!("carrying the policy out again panicked");
+        }
+    }
+}
