@@ -121,7 +121,7 @@ impl Fallback for ByMessage {
 
 /// A PCI function behind a vfio-user socket.
 ///
-/// Dropping it closes the connection, whereupon the device resets the function.
+/// Dropping it, and the registers got from it, closes the connection, whereupon the device resets the function.
 pub struct Client {
     inner: Arc<Inner>,
     path: PathBuf,
