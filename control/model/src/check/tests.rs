@@ -51,6 +51,14 @@ fn the_example_for_users_is_the_tested_one() {
 }
 
 #[test]
+fn the_wider_example_holds_together() {
+    let parsed = Bundle::parse(include_str!("../../../../docs/examples/routed.json")).unwrap();
+    assert_eq!(parsed.warnings, []);
+    let fabric = Fabric::check(&parsed.bundle).unwrap().fabric;
+    assert_eq!((fabric.networks[0].subnets.len(), fabric.interfaces.len()), (2, 7));
+}
+
+#[test]
 fn vsids() {
     insta::assert_snapshot!(problems(|b| {
         b["virtualNetworks"][0]["properties"]["subnets"][0]["properties"]["virtualSubnetId"] = json!(4095);
