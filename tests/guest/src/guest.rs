@@ -25,6 +25,8 @@ pub struct GuestConfig {
     pub net: NetOptions,
     /// Room for so many frames in the log of each direction; none: no log.
     pub log_frames: Option<usize>,
+    /// The TCP window in bytes; none: a quarter of what the receive ring holds.
+    pub tcp_window: Option<usize>,
     /// The MAC address that the VF must have, if it matters.
     pub expect_mac: Option<[u8; 6]>,
 }
@@ -34,7 +36,16 @@ impl GuestConfig {
     #[must_use]
     pub fn new(name: &str, ip: IpAddr, prefix: u8) -> Self {
         let net = NetOptions::default();
-        Self { name: name.into(), ip, prefix, gateway: None, net, log_frames: None, expect_mac: None }
+        Self {
+            name: name.into(),
+            ip,
+            prefix,
+            gateway: None,
+            net,
+            log_frames: None,
+            tcp_window: None,
+            expect_mac: None,
+        }
     }
 }
 
@@ -137,9 +148,10 @@ impl Guest {
     /// An address with an impossible prefix; no thread to be had.
     pub fn start(self) -> Result<NetStack> {
         let Self { net, config } = self;
-        // What all senders together may have under way must fit the receive ring.
-        let window = (usize::from(net.rx_size()) * usize::from(net.mtu()) / 2).clamp(16 << 10, 256 << 10);
-        let GuestConfig { name, ip, prefix, gateway, log_frames, .. } = config;
+        let GuestConfig { name, ip, prefix, gateway, log_frames, tcp_window, .. } = config;
+        // What a few connections together may have under way fits the receive ring: a frame without a buffer is lost.
+        let fitting = (usize::from(net.rx_size()) * usize::from(net.mtu()) / 4).clamp(16 << 10, 256 << 10);
+        let window = tcp_window.unwrap_or(fitting);
         NetStack::start(net, StackConfig { name, ip, prefix, gateway, window, log_frames })
     }
 }
