@@ -1,1 +1,8 @@
-//! See this crate's description in Cargo.toml.
+//! The whole deployment on one machine, for the demo and the end-to-end tests: the provider network in namespaces
+//! ([`netns`]), boards and daemons ([`deployment`], [`process`]), guests ([`vm`]), captures read back ([`tshark`]).
+
+pub mod deployment;
+pub mod netns;
+pub mod process;
+pub mod tshark;
+pub mod vm;

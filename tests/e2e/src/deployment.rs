@@ -1,0 +1,303 @@
+//! A whole deployment: the provider network, a board and a daemon for each host, guests on VFs.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use culvert_packet::Encap;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::netns::Network;
+use crate::process::Service;
+use crate::vm::{Vm, VmConfig};
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    dir: PathBuf,
+    /// The firmware's image.
+    pub firmware: PathBuf,
+}
+
+impl Programs {
+    /// Beside the program that runs now; the firmware where `cargo xtask firmware` puts it, or where
+    /// `CULVERT_FIRMWARE` says.
+    ///
+    /// # Errors
+    /// One is missing: which, and how to build it.
+    pub fn find() -> Result<Self, String> {
+        let exe = std::env::current_exe().map_err(|e| format!("this program's path: {e}"))?;
+        let mut dir = exe.parent().unwrap_or(Path::new(".")).to_owned();
+        if dir.ends_with("deps") {
+            dir.pop();
+        }
+        let firmware = match std::env::var_os("CULVERT_FIRMWARE") {
+            Some(path) => PathBuf::from(path),
+            None => dir.join("../firmware/culvert-fw.bin"),
+        };
+        for name in ["culvert-nic", "culvertd", "culvert", "culvert-guest"] {
+            if !dir.join(name).exists() {
+                return Err(format!("{} is missing: run `cargo build` first", dir.join(name).display()));
+            }
+        }
+        if !firmware.exists() {
+            return Err(format!("{} is missing: run `cargo xtask firmware` first", firmware.display()));
+        }
+        Ok(Programs { dir, firmware })
+    }
+
+    /// Path of a program.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+}
+
+/// One host: its board and its daemon.
+pub struct Host {
+    number: usize,
+    name: String,
+    board: Option<Service>,
+    daemon: Option<Service>,
+}
+
+/// What a deployment is started with.
+pub struct Config {
+    /// How many hosts.
+    pub hosts: usize,
+    /// The policy: a bundle of resources.
+    pub policy: Value,
+    /// Whether each uplink's packets are written to a file.
+    pub capture: bool,
+}
+
+/// A running deployment. Everything ends when this is dropped.
+pub struct Deployment {
+    hosts: Vec<Host>,
+    programs: Programs,
+    network: Network,
+    policy: PathBuf,
+    capture: bool,
+    dir: TempDir,
+}
+
+/// A vport, as `culvert vport list` shows it.
+#[derive(Clone, Debug)]
+pub struct VportInfo {
+    /// The network interface's resource id.
+    pub name: String,
+    /// The VF's socket.
+    pub socket: Option<PathBuf>,
+}
+
+impl Deployment {
+    /// Starts it and waits until every host has its policy. [`crate::netns::enter`] must have been called.
+    ///
+    /// # Errors
+    /// Something does not start: which program, and the end of its log.
+    pub fn start(config: &Config) -> Result<Self, String> {
+        let programs = Programs::find()?;
+        let dir =
+            tempfile::Builder::new().prefix("culvert-").tempdir().map_err(|e| format!("a directory: {e}"))?;
+        let policy = dir.path().join("policy.json");
+        std::fs::write(&policy, config.policy.to_string())
+            .map_err(|e| format!("{}: {e}", policy.display()))?;
+        let network = Network::new(config.hosts)?;
+        let hosts = (1..=config.hosts)
+            .map(|number| Host { number, name: format!("host{number}"), board: None, daemon: None })
+            .collect();
+        let capture = config.capture;
+        let mut deployment = Deployment { hosts, programs, network, policy, capture, dir };
+        for host in 0..config.hosts {
+            deployment.start_board(host)?;
+        }
+        for host in 0..config.hosts {
+            deployment.start_daemon(host)?;
+        }
+        for host in 0..config.hosts {
+            deployment.apply(host)?;
+        }
+        Ok(deployment)
+    }
+
+    /// Directory of logs, sockets and captures.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The provider network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Keeps the directory when the deployment ends.
+    pub fn keep_dir(&mut self) {
+        self.dir.disable_cleanup(true);
+    }
+
+    /// Capture of an uplink of a host; hosts count from 0 here and below.
+    pub fn capture(&self, host: usize, uplink: usize) -> PathBuf {
+        self.dir.path().join(format!("host{}-uplink{uplink}.pcapng", host + 1))
+    }
+
+    fn start_board(&mut self, host: usize) -> Result<(), String> {
+        let socket = self.board_socket(host);
+        let mut command = Command::new(self.programs.path("culvert-nic"));
+        command.arg("--socket").arg(&socket);
+        for uplink in 0..2 {
+            let wire = format!("af_packet:{}", Network::interface(host + 1, uplink));
+            command.arg(format!("--uplink{uplink}")).arg(wire);
+            if self.capture {
+                command.arg(format!("--capture{uplink}")).arg(self.capture(host, uplink));
+            }
+        }
+        let host = &mut self.hosts[host];
+        let mut board = Service::start(&format!("{}-board", host.name), &mut command, self.dir.path())?;
+        board.until(Duration::from_secs(20), "its socket is there", || socket.exists())?;
+        host.board = Some(board);
+        Ok(())
+    }
+
+    /// Starts a host's daemon and waits until it answers.
+    ///
+    /// # Errors
+    /// It does not: the end of its log.
+    pub fn start_daemon(&mut self, host: usize) -> Result<(), String> {
+        let (socket, api) = (self.board_socket(host), self.api_socket(host));
+        let _stale = std::fs::remove_file(&api);
+        let name = self.hosts[host].name.clone();
+        let mut command = Command::new(self.programs.path("culvertd"));
+        command.args(["--host", &name]).arg("--nic").arg(format!("vfio-user:{}", socket.display()));
+        command.arg("--firmware").arg(&self.programs.firmware);
+        command.arg("--state").arg(self.dir.path().join(format!("{name}-state"))).arg("--socket").arg(&api);
+        let mut daemon = Service::start(&format!("{name}-daemon"), &mut command, self.dir.path())?;
+        daemon.until(Duration::from_secs(30), "it answers", || {
+            api.exists() && self.cli(host, &["nic", "show"]).is_ok()
+        })?;
+        self.hosts[host].daemon = Some(daemon);
+        Ok(())
+    }
+
+    /// Applies the policy to a host.
+    ///
+    /// # Errors
+    /// The daemon refuses it.
+    pub fn apply(&self, host: usize) -> Result<(), String> {
+        let policy = self.policy.display().to_string();
+        self.cli(host, &["policy", "apply", &policy]).map(|_| ())
+    }
+
+    /// Changes the policy on all hosts.
+    ///
+    /// # Errors
+    /// A daemon refuses it.
+    pub fn change_policy(&self, policy: &Value) -> Result<(), String> {
+        std::fs::write(&self.policy, policy.to_string())
+            .map_err(|e| format!("{}: {e}", self.policy.display()))?;
+        (0..self.hosts.len()).try_for_each(|host| self.apply(host))
+    }
+
+    fn board_socket(&self, host: usize) -> PathBuf {
+        self.dir.path().join(format!("{}.sock", self.hosts[host].name))
+    }
+
+    fn api_socket(&self, host: usize) -> PathBuf {
+        self.dir.path().join(format!("{}-api.sock", self.hosts[host].name))
+    }
+
+    /// Runs `culvert --json` against a host's daemon.
+    ///
+    /// # Errors
+    /// What it printed.
+    pub fn cli(&self, host: usize, args: &[&str]) -> Result<Value, String> {
+        let mut command = Command::new(self.programs.path("culvert"));
+        command.arg("--json").arg("--host-socket").arg(self.api_socket(host)).args(args).stdin(Stdio::null());
+        let output = command.output().map_err(|e| format!("culvert: {e}"))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("culvert {}: {text}{errors}", args.join(" ")));
+        }
+        serde_json::from_str(&text).map_err(|e| format!("culvert {}: {e}: {text}", args.join(" ")))
+    }
+
+    /// Starts a guest on the VF of a vport.
+    ///
+    /// # Errors
+    /// There is no such vport, or the guest does not come up.
+    pub fn guest(&self, host: usize, vport: &str, ip: &str, log_frames: usize) -> Result<Vm, String> {
+        let found = self.vports(host)?.into_iter().find(|v| v.name == vport);
+        let vf =
+            found.and_then(|v| v.socket).ok_or_else(|| format!("{vport} has no VF on host {}", host + 1))?;
+        let network: culvert_packet::Prefix = prefix_of(ip)?;
+        let config = VmConfig { name: vport, vf: &vf, ip, gateway: Some(network.lowest_host()), log_frames };
+        let log = self.dir.path().join(format!("guest-{vport}.log"));
+        Vm::start(&self.programs.path("culvert-guest"), &config, &log)
+    }
+
+    /// The vports of a host.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub fn vports(&self, host: usize) -> Result<Vec<VportInfo>, String> {
+        let list = self.cli(host, &["vport", "list"])?;
+        let vports = list.as_array().cloned().unwrap_or_default();
+        let base = self.board_socket(host).display().to_string();
+        Ok(vports
+            .iter()
+            .map(|v| VportInfo {
+                name: v["name"].as_str().unwrap_or_default().to_owned(),
+                socket: v["vf"].as_u64().map(|n| PathBuf::from(format!("{base}.vf{n}"))),
+            })
+            .collect())
+    }
+
+    /// A host's daemon.
+    pub fn daemon(&self, host: usize) -> Option<&Service> {
+        self.hosts[host].daemon.as_ref()
+    }
+
+    /// A host's board.
+    pub fn board(&self, host: usize) -> Option<&Service> {
+        self.hosts[host].board.as_ref()
+    }
+
+    /// Stops a host's daemon as an operator would.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop_daemon(&mut self, host: usize) -> Result<(), String> {
+        self.hosts[host].daemon.take().map_or(Ok(()), |d| d.stop(Duration::from_secs(10)))
+    }
+
+    /// Kills a host's daemon without warning.
+    pub fn kill_daemon(&mut self, host: usize) {
+        if let Some(daemon) = self.hosts[host].daemon.take() {
+            daemon.kill();
+        }
+    }
+
+    /// Number of a host, from 1.
+    pub fn number(&self, host: usize) -> usize {
+        self.hosts[host].number
+    }
+}
+
+fn prefix_of(ip: &str) -> Result<culvert_packet::Prefix, String> {
+    let wrong = || format!("{ip} is not an address with its prefix's length");
+    let (addr, len) = ip.split_once('/').ok_or_else(wrong)?;
+    let addr = addr.parse().map_err(|_| wrong())?;
+    Ok(culvert_packet::Prefix::of(addr, len.parse().map_err(|_| wrong())?))
+}
+
+/// The deployment of figure 8, as the documentation has it, carried in `encap`.
+///
+/// # Errors
+/// The example is not readable.
+pub fn figure8(encap: Encap) -> Result<Value, String> {
+    let text = include_str!("../../../docs/examples/figure8.json");
+    let mut bundle: Value = serde_json::from_str(text).map_err(|e| format!("figure8.json: {e}"))?;
+    let configuration = &mut bundle["virtualNetworkManager"][0]["properties"];
+    configuration["networkVirtualizationProtocol"] = Value::from(encap.to_string());
+    Ok(bundle)
+}

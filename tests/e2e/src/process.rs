@@ -1,0 +1,148 @@
+//! Programs that a deployment consists of: started with a log file, always stopped again.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running program. It is killed, by its own id, when this is dropped.
+pub struct Service {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Service {
+    /// Starts a program with its output in `<dir>/<name>.log`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(name: &str, command: &mut Command, dir: &Path) -> Result<Self, String> {
+        let log = dir.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log);
+        let file = file.map_err(|e| format!("{}: {e}", log.display()))?;
+        let errors = file.try_clone().map_err(|e| format!("{}: {e}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(file).stderr(errors);
+        die_with_parent(command);
+        let program = command.get_program().display().to_string();
+        let child = command.spawn().map_err(|e| format!("{program}: {e}"))?;
+        Ok(Service { name: name.to_owned(), child, log })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its log.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// The last lines of its log, for messages.
+    pub fn tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(12)..].join("\n")
+    }
+
+    /// Waits until `ready` says so.
+    ///
+    /// # Errors
+    /// The program ends before, or the limit passes: with the end of its log.
+    pub fn until(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<(), String> {
+        let end = Instant::now() + limit;
+        while !ready() {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(format!("{} ended ({status}) before {what}:\n{}", self.name, self.tail()));
+            }
+            if Instant::now() > end {
+                let seconds = limit.as_secs();
+                return Err(format!("{}: not {what} within {seconds} s:\n{}", self.name, self.tail()));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Asks it to end, and waits.
+    ///
+    /// # Errors
+    /// It does not end within the limit, and was killed.
+    pub fn stop(mut self, limit: Duration) -> Result<(), String> {
+        self.signal("TERM");
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err(format!("{} does not end:\n{}", self.name, self.tail()))
+    }
+
+    /// Kills it without warning.
+    pub fn kill(mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+
+    fn signal(&self, name: &str) {
+        let _sent = Command::new("kill").args(["-s", name, &self.id().to_string()]).status();
+    }
+
+    /// Processor time that it and its children which have been waited for have used.
+    pub fn cpu(&self) -> Duration {
+        cpu_of(self.id())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal("TERM");
+            let end = Instant::now() + Duration::from_secs(3);
+            while Instant::now() < end && matches!(self.child.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// Has a program killed by the kernel when the thread that started it ends.
+pub fn die_with_parent(command: &mut Command) {
+    let set = || {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+            .map_err(Into::into)
+    };
+    // SAFETY: between fork and exec this makes one system call and touches no memory of the parent.
+    #[expect(unsafe_code, reason = "code between fork and exec is only reached this way")]
+    unsafe {
+        command.pre_exec(set);
+    }
+}
+
+/// Processor time of a process, from its stat file, in ticks of 10 ms.
+pub fn cpu_of(id: u32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+    Duration::from_millis(10 * (ticks(11) + ticks(12)))
+}
+
+/// Direct children of a process.
+pub fn children_of(id: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|text| text.split_whitespace().filter_map(|n| n.parse().ok()).collect::<Vec<u32>>())
+        .collect()
+}
