@@ -14,6 +14,8 @@
 //! A VF's configuration space is what the kernel's VFIO would show a guest: vendor, device and BARs in the header, where
 //! a VF on the bus has all-ones and none (PCIe 9.3.4).
 
+#![forbid(unsafe_code)]
+
 mod pf;
 mod vf;
 

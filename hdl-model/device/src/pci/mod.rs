@@ -5,6 +5,8 @@
 //! * [`Endpoint`] is a running function's share of it: BAR sizing, bus mastering, function-level reset, MSI-X.
 //! * [`Sriov`] gives the SR-IOV capability its meaning: which registers lock when VFs are enabled.
 
+#![forbid(unsafe_code)]
+
 mod config;
 mod endpoint;
 mod msix;

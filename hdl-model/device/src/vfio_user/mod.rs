@@ -13,6 +13,8 @@
 //! whose size is impossible, after which the stream has no meaning, ends the connection. Nothing a client sends
 //! allocates more than [`MAX_MESSAGE`] bytes or keeps more than [`MAX_FDS`] file descriptors a message.
 
+#![forbid(unsafe_code)]
+
 mod channel;
 mod commands;
 mod function;

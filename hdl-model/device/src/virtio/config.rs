@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use culvert_packet::Reason;
+
 /// Which VLANs a guest may add to its receive filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum VlanPolicy {
@@ -97,6 +99,17 @@ pub enum RxError {
     TooLong,
 }
 
+impl RxError {
+    /// The reason under which the board counts such a drop.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::NoBuffer => Reason::RingFull,
+            Self::Stopped => Reason::QueueStopped,
+            Self::TooLong => Reason::TooLong,
+        }
+    }
+}
+
 /// Why a transmitted frame was discarded; the queue goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -115,12 +128,12 @@ impl Discard {
     /// All causes, in the order of their counters.
     pub const ALL: [Self; Self::COUNT] = [Self::Truncated, Self::Oversize, Self::BadOffload];
 
-    /// The cause's word in counters.
-    pub const fn as_str(self) -> &'static str {
+    /// The reason under which the board counts such a drop.
+    pub const fn reason(self) -> Reason {
         match self {
-            Self::Truncated => "truncated",
-            Self::Oversize => "oversize",
-            Self::BadOffload => "bad_offload",
+            Self::Truncated => Reason::Runt,
+            Self::Oversize => Reason::TooLong,
+            Self::BadOffload => Reason::BadDescriptor,
         }
     }
 }

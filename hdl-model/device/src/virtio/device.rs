@@ -292,7 +292,7 @@ impl NetDevice {
             TX => "transmit",
             _ => "control",
         };
-        tracing::warn!(queue, reason = fault.as_str(), "virtio queue stopped: {fault}");
+        tracing::warn!(queue, reason = fault.reason().as_str(), "virtio queue stopped: {fault}");
         self.config_changed();
     }
 

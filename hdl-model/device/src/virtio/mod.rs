@@ -36,7 +36,10 @@
 //! range, a loop, an address outside what was mapped or a memory file that shrank is a [`RingFault`]: it is counted, the
 //! queue stops, the device asks for a reset (`DEVICE_NEEDS_RESET`) and other devices go on. A bad frame (no room for the
 //! header, too long, nonsense checksum offsets, segmentation that was not offered) is a [`Discard`]: it is counted and its
-//! descriptor completed.
+//! descriptor completed. [`Discard`], [`RxError`] and [`RingFault`] each name the board-wide
+//! [`Reason`](culvert_packet::Reason) that they count under.
+
+#![forbid(unsafe_code)]
 
 mod config;
 mod control;

@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{Ordering, fence};
 
+use culvert_packet::Reason;
+
 use crate::dma::{Fault, View};
 
 /// Largest queue that is offered.
@@ -79,6 +81,14 @@ impl RingFault {
             Self::ShortBuffer => 5,
             Self::Setup => 6,
             Self::Memory(fault) => 7 + fault as usize,
+        }
+    }
+
+    /// The reason under which the board reports it.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Memory(_) => Reason::DmaFault,
+            _ => Reason::BadDescriptor,
         }
     }
 
