@@ -80,8 +80,9 @@ impl Live {
         add(&self.discards[why as usize], 1);
     }
 
-    pub(super) fn fault(&self, fault: RingFault) {
-        add(&self.faults[fault.index()], 1);
+    /// Returns how often this kind has been counted now.
+    pub(super) fn fault(&self, fault: RingFault) -> u64 {
+        self.faults[fault.index()].fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(super) fn kick(&self) {

@@ -285,14 +285,17 @@ impl NetDevice {
     /// Stops a queue at a fault, and with it the device.
     pub(super) fn stop(&self, index: usize, ring: &mut Ring, fault: RingFault) {
         ring.queue = None;
-        self.counters.fault(fault);
+        let count = self.counters.fault(fault);
         self.status.fetch_or(status::NEEDS_RESET, Ordering::AcqRel);
         let queue = match index {
             RX => "receive",
             TX => "transmit",
             _ => "control",
         };
-        tracing::warn!(queue, reason = fault.reason().as_str(), "virtio queue stopped: {fault}");
+        // A guest can reset its device and do it again as often as it likes: it must not fill the log.
+        if count.is_power_of_two() {
+            tracing::warn!(queue, count, reason = fault.reason().as_str(), "virtio queue stopped: {fault}");
+        }
         self.config_changed();
     }
 
