@@ -28,8 +28,8 @@ enum Benchmark {
 
 pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
     let name = match options.benchmark {
-        Benchmark::Firmware => "bench-firmware",
-        Benchmark::Core => "bench-core",
+        Benchmark::Firmware => "firmware",
+        Benchmark::Core => "core",
     };
     let mut cargo = workspace.cargo("run");
     cargo.args(["--locked", "--release", "--quiet", "--package", "culvert-benches", "--bin", name]);

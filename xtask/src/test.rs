@@ -18,8 +18,8 @@ pub(crate) struct Options {
 
 pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
     let target = setup::prepare(workspace, &options.setup)?;
-    firmware::build(workspace, &target)?;
-    linux_guest::prepare(workspace)?;
+    let firmware = firmware::build(workspace, &target)?;
+    let linux_guest = linux_guest::prepare(workspace)?;
     // Tests start boards, daemons and guests that belong to other packages than their own.
     run::run(workspace.cargo("build").args(["--locked", "--bins"]))?;
     if options.arguments.is_empty() {
@@ -35,5 +35,6 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
         cargo.args(["--locked", "--lib", "--bins", "--tests"]);
         cargo
     };
+    cargo.env("CULVERT_FIRMWARE", firmware).env("CULVERT_LINUX_GUEST", linux_guest);
     run::run(cargo.args(&options.arguments))
 }

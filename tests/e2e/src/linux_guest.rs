@@ -35,8 +35,6 @@ pub struct LinuxGuestConfig<'a> {
 /// What the guest says once it is up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Up {
-    /// Seconds since the kernel started.
-    pub seconds: f64_text::Seconds,
     /// Release of the kernel.
     pub kernel: String,
     /// Its NIC, if it has one.
@@ -54,6 +52,15 @@ pub struct Nic {
     pub mtu: u16,
 }
 
+/// What a command of the guest printed, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Exit status; 0 is success.
+    pub status: i32,
+    /// What it printed on both streams.
+    pub text: String,
+}
+
 /// A running guest. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct LinuxGuest {
@@ -63,4 +70,180 @@ pub struct LinuxGuest {
     log: PathBuf,
     /// Bytes of the log that have been read.
     read: usize,
+}
+
+impl LinuxGuest {
+    /// The folder that `cargo xtask linux-guest` prepared: `$CULVERT_LINUX_GUEST`, or the one in the output folder of the
+    /// program that runs now.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn folder() -> Result<PathBuf, String> {
+        let beside_us = || {
+            std::env::current_exe()
+                .ok()?
+                .ancestors()
+                .map(|dir| dir.join("linux-guest"))
+                .find(|dir| dir.is_dir())
+        };
+        let folder = std::env::var_os("CULVERT_LINUX_GUEST").map(PathBuf::from).or_else(beside_us);
+        folder
+            .filter(|dir| dir.is_dir())
+            .ok_or_else(|| "no Linux guest: run `cargo xtask linux-guest`".to_owned())
+    }
+
+    /// Starts the VM; `folder` is what `cargo xtask linux-guest` prepared, the console goes to `log`.
+    ///
+    /// # Errors
+    /// The folder is incomplete or QEMU does not start.
+    pub fn start(folder: &Path, config: &LinuxGuestConfig<'_>, log: &Path) -> Result<Self, String> {
+        let program = folder.join("qemu");
+        if !program.exists() {
+            return Err(format!("no Linux guest in {}: run `cargo xtask linux-guest`", folder.display()));
+        }
+        let mut command = Command::new(&program);
+        // QEMU shares the guest's memory with the board, which copies frames from and to it.
+        command.args(["-machine", "q35,memory-backend=memory", "-accel", "tcg", "-cpu", "max", "-m", "256"]);
+        command.args(["-object", "memory-backend-memfd,id=memory,size=256M,share=on"]);
+        command.args(["-nodefaults", "-display", "none", "-serial", "stdio"]);
+        command.arg("-kernel").arg(folder.join("vmlinuz")).arg("-initrd").arg(folder.join("initramfs"));
+        let mut line = format!("console=ttyS0 quiet panic=-1 culvert.ip={}", config.ip);
+        if let Some(gateway) = config.gateway {
+            line += &format!(" culvert.gateway={gateway}");
+        }
+        command.args(["-append", &line]);
+        for (index, vf) in config.vfs.iter().enumerate() {
+            let device = serde_json::json!({
+                "driver": "vfio-user-pci",
+                "id": format!("vf{index}"),
+                "socket": { "type": "unix", "path": vf },
+            });
+            command.args(["-device", &device.to_string()]);
+        }
+        let open = |e: std::io::Error| format!("{}: {e}", log.display());
+        let output = File::create(log).map_err(open)?;
+        command.stdin(Stdio::piped()).stderr(output.try_clone().map_err(open)?).stdout(output);
+        die_with_parent(&mut command);
+        let mut child = command.spawn().map_err(|e| format!("{}: {e}", program.display()))?;
+        let console = child.stdin.take().ok_or("the VM has no console")?;
+        Ok(LinuxGuest { name: config.name.to_owned(), child, console, log: log.to_owned(), read: 0 })
+    }
+
+    /// The VM's process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The console's log.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Waits until the guest has booted.
+    ///
+    /// # Errors
+    /// It does not within the limit, or QEMU ends: with the last lines of the console.
+    pub fn wait_up(&mut self, limit: Duration) -> Result<Up, String> {
+        let (_, line) = self.marked("up ", limit)?;
+        Ok(parse_up(&line))
+    }
+
+    /// Runs a shell command in the guest.
+    ///
+    /// # Errors
+    /// It does not end within the limit, or QEMU ends: with the last lines of the console. A command that fails is no error:
+    /// see [`Finished::status`].
+    pub fn run(&mut self, command: &str, limit: Duration) -> Result<Finished, String> {
+        self.tell(&format!("({}) 2>&1", command.replace('\n', " ")))?;
+        let (text, line) = self.marked("status ", limit)?;
+        let status = line.trim().parse().map_err(|_| format!("{}: odd status {line:?}", self.name))?;
+        Ok(Finished { status, text })
+    }
+
+    /// Reboots the guest and waits until it is up again.
+    ///
+    /// # Errors
+    /// As for [`wait_up`](Self::wait_up).
+    pub fn reboot(&mut self, limit: Duration) -> Result<Up, String> {
+        self.tell("reboot")?;
+        self.wait_up(limit)
+    }
+
+    /// Powers the guest off and waits until QEMU has ended.
+    ///
+    /// # Errors
+    /// It does not within the limit.
+    pub fn power_off(mut self, limit: Duration) -> Result<(), String> {
+        self.tell("poweroff")?;
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err(format!("{}: does not power off within {} s:\n{}", self.name, limit.as_secs(), self.tail()))
+    }
+
+    fn tell(&mut self, line: &str) -> Result<(), String> {
+        let written = writeln!(self.console, "{line}").and_then(|()| self.console.flush());
+        written.map_err(|e| format!("{}: the console is closed ({e}):\n{}", self.name, self.tail()))
+    }
+
+    /// Waits for a complete marked line of this kind: what stood before it, and the rest of the line.
+    fn marked(&mut self, kind: &str, limit: Duration) -> Result<(String, String), String> {
+        let end = Instant::now() + limit;
+        loop {
+            let ended = !matches!(self.child.try_wait(), Ok(None));
+            let bytes = fs::read(&self.log).unwrap_or_default();
+            let new = String::from_utf8_lossy(bytes.get(self.read..).unwrap_or_default()).replace('\r', "");
+            let found = new.split_once(&format!("{MARK}{kind}")).and_then(|(text, rest)| {
+                let (line, _) = rest.split_once('\n')?;
+                Some((text.to_owned(), line.to_owned()))
+            });
+            if let Some(found) = found {
+                // The guest prints nothing of its own accord after a marked line until it is told something.
+                self.read = bytes.len();
+                return Ok(found);
+            }
+            if ended {
+                return Err(format!("{}: the VM has ended:\n{}", self.name, self.tail()));
+            }
+            if Instant::now() > end {
+                let seconds = limit.as_secs();
+                return Err(format!("{}: no {kind:?} within {seconds} s:\n{}", self.name, self.tail()));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The last lines of the console, for messages.
+    fn tail(&self) -> String {
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(12)..].join("\n")
+    }
+}
+
+impl Drop for LinuxGuest {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// Reads `at SECONDS kernel RELEASE [nic NAME MAC driver NAME mtu N]`.
+fn parse_up(line: &str) -> Up {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let after = |word: &str, n: usize| {
+        let at = words.iter().position(|w| *w == word)?;
+        words.get(at + n).map(|w| (*w).to_owned())
+    };
+    let nic = after("nic", 2).map(|mac| Nic {
+        mac,
+        driver: after("driver", 1).unwrap_or_default(),
+        mtu: after("mtu", 1).and_then(|mtu| mtu.parse().ok()).unwrap_or(0),
+    });
+    Up { kernel: after("kernel", 1).unwrap_or_default(), nic }
 }

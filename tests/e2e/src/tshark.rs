@@ -4,15 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// All checksums are looked at; names are not resolved; a captured FCS is not expected.
-const OPTIONS: [&str; 7] = [
-    "-n",
-    "-o",
-    "ip.check_checksum:TRUE",
-    "-o",
-    "udp.check_checksum:TRUE",
-    "-o",
-    "tcp.check_checksum:TRUE",
-];
+const OPTIONS: [&str; 7] =
+    ["-n", "-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE"];
 
 /// Frames in which anything is wrong: what tshark cannot decode, and checksums that it finds bad in any layer.
 const PROBLEMS: &str = "_ws.malformed || _ws.unreassembled || ip.checksum.status == 0 || udp.checksum.status == 0 \
@@ -73,7 +66,8 @@ impl Capture {
     /// # Errors
     /// As for [`fields`](Self::fields).
     pub fn problems(&self) -> Result<Vec<String>, String> {
-        let fields = ["frame.number", "frame.protocols", "_ws.col.Info", "ip.checksum.status", "udp.checksum.status"];
+        let fields =
+            ["frame.number", "frame.protocols", "_ws.col.Info", "ip.checksum.status", "udp.checksum.status"];
         let describe = |row: Vec<String>| {
             let [number, protocols, info, ip, udp] = <[String; 5]>::try_from(row).unwrap_or_default();
             format!("frame {number} ({protocols}): {info}; checksum status of IP {ip}, of UDP {udp}")

@@ -7,7 +7,8 @@ use super::Capture;
 
 /// RFC 1071.
 fn checksum(bytes: &[u8]) -> [u8; 2] {
-    let sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
+    let sum: u32 =
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     (!u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()).to_be_bytes()
 }
@@ -18,8 +19,9 @@ fn ethernet(ether_type: u16, payload: &[u8]) -> Vec<u8> {
 
 fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
-    let mut header =
-        vec![0x45, 0, length[0], length[1], 0, 0, 0x40, 0, 64, protocol, 0, 0, 192, 168, 1, 10, 192, 168, 2, 20];
+    let mut header = vec![
+        0x45, 0, length[0], length[1], 0, 0, 0x40, 0, 64, protocol, 0, 0, 192, 168, 1, 10, 192, 168, 2, 20,
+    ];
     let sum = checksum(&header);
     header[10..12].copy_from_slice(&sum);
     [&header, payload].concat()
@@ -27,7 +29,8 @@ fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
 
 /// An ARP request, the inner frame.
 fn inner() -> Vec<u8> {
-    let mut arp = vec![0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 1, 1, 11, 0, 0, 0, 0, 0, 0, 10, 1, 1, 12];
+    let mut arp =
+        vec![0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 1, 1, 11, 0, 0, 0, 0, 0, 0, 10, 1, 1, 12];
     arp.resize(46, 0);
     ethernet(0x0806, &arp)
 }
@@ -67,8 +70,12 @@ fn both_encapsulations_are_decoded_to_the_inner_frame() {
     let folder = tempfile::tempdir().unwrap();
     let capture = capture(folder.path(), &[vxlan(5001), nvgre(5001, 7), vxlan(6001)]);
     assert_eq!(capture.problems().unwrap(), Vec::<String>::new());
-    let vxlan = capture.fields("vxlan", &["ip.src", "udp.dstport", "vxlan.vni", "arp.dst.proto_ipv4"]).unwrap();
-    assert_eq!(vxlan, [["192.168.1.10", "4789", "5001", "10.1.1.12"], ["192.168.1.10", "4789", "6001", "10.1.1.12"]]);
+    let vxlan =
+        capture.fields("vxlan", &["ip.src", "udp.dstport", "vxlan.vni", "arp.dst.proto_ipv4"]).unwrap();
+    assert_eq!(
+        vxlan,
+        [["192.168.1.10", "4789", "5001", "10.1.1.12"], ["192.168.1.10", "4789", "6001", "10.1.1.12"]]
+    );
     let gre = capture.fields("gre", &["gre.proto", "gre.key", "eth.src"]).unwrap();
     assert_eq!(gre, [["0x6558", "0x00138907", "02:00:00:00:00:01,02:00:00:00:00:01"]]);
     assert_eq!(capture.count("").unwrap(), 3);
