@@ -13,25 +13,23 @@ const TOO_LONG: usize = 600;
 
 /// Files and folders that may hold unsafe code; every other crate forbids it, every other file of these crates has none.
 const UNSAFE: &[&str] = &[
-    // Memory files shared with guests, DMA, and the handler that survives a file's shrinking.
+    // The carry-less product of the flow hash.
+    "dataplane/flow/src/clmul.rs",
+    // Memory files shared with guests, and the handler that survives a file's shrinking.
     "hdl-model/device/src/dma",
-    // Pages and descriptors handed over by the other side of a vfio-user socket.
-    "hdl-model/device/src/vfio_user",
-    // Memory shared with the SoC.
+    // Memory shared with the firmware.
     "hdl-model/device/src/soc",
-    // Mapped BARs and DMA memory.
-    "host-driver/pci",
-    // The carry-less product of the flow hash, and the view of the table's fixed memory.
-    "dataplane/flow",
+    // Mapped BARs, DMA memory and the calls that vfio-ioctls lacks.
+    "host-driver/pci/src/linux_vfio/function.rs",
+    "host-driver/pci/src/mapped.rs",
+    "host-driver/pci/src/memory.rs",
     // Registers, traps and the SoC's RAM.
-    "nic-firmware/image",
-    "nic-firmware/logic",
-    // Entering namespaces between fork and exec.
-    "tests/e2e/src/spawn.rs",
-    // Memory shared with the firmware under test.
-    "tests/lockstep",
-    // Counting instructions and allocations.
-    "benches",
+    "nic-firmware/image/src",
+    // Calls between fork and exec, and namespaces.
+    "tests/e2e/src/netns.rs",
+    "tests/e2e/src/process.rs",
+    // The processor's cycle counter.
+    "benches/src/bin/core.rs",
 ];
 
 /// Prefixes of paths that exist on one machine only.
@@ -127,9 +125,15 @@ fn crates_without_forbid(workspace: &Workspace) -> Result<Vec<String>> {
         let file = path.strip_prefix(&workspace.root).unwrap_or(path);
         let folder = file.parent().unwrap_or(file);
         let source = fs::read_to_string(path).context(|| format!("cannot read {}", path.display()))?;
-        let listed = UNSAFE
-            .iter()
-            .any(|allowed| Path::new(allowed).starts_with(folder) || folder.starts_with(allowed));
+        // A binary beside a library that has such a place has a root of its own to say it in.
+        let listed = UNSAFE.iter().any(|allowed| {
+            let allowed = Path::new(allowed);
+            if kind == "lib" {
+                allowed.starts_with(folder)
+            } else {
+                allowed == file || folder.starts_with(allowed)
+            }
+        });
         if !listed && !source.contains("#![forbid(unsafe_code)]") {
             problems.push(format!(
                 "{}: a crate without unsafe code says #![forbid(unsafe_code)]",
