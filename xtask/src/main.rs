@@ -72,3 +72,14 @@ fn execute(task: &Task) -> Result<()> {
         Task::Ci(options) => ci::execute(&workspace, options),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    /// clap looks for contradictions between the commands' options only when they are parsed.
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}

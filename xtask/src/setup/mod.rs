@@ -11,6 +11,7 @@ use crate::workspace::Workspace;
 
 /// How to set up.
 #[derive(Clone, Debug, Default, Args)]
+#[group(id = "setup")]
 pub(crate) struct Options {
     /// Only report what is missing.
     #[arg(long)]
