@@ -4,5 +4,6 @@
 pub mod dma;
 pub mod function;
 pub mod pci;
+pub mod soc;
 pub mod vfio_user;
 pub mod virtio;
