@@ -9,6 +9,7 @@ pub mod firmware;
 pub mod frames;
 pub mod generate;
 pub mod memory;
+pub mod soc;
 pub mod trace;
 
 pub use trace::{Dump, Engine, Event, Injected, Input, Output, What, compare};
