@@ -1,10 +1,15 @@
 //! `cargo xtask test`: sets up, builds everything that tests start, runs them.
 
+use std::process::Command;
+
 use clap::Args;
 
 use crate::failure::Result;
 use crate::workspace::Workspace;
 use crate::{firmware, linux_guest, run, setup};
+
+/// Packages whose tests run one at a time.
+const SERIAL: [&str; 2] = ["culvert-e2e", "culvert-lockstep"];
 
 /// What to test.
 #[derive(Debug, Default, Args)]
@@ -25,16 +30,24 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
     if options.arguments.is_empty() {
         run::run(workspace.cargo("test").args(["--locked", "--doc", "--quiet"]))?;
     }
-    let mut cargo = if run::succeeds(workspace.cargo("nextest").arg("--version")) {
-        let mut cargo = workspace.cargo("nextest");
-        cargo.args(["run", "--locked"]);
-        cargo
-    } else {
-        // Without nextest the tests of one package run in one process, those that start boards one at a time by themselves.
+    let run = |cargo: &mut Command, arguments: &[String]| {
+        cargo.env("CULVERT_FIRMWARE", &firmware).env("CULVERT_LINUX_GUEST", &linux_guest);
+        run::run(cargo.args(arguments))
+    };
+    if run::succeeds(workspace.cargo("nextest").arg("--version")) {
+        return run(workspace.cargo("nextest").args(["run", "--locked"]), &options.arguments);
+    }
+    if !options.arguments.is_empty() {
+        return run(workspace.cargo("test").arg("--locked"), &options.arguments);
+    }
+    // What .config/nextest.toml says about the tests that start boards, in cargo's words.
+    let (serial, parallel): (Vec<&str>, Vec<&str>) =
+        workspace.default_members().into_iter().partition(|name| SERIAL.contains(name));
+    for (packages, threads) in [(parallel, &[][..]), (serial, &["--", "--test-threads=1"])] {
         let mut cargo = workspace.cargo("test");
         cargo.args(["--locked", "--lib", "--bins", "--tests"]);
-        cargo
-    };
-    cargo.env("CULVERT_FIRMWARE", firmware).env("CULVERT_LINUX_GUEST", linux_guest);
-    run::run(cargo.args(&options.arguments))
+        cargo.args(packages.iter().flat_map(|name| ["--package", name])).args(threads);
+        run(&mut cargo, &[])?;
+    }
+    Ok(())
 }

@@ -71,6 +71,14 @@ impl Workspace {
         self.target.join("debug")
     }
 
+    /// Names of the packages that cargo builds when none is named.
+    pub(crate) fn default_members(&self) -> Vec<&str> {
+        let list = |key: &str| self.metadata[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        let members = list("workspace_default_members");
+        let packages = list("packages").iter().filter(|package| members.contains(&package["id"]));
+        packages.filter_map(|package| package["name"].as_str()).collect()
+    }
+
     /// Text files that git tracks or would track, relative to the root.
     pub(crate) fn files(&self) -> Result<Vec<PathBuf>> {
         let mut command = Command::new("git");

@@ -88,7 +88,14 @@ fn check(workspace: &Workspace, step: Step) -> Result<()> {
             crate::firmware::lint(workspace)
         }
         Step::Doc => {
-            run::run(workspace.cargo("doc").args(["--locked", "--no-deps"]).env("RUSTDOCFLAGS", "-Dwarnings"))
+            // Libraries and this task runner: a binary's pages may not overwrite those of a library of the same name.
+            let doc = |arguments: &[&str]| {
+                let mut cargo = workspace.cargo("doc");
+                cargo.args(["--locked", "--no-deps"]).args(arguments);
+                run::run(cargo.env("RUSTDOCFLAGS", "-Dwarnings"))
+            };
+            doc(&["--lib"])?;
+            doc(&["--package", "xtask", "--document-private-items"])
         }
         Step::Deny => deny::check(workspace),
         Step::Test => test::execute(workspace, &test::Options::default()),
