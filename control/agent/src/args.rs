@@ -15,6 +15,9 @@ pub struct Args {
     /// The NIC: vfio-user:SOCKET, or vfio:PCI-ADDRESS.
     #[arg(long)]
     pub nic: String,
+    /// Firmware image to load into the NIC. Left out: the NIC keeps what it runs.
+    #[arg(long)]
+    pub firmware: Option<PathBuf>,
     /// Directory of the store.
     #[arg(long, default_value = "/var/lib/culvert")]
     pub state: PathBuf,

@@ -1,2 +1,55 @@
-//! culvertd's entry.
-fn main() {}
+//! culvertd's entry: arguments, log, signals.
+
+#![forbid(unsafe_code)]
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use culvert_agent::{Args, Datapath, DatapathError, Error, run};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_env("CULVERT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    if args.log_json {
+        log.json().init();
+    } else {
+        log.init();
+    }
+    match tokio::runtime::Runtime::new().map(|runtime| runtime.block_on(start(args))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => fail(&error.to_string(), &error.body().remedy),
+        Err(error) => fail(&format!("no threads: {error}"), "check the system's limits"),
+    }
+}
+
+fn fail(message: &str, remedy: &str) -> ExitCode {
+    // Without a place to print to, the exit code must do.
+    let _ = writeln!(std::io::stderr(), "culvertd: {message}\n       -> {remedy}");
+    ExitCode::FAILURE
+}
+
+async fn start(args: Args) -> Result<(), Error> {
+    let no_signals = |e: std::io::Error| Error::Listen { address: "signals".into(), detail: e.to_string() };
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    run(args, open, async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+    .await
+}
+
+/// The datapath of the NIC that the command line names.
+fn open(args: &Args) -> Result<Arc<dyn Datapath>, Error> {
+    Err(DatapathError::Unavailable { detail: format!("this build has no driver for {}", args.nic) }.into())
+}

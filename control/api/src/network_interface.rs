@@ -21,6 +21,9 @@ pub struct NetworkInterface {
     /// What should serve the interface. Left out: `vf`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload: Option<Offload>,
+    /// The uplink of its server that its packets leave by while that has a link. Left out: spread by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<u64>,
     /// The interface's addresses.
     pub ip_configurations: Vec<Resource<IpConfiguration>>,
 }

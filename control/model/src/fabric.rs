@@ -175,6 +175,8 @@ pub struct Interface {
     pub acl: Option<usize>,
     /// What should serve it.
     pub offload: Offload,
+    /// The uplink that policy pins it to.
+    pub uplink: Option<u8>,
 }
 
 impl Fabric {

@@ -18,6 +18,6 @@ pub use fabric::{
     Acl, AclEntry, Checked, Fabric, Host, HostUplink, Interface, Network, PortRange, ProviderSubnet,
     Settings, Subnet,
 };
-pub use host::{HostPart, LocalVport, SnapshotError, host_part};
+pub use host::{Group, HostPart, LocalVport, Mapping, Peer, SnapshotError, Tunnel, host_part, mapping_cell};
 pub use indices::Indices;
 pub use problem::{Kind, Problem};

@@ -96,6 +96,8 @@ pub enum Kind {
     TooManyUplinks { count: usize },
     #[error("uplink {value} is not 0 or 1")]
     BadUplink { value: u64 },
+    #[error("uplink {value} is not one of {host}")]
+    NoSuchUplink { value: u64, host: String },
     #[error("uplink {value} is already that of {other}")]
     UplinkInUse { value: u64, other: String },
     #[error("has no uplinks, but {count} network interfaces")]
@@ -186,6 +188,7 @@ impl Kind {
             Kind::BadVlan { .. } => "choose 1 to 4094, or leave it out for untagged frames".into(),
             Kind::TooManyUplinks { .. } => "keep two".into(),
             Kind::BadUplink { .. } => "write 0 or 1, or leave it out".into(),
+            Kind::NoSuchUplink { .. } => "choose one that the server has, or leave it out".into(),
             Kind::UplinkInUse { .. } => "give each uplink of a server its own number".into(),
             Kind::NoUplinks { .. } => "add networkInterfaces with provider addresses to the server".into(),
             Kind::TooManyInterfaces { .. } => "place some of them on other servers".into(),

@@ -37,7 +37,7 @@ pub(super) async fn vports(State(agent): State<Arc<Agent>>) -> Reply {
             let Some(interface) = names.get(&vport.id).and_then(|i| part.fabric.interfaces.get(*i)) else {
                 continue;
             };
-            vport.network_interface = interface.name.clone();
+            vport.name = interface.name.clone();
             vport.requested = interface.offload;
             vport.addresses = interface.addresses.iter().map(ToString::to_string).collect();
             vport.mac = interface.mac.to_string();

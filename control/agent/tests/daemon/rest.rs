@@ -140,7 +140,7 @@ async fn views_carry_the_policys_names() {
     let daemon = Daemon::start(directory.path()).await;
     daemon.apply(FIGURE8).await;
     let vports = daemon.get("/culvert/v1/vports").await;
-    assert_eq!(vports.json[0]["networkInterface"], "contoso-sql");
+    assert_eq!(vports.json[0]["name"], "contoso-sql");
     assert_eq!(vports.json[1]["vsid"], 6001);
     let mappings = daemon.get("/culvert/v1/mappings").await;
     assert_eq!(mappings.json.as_array().unwrap().len(), 4);

@@ -84,6 +84,7 @@ async fn the_whole_daemon_starts_tries_again_and_stops() {
     let args = Args {
         host: "host1".into(),
         nic: "test".into(),
+        firmware: None,
         state: directory.path().join("state"),
         socket: socket.clone(),
         listen: Some("127.0.0.1:0".parse().unwrap()),

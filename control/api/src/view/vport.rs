@@ -13,7 +13,7 @@ pub struct VportView {
     /// Number on this host.
     pub id: u16,
     /// The network interface's resource id.
-    pub network_interface: String,
+    pub name: String,
     /// The virtual network's resource id.
     pub virtual_network: String,
     /// MAC address.
@@ -30,9 +30,12 @@ pub struct VportView {
     pub served_by: Offload,
     /// Why it is not what was asked for; may be empty.
     pub reason: String,
-    /// Number of the virtual function or queue, where there is one.
+    /// Number of the virtual function, where one serves it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub function: Option<u16>,
+    pub vf: Option<u16>,
+    /// Number of the receive queue, where one serves it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vmq: Option<u16>,
     /// Where the virtual machine attaches: a socket or a PCI address; may be empty.
     pub attachment: String,
     /// Whether its driver is there.

@@ -93,14 +93,14 @@ pub(super) fn vports(client: &Client, json: bool) -> Result<String, Error> {
             "attach",
         ]);
         for v in vports {
-            let served = match (v.function, v.served_by == v.requested) {
+            let served = match (v.vf.or(v.vmq), v.served_by == v.requested) {
                 (Some(n), true) => format!("{} {n}", v.served_by.as_str()),
                 (None, true) => v.served_by.as_str().to_owned(),
                 (_, false) => format!("{}, not {}: {}", v.served_by.as_str(), v.requested.as_str(), v.reason),
             };
             table.row([
                 v.id.to_string(),
-                v.network_interface.clone(),
+                v.name.clone(),
                 v.virtual_network.clone(),
                 v.vsid.to_string(),
                 v.mac.clone(),

@@ -52,6 +52,7 @@ impl Check {
             None => Some(None),
             Some(reference) => self.follow(path, "server", reference, Wanted::Server).map(|s| Some(s.0)),
         };
+        let uplink = spec.uplink.and_then(|value| self.pinned(path, value, host.flatten()));
         let mut acl = match &spec.access_control_list {
             None => Some(None),
             Some(reference) => {
@@ -99,7 +100,23 @@ impl Check {
             addresses,
             acl: acl?.or(self.fabric.networks[network].subnets[subnet].acl),
             offload: spec.offload.unwrap_or_default(),
+            uplink,
         })
+    }
+
+    fn pinned(&mut self, path: &ResourcePath, value: u64, host: Option<usize>) -> Option<u8> {
+        let number = u8::try_from(value).ok().filter(|n| *n < 2);
+        let Some(number) = number else {
+            self.problem(path, Kind::BadUplink { value });
+            return None;
+        };
+        let host = self.fabric.hosts.get(host?)?;
+        if host.uplinks.iter().any(|u| u.number == number) {
+            return Some(number);
+        }
+        let kind = Kind::NoSuchUplink { value, host: host.name.clone() };
+        self.problem(path, kind);
+        None
     }
 
     fn ip_subnet(&mut self, path: &ResourcePath, ip: &Resource<IpConfiguration>) -> Option<(Slot, String)> {

@@ -124,6 +124,7 @@ fn references() {
             json!("/accessControlLists/none-like-this");
         b["networkInterfaces"][3]["properties"]["ipConfigurations"][0]["properties"]["subnet"] = json!(null);
         b["virtualNetworks"][0]["properties"]["logicalNetwork"] = json!("/servers/host1");
+        b["networkInterfaces"][1]["properties"]["uplink"] = json!(2);
     }));
 }
 
