@@ -1,0 +1,80 @@
+//! VFs: what the host allows each, and making them exist.
+
+use culvert_abi::regs::{
+    VF_ALLOW_MAC, VF_ALLOW_PROMISC, VF_DRIVER_OK, VF_EXCEPTION_SHARE, VF_FLAGS, VF_LINK_UP, VF_MAC_HIGH,
+    VF_MAC_LOW, VF_MTU, VF_STRIDE, VFS,
+};
+use culvert_packet::MacAddr;
+use culvert_pci::VfHandle;
+
+use crate::mailbox::mac_words;
+use crate::{Nic, Result};
+
+/// What the host decides about a VF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VfConfig {
+    /// Its MAC.
+    pub mac: MacAddr,
+    /// Largest IP packet.
+    pub mtu: u16,
+    /// Link state that the guest sees.
+    pub link_up: bool,
+    /// The guest may set another MAC.
+    pub allow_mac_change: bool,
+    /// The guest may turn promiscuous mode on.
+    pub allow_promisc: bool,
+    /// Packets of it that may be at the host at a time.
+    pub exception_share: u16,
+}
+
+impl VfConfig {
+    /// A VF with its link up that may do nothing special.
+    pub fn new(mac: MacAddr, mtu: u16) -> Self {
+        let (allow_mac_change, allow_promisc) = (false, false);
+        VfConfig { mac, mtu, link_up: true, allow_mac_change, allow_promisc, exception_share: 128 }
+    }
+}
+
+fn register(vf: u16, offset: u32) -> u32 {
+    VFS + u32::from(vf) * VF_STRIDE + offset
+}
+
+impl Nic {
+    /// Writes what VF `vf` is to be. A guest that runs already sees it when it asks.
+    ///
+    /// # Errors
+    /// The device is lost.
+    pub fn configure_vf(&self, vf: u16, config: &VfConfig) -> Result<()> {
+        let bar = &self.shared.bar;
+        let [low, high] = mac_words(config.mac);
+        bar.write(register(vf, VF_MAC_LOW), low)?;
+        bar.write(register(vf, VF_MAC_HIGH), high)?;
+        bar.write(register(vf, VF_MTU), u32::from(config.mtu))?;
+        bar.write(register(vf, VF_EXCEPTION_SHARE), u32::from(config.exception_share))?;
+        let flag = |on: bool, bit: u32| if on { bit } else { 0 };
+        let flags = flag(config.link_up, VF_LINK_UP)
+            | flag(config.allow_mac_change, VF_ALLOW_MAC)
+            | flag(config.allow_promisc, VF_ALLOW_PROMISC);
+        bar.write(register(vf, VF_FLAGS), flags)
+    }
+
+    /// Makes VFs 0 to `n - 1` exist, after writing what the first of them are to be. If as many exist already they are
+    /// left running.
+    ///
+    /// # Errors
+    /// The NIC has not as many, or they do not appear.
+    pub fn enable_vfs(&self, n: u16, configs: &[VfConfig]) -> Result<Vec<VfHandle>> {
+        for (vf, config) in (0..n).zip(configs) {
+            self.configure_vf(vf, config)?;
+        }
+        Ok(self.shared.device.enable_vfs(n)?)
+    }
+
+    /// Whether a driver runs VF `vf`.
+    ///
+    /// # Errors
+    /// The device is lost.
+    pub fn vf_is_driven(&self, vf: u16) -> Result<bool> {
+        Ok(self.shared.bar.read(register(vf, VF_DRIVER_OK))? != 0)
+    }
+}
