@@ -1,1 +1,7 @@
-//! See this crate's description in Cargo.toml.
+//! The slow path.
+#![forbid(unsafe_code)]
+
+pub mod next_hop;
+pub mod target;
+pub mod underlay;
+pub mod uplink;
