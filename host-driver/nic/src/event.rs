@@ -19,10 +19,10 @@ pub enum Event {
         /// The end of its log.
         log: String,
     },
-    /// The board has started the firmware again and it is configured: its tables are empty and want to be written, then
-    /// [`Nic::start`](crate::Nic::start).
+    /// The firmware takes commands again and is configured. Its tables want to be written, since it was started anew (if
+    /// the epoch is another), or since commands may have been lost; then [`Nic::start`](crate::Nic::start).
     FirmwareReady {
-        /// The new boot epoch.
+        /// Its boot epoch.
         epoch: u32,
     },
     /// Links of the MAC ports, as they are now.

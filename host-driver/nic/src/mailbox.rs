@@ -34,6 +34,10 @@ fn request(bar: &Bar0, device: &str, name: &'static str, words: &[u32], reply: u
         (0..reply.max(1)).map(|i| bar.read(MBOX_REPLY + 4 * i as u32)).collect::<Result<Vec<_>>>()?;
     match answer[0] {
         0 => Ok(answer),
+        code if name == "HELLO" && code == Reason::BadVersion as u32 => {
+            let theirs = bar.read(MBOX_REPLY + 4)?;
+            Err(Error::Abi { device: device.into(), part: "firmware", theirs, ours: culvert_abi::VERSION })
+        }
         code => {
             let reason = u8::try_from(code).ok().and_then(Reason::from_u8);
             let reason = reason.map_or_else(|| format!("code {code}"), |r| r.describe().into());
@@ -44,15 +48,7 @@ fn request(bar: &Bar0, device: &str, name: &'static str, words: &[u32], reply: u
 
 /// HELLO: compares versions.
 pub(crate) fn hello(bar: &Bar0, device: &str) -> Result<FirmwareInfo> {
-    let ours = culvert_abi::VERSION;
-    let answer = match request(bar, device, "HELLO", &[mailbox::HELLO, ours], 9) {
-        Ok(answer) => answer,
-        Err(Error::Mailbox { .. }) => {
-            let theirs = bar.read(MBOX_REPLY + 4)?;
-            return Err(Error::Abi { device: device.into(), part: "firmware", theirs, ours });
-        }
-        Err(e) => return Err(e),
-    };
+    let answer = request(bar, device, "HELLO", &[mailbox::HELLO, culvert_abi::VERSION], 9)?;
     Ok(FirmwareInfo {
         version: answer[1],
         flows: answer[2],

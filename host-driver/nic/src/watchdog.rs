@@ -16,8 +16,8 @@ use crate::nic::Shared;
 use crate::{Result, mailbox};
 
 const TICK: Duration = Duration::from_millis(250);
-/// The heartbeat counts ten times a second; if it stands as long as this, the firmware is dead.
-const SILENCE: Duration = Duration::from_millis(700);
+/// The heartbeat counts ten times a second; if it stands as long as this, the firmware is dead, whatever the board says.
+const SILENCE: Duration = Duration::from_millis(900);
 
 pub(crate) struct Watchdog {
     shared: Arc<Shared>,
@@ -103,7 +103,10 @@ impl Watchdog {
         if !self.shared.alive() && running {
             let shared = &self.shared;
             let info = mailbox::hello(&shared.bar, shared.device.name())?;
-            shared.configure()?;
+            // One that was only silent for a while still has its tables.
+            if now.epoch != shared.epoch() {
+                shared.configure()?;
+            }
             shared.up(info, now.epoch);
             self.reporter.report(Event::FirmwareReady { epoch: now.epoch });
         }
