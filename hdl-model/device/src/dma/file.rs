@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::ptr;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use rustix::fs::{FileType, fstat, fstatfs};
 use rustix::io::Errno;
@@ -110,6 +110,25 @@ impl MappedFile {
 
     pub(super) fn store_u16(&self, offset: u64, value: u16) -> Result<(), Fault> {
         self.word(offset)?.store(value.to_le(), Ordering::Release);
+        self.intact()
+    }
+
+    fn long(&self, offset: u64) -> Result<&AtomicU32, Fault> {
+        let at = self.at(offset, 4)?;
+        if !(at as usize).is_multiple_of(4) {
+            return Err(Fault::Misaligned);
+        }
+        // SAFETY: as in `word`.
+        Ok(unsafe { AtomicU32::from_ptr(at.cast()) })
+    }
+
+    pub(super) fn load_u32(&self, offset: u64) -> Result<u32, Fault> {
+        let value = self.long(offset)?.load(Ordering::SeqCst);
+        self.intact().map(|()| u32::from_le(value))
+    }
+
+    pub(super) fn store_u32(&self, offset: u64, value: u32) -> Result<(), Fault> {
+        self.long(offset)?.store(value.to_le(), Ordering::SeqCst);
         self.intact()
     }
 }

@@ -233,6 +233,26 @@ impl View<'_> {
         }
     }
 
+    /// Reads a little-endian 32-bit word at once, sequentially consistent: indices and flags of PF rings.
+    pub fn load_u32(&self, iova: u64) -> Result<u32, Fault> {
+        let (region, inside) = self.find(iova)?;
+        match &region.file {
+            _ if !region.read => Err(Fault::Denied),
+            Some(file) if inside + 4 <= region.size => file.load_u32(region.offset + inside),
+            _ => self.read_u32(iova),
+        }
+    }
+
+    /// Writes a little-endian 32-bit word at once, sequentially consistent.
+    pub fn store_u32(&self, iova: u64, value: u32) -> Result<(), Fault> {
+        let (region, inside) = self.find(iova)?;
+        match &region.file {
+            _ if !region.write => Err(Fault::Denied),
+            Some(file) if inside + 4 <= region.size => file.store_u32(region.offset + inside, value),
+            _ => self.write(iova, &value.to_le_bytes()),
+        }
+    }
+
     /// Reads a little-endian 32-bit number.
     pub fn read_u32(&self, iova: u64) -> Result<u32, Fault> {
         let mut bytes = [0; 4];

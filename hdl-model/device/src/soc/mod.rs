@@ -254,11 +254,8 @@ impl Soc {
         self.owners.take_back()
     }
 
-    /// A request to the mailbox.
-    ///
-    /// # Errors
-    /// No answer within the limit.
-    pub fn mailbox(&mut self, words: &[u32], limit: Duration) -> Result<[u32; MBOX_WORDS], SocError> {
+    /// Puts a request into the mailbox.
+    pub fn send_mail(&mut self, words: &[u32]) {
         for i in 0..MBOX_WORDS {
             let value = words.get(i).copied().unwrap_or(0);
             self.word(ctrl::MBOX_REQUEST + 4 * i as u64).store(value, Relaxed);
@@ -266,15 +263,30 @@ impl Soc {
         self.request = self.request.wrapping_add(1).max(1);
         self.word(ctrl::MBOX_BELL).store(self.request, Release);
         self.bell.ring();
+    }
+
+    /// The answer to the last request, once it is there.
+    pub fn mail_reply(&self) -> Option<[u32; MBOX_WORDS]> {
+        (self.word(ctrl::MBOX_DONE).load(Acquire) == self.request)
+            .then(|| std::array::from_fn(|i| self.word(ctrl::MBOX_REPLY + 4 * i as u64).load(Relaxed)))
+    }
+
+    /// A request to the mailbox, and its answer.
+    ///
+    /// # Errors
+    /// No answer within the limit.
+    pub fn mailbox(&mut self, words: &[u32], limit: Duration) -> Result<[u32; MBOX_WORDS], SocError> {
+        self.send_mail(words);
         let end = Instant::now() + limit;
-        while self.word(ctrl::MBOX_DONE).load(Acquire) != self.request {
+        loop {
+            if let Some(reply) = self.mail_reply() {
+                return Ok(reply);
+            }
             if Instant::now() > end {
                 return Err(self.silent("answer its mailbox", limit));
             }
             std::thread::sleep(Duration::from_micros(100));
         }
-        let word = |i: usize| self.word(ctrl::MBOX_REPLY + 4 * i as u64).load(Relaxed);
-        Ok(std::array::from_fn(word))
     }
 
     /// Announces that the board is about to sleep on [`bell`](Self::bell). `false`: there is work, it must not.

@@ -1,0 +1,171 @@
+//! The engine's dealings with the firmware: carries out its descriptors.
+
+use culvert_abi::command::Op;
+use culvert_abi::pf::{Entry, Offload};
+use culvert_abi::regs::{QUEUE_CAPTURE, QUEUE_COMPLETION, QUEUE_EXCEPTION};
+use culvert_abi::soc::{BoardPort, CAPTURE, COPY, Descriptor, NO_BUFFER, RELEASE};
+use culvert_packet::Reason;
+
+use super::engine::Engine;
+use crate::soc::FromFirmware;
+
+/// Descriptors carried out before others have their turn.
+const BURST: usize = 128;
+/// Bytes of a TCP control segment that the host gets to see.
+const COPY_LEN: usize = 192;
+/// Exceptions from the wire that may wait for the host's buffers.
+const EXCEPTIONS_HELD: usize = 1024;
+
+impl Engine {
+    /// Carries out what the firmware asks for. Returns whether there was anything.
+    pub(super) fn serve_firmware(&mut self) -> bool {
+        let mut n = 0;
+        while n < BURST
+            && let Some(from) = self.soc.poll()
+        {
+            n += 1;
+            match from {
+                FromFirmware::Good { op, descriptor, .. } => {
+                    self.carry_out_descriptor(op, &descriptor, &from);
+                    if descriptor.flags & RELEASE != 0 && descriptor.buffer != NO_BUFFER {
+                        self.soc.owners().free(descriptor.buffer);
+                    }
+                }
+                FromFirmware::Bad(descriptor) => {
+                    self.state.counters.drop(BoardPort::None, Reason::BadDescriptor, 1);
+                    self.soc.owners().free(descriptor.buffer);
+                }
+            }
+        }
+        if n > 0 {
+            self.soc.consumed();
+        }
+        n > 0
+    }
+
+    fn carry_out_descriptor(&mut self, op: Op, d: &Descriptor, from: &FromFirmware) {
+        match op {
+            Op::Transmit => self.transmit(d, from),
+            Op::Exception => self.exception(d, from),
+            Op::Drop => self.state.counters.port_drop(BoardPort::from_bits(d.port), 1),
+            Op::Complete if d.cookie != 0 => {
+                let entry = Entry {
+                    op: Op::Complete as u8,
+                    reason: d.reason,
+                    cookie: d.cookie,
+                    arg0: d.arg0,
+                    arg1: d.arg1,
+                    now: d.now,
+                    ..Entry::default()
+                };
+                let bytes = self.soc.parts(from).1.to_vec();
+                self.send_to_host(QUEUE_COMPLETION, entry, &[&bytes]);
+            }
+            _ => {}
+        }
+    }
+
+    fn transmit(&mut self, d: &Descriptor, from: &FromFirmware) {
+        let port = BoardPort::from_bits(d.port);
+        if d.flags & COPY != 0 {
+            self.copy(QUEUE_EXCEPTION, d, from, Reason::TcpControl, COPY_LEN);
+        }
+        if d.flags & CAPTURE != 0 {
+            self.copy(QUEUE_CAPTURE, d, from, Reason::Sampled, usize::MAX);
+        }
+        let (header, frame) = self.soc.parts(from);
+        let len = header.len() + frame.len();
+        let result = match port {
+            BoardPort::Uplink(n) => match self.uplinks.get_mut(usize::from(n)) {
+                Some(uplink) => {
+                    let sent = uplink.wire.send(header, frame);
+                    if sent.is_ok()
+                        && let Some(capture) = &mut uplink.capture
+                    {
+                        capture.frame(header, frame);
+                    }
+                    sent
+                }
+                None => Err(Reason::UplinkDown),
+            },
+            BoardPort::Vf(n) => match self.vfs.get(usize::from(n)) {
+                Some(vf) => {
+                    // What came from a VF of ours has its checksum filled in by the engine.
+                    let verified = d.offload.checksum == Offload::VERIFIED
+                        && matches!(BoardPort::from_bits(d.target), BoardPort::Vf(_));
+                    vf.rx_push(&[header, frame], verified).map_err(crate::virtio::RxError::reason)
+                }
+                None => Err(Reason::QueueStopped),
+            },
+            BoardPort::Queue(n) => {
+                let (header, frame) = (header.to_vec(), frame.to_vec());
+                let entry = Entry { op: Op::Transmit as u8, port: d.vport, now: d.now, ..Entry::default() };
+                if self.send_to_host(usize::from(n), entry, &[&header, &frame]) {
+                    Ok(())
+                } else {
+                    Err(Reason::QueueStopped)
+                }
+            }
+            BoardPort::None => Err(Reason::BadDescriptor),
+        };
+        match result {
+            Ok(()) => self.state.counters.frame_out(port, len),
+            Err(reason) => self.state.counters.drop(port, reason, 1),
+        }
+    }
+
+    /// A copy for the host. One that finds no buffer and too much waiting is left out: the packet itself goes on.
+    fn copy(&mut self, queue: usize, d: &Descriptor, from: &FromFirmware, reason: Reason, limit: usize) {
+        if self.held(queue) >= EXCEPTIONS_HELD {
+            return;
+        }
+        let (header, frame) = self.soc.parts(from);
+        let mut bytes = [header, frame].concat();
+        bytes.truncate(limit);
+        let entry = Entry {
+            op: Op::Exception as u8,
+            reason: reason as u8,
+            port: d.vport,
+            target: 1,
+            arg1: d.arg1,
+            inner: d.inner,
+            now: d.now,
+            offload: d.offload,
+            ..Entry::default()
+        };
+        self.send_to_host(queue, entry, &[&bytes]);
+    }
+
+    fn exception(&mut self, d: &Descriptor, from: &FromFirmware) {
+        let entry = Entry {
+            op: Op::Exception as u8,
+            reason: d.reason,
+            port: d.vport,
+            peer: d.peer,
+            ticket: d.ticket,
+            inner: d.inner,
+            vsid: d.vsid,
+            now: d.now,
+            offload: d.offload,
+            ..Entry::default()
+        };
+        let origin = BoardPort::from_bits(d.port);
+        // A VF is held back by its share; the wire cannot be.
+        let from_wire = !matches!(origin, BoardPort::Vf(_));
+        let full = from_wire && self.held(QUEUE_EXCEPTION) >= EXCEPTIONS_HELD;
+        let bytes = self.soc.parts(from).1.to_vec();
+        if !full && self.send_to_host(usize::from(d.target), entry, &[&bytes]) {
+            if let BoardPort::Vf(n) = origin {
+                self.shares.take(n, d.vport);
+            }
+            return;
+        }
+        if d.ticket == 0 {
+            self.state.counters.drop(origin, Reason::ExceptionFull, 1);
+        } else {
+            // The firmware counts it, and the flow's pending record.
+            self.state.counters.port_drop(origin, 1);
+            self.report_dropped(d.vport, d.ticket, Reason::ExceptionFull);
+        }
+    }
+}

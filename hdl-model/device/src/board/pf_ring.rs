@@ -1,0 +1,166 @@
+//! Rings in host memory, from the board's side (`culvert_abi::pf`). Everything in them is the driver's word, read once
+//! and checked.
+
+use std::collections::VecDeque;
+
+use culvert_abi::pf::{Entry, HOST_INDEX, HOST_SLEEPS, MAX_PAYLOAD, NIC_INDEX, NIC_SLEEPS, RING_HEADER};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::dma::{Fault, View};
+
+const ENTRY: u64 = size_of::<Entry>() as u64;
+
+/// Place and size of a ring, and how far the board is in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ring {
+    base: u64,
+    mask: u32,
+    index: u32,
+}
+
+impl Ring {
+    /// `None`: the size is not between 4 and 12, or the base not aligned.
+    pub(super) fn new(base: u64, size_log2: u32) -> Option<Self> {
+        let fits = (4..=12).contains(&size_log2) && base.is_multiple_of(64);
+        fits.then(|| Ring { base, mask: (1 << size_log2) - 1, index: 0 })
+    }
+
+    /// Entries that the host has produced and the board has not used. `None`: more than there are.
+    fn available(&self, view: &View<'_>) -> Result<u32, Fault> {
+        let ahead = view.load_u32(self.base + HOST_INDEX)?.wrapping_sub(self.index);
+        if ahead > self.mask + 1 { Err(Fault::Unmapped) } else { Ok(ahead) }
+    }
+
+    fn entry_at(&self, index: u32) -> u64 {
+        self.base + RING_HEADER + u64::from(index & self.mask) * ENTRY
+    }
+
+    fn read(&self, view: &View<'_>) -> Result<Entry, Fault> {
+        let mut bytes = [0; ENTRY as usize];
+        view.read(self.entry_at(self.index), &mut bytes)?;
+        Ok(Entry::read_from_bytes(&bytes).unwrap_or_default())
+    }
+
+    /// Shows the host how far the board is. Returns whether the host sleeps and is to be interrupted.
+    fn publish(&self, view: &View<'_>) -> Result<bool, Fault> {
+        view.store_u32(self.base + NIC_INDEX, self.index)?;
+        Ok(view.load_u32(self.base + HOST_SLEEPS)? != 0)
+    }
+}
+
+/// Queue 0: entries of the host.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FromHost {
+    ring: Ring,
+    published: u32,
+}
+
+impl FromHost {
+    pub(super) fn new(ring: Ring) -> Self {
+        FromHost { ring, published: 0 }
+    }
+
+    /// The next entry; its payload goes to the front of `payload`.
+    pub(super) fn next(&mut self, view: &View<'_>, payload: &mut [u8]) -> Result<Option<Entry>, Fault> {
+        if self.ring.available(view)? == 0 {
+            return Ok(None);
+        }
+        let entry = self.ring.read(view)?;
+        if entry.len > MAX_PAYLOAD || entry.len as usize > payload.len() {
+            return Err(Fault::Denied);
+        }
+        view.read(entry.addr, &mut payload[..entry.len as usize])?;
+        self.ring.index = self.ring.index.wrapping_add(1);
+        Ok(Some(entry))
+    }
+
+    pub(super) fn has_work(&self, view: &View<'_>) -> bool {
+        self.ring.available(view).is_ok_and(|n| n > 0)
+    }
+
+    /// Returns whether the host is to be interrupted.
+    pub(super) fn publish(&mut self, view: &View<'_>) -> Result<bool, Fault> {
+        if self.published == self.ring.index {
+            return Ok(false);
+        }
+        self.published = self.ring.index;
+        self.ring.publish(view)
+    }
+
+    /// Announces that the board sleeps, or no longer does.
+    pub(super) fn set_sleeping(&self, view: &View<'_>, sleeping: bool) -> Result<(), Fault> {
+        view.store_u32(self.ring.base + NIC_SLEEPS, u32::from(sleeping))
+    }
+}
+
+/// What waits for the host to post a buffer.
+type Held = (Entry, Vec<u8>);
+
+/// Another queue: buffers of the host, filled by the board.
+#[derive(Debug)]
+pub(super) struct ToHost {
+    ring: Ring,
+    published: u32,
+    held: VecDeque<Held>,
+}
+
+impl ToHost {
+    pub(super) fn new(ring: Ring) -> Self {
+        ToHost { ring, published: 0, held: VecDeque::new() }
+    }
+
+    /// How much waits.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Hands over an entry with its bytes; it waits, in order, while the host has posted no buffer.
+    pub(super) fn push(&mut self, view: &View<'_>, entry: Entry, parts: &[&[u8]]) -> Result<(), Fault> {
+        if !self.held.is_empty() || !self.fill(view, &entry, parts)? {
+            self.held.push_back((entry, parts.concat()));
+        }
+        Ok(())
+    }
+
+    /// Hands over what waits, as far as there are buffers now.
+    pub(super) fn drain(&mut self, view: &View<'_>) -> Result<(), Fault> {
+        while let Some((entry, bytes)) = self.held.pop_front() {
+            if !self.fill(view, &entry, &[&bytes])? {
+                self.held.push_front((entry, bytes));
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills the next buffer. `false`: there is none. A buffer that is too short gets what fits, and the entry tells
+    /// the length that would have been right.
+    fn fill(&mut self, view: &View<'_>, entry: &Entry, parts: &[&[u8]]) -> Result<bool, Fault> {
+        if self.ring.available(view)? == 0 {
+            return Ok(false);
+        }
+        let posted = self.ring.read(view)?;
+        let (mut at, mut room) = (posted.addr, posted.len as usize);
+        for part in parts {
+            let n = part.len().min(room);
+            view.write(at, &part[..n])?;
+            at += n as u64;
+            room -= n;
+        }
+        let len = posted.len - room as u32;
+        let original_len = parts.iter().map(|p| p.len()).sum::<usize>() as u16;
+        let done = Entry { addr: posted.addr, len, original_len, ..*entry };
+        view.write(self.ring.entry_at(self.ring.index), done.as_bytes())?;
+        self.ring.index = self.ring.index.wrapping_add(1);
+        Ok(true)
+    }
+
+    /// Returns whether the host is to be interrupted.
+    pub(super) fn publish(&mut self, view: &View<'_>) -> Result<bool, Fault> {
+        if self.published == self.ring.index {
+            return Ok(false);
+        }
+        self.published = self.ring.index;
+        self.ring.publish(view)
+    }
+}

@@ -1,0 +1,125 @@
+//! `culvert-nic`: the emulated SmartNIC as a process.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Parser;
+use culvert_device::board::{Engine, State, Uplink};
+use culvert_device::function::{Pf, PfConfig, PfPort};
+use culvert_device::soc::{Options, Soc};
+use culvert_device::virtio::Wake;
+use culvert_device::wire::{Capture, WireSpec};
+
+/// An emulated SmartNIC: a PF with SR-IOV behind a vfio-user socket, two MAC ports, and a RISC-V processor for the
+/// firmware that the driver loads.
+#[derive(Parser)]
+#[command(name = "culvert-nic", version)]
+struct Args {
+    /// Socket of the PF. VF n gets this path with ".vfN" appended.
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+    /// What MAC port 0 is connected to: af_packet:INTERFACE or unix:OWN,OTHER.
+    #[arg(long, value_name = "WIRE")]
+    uplink0: WireSpec,
+    /// What MAC port 1 is connected to.
+    #[arg(long, value_name = "WIRE")]
+    uplink1: WireSpec,
+    /// Write what passes MAC port 0 to this pcapng file.
+    #[arg(long, value_name = "FILE")]
+    capture0: Option<PathBuf>,
+    /// Write what passes MAC port 1 to this pcapng file.
+    #[arg(long, value_name = "FILE")]
+    capture1: Option<PathBuf>,
+    /// Keep frames of a capture whole for so many MiB; then only their first 160 bytes.
+    #[arg(long, value_name = "MIB", default_value_t = 16)]
+    capture_full: u64,
+    /// End a capture after so many MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    capture_limit: u64,
+    /// Flow records as a power of two, 6 to 19.
+    #[arg(long, value_name = "N", default_value_t = 17)]
+    flows_log2: u32,
+    /// Emulator of the SoC's processor.
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-riscv64")]
+    qemu: PathBuf,
+    /// Reset PF and VFs when the driver's connection closes, as VFIO does. Left out, VFs and flows go on while the
+    /// daemon restarts.
+    #[arg(long)]
+    reset_on_disconnect: bool,
+    /// Print one line of JSON once the socket is there.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+        )
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("culvert-nic: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), String> {
+    let system = |what: &'static str| move |e: std::io::Error| format!("{what}: {e}");
+    let options = Options {
+        qemu: args.qemu.clone(),
+        flows_log2: args.flows_log2.clamp(6, 19),
+        count_instructions: false,
+    };
+    let soc = Soc::new(options).map_err(|e| e.to_string())?;
+    let wake = Wake::new().map_err(system("a doorbell"))?;
+    let state = State::new(wake.clone());
+    let mut uplinks = Vec::new();
+    for (n, (wire, capture)) in
+        [(&args.uplink0, &args.capture0), (&args.uplink1, &args.capture1)].into_iter().enumerate()
+    {
+        let capture = match capture {
+            Some(path) => {
+                let (full, limit) = (args.capture_full << 20, args.capture_limit << 20);
+                let made = Capture::create(path, &format!("uplink{n}"), full, limit);
+                Some(made.map_err(|e| format!("{}: {e}", path.display()))?)
+            }
+            None => None,
+        };
+        uplinks.push(Uplink { wire: wire.open()?, capture });
+    }
+    let port = PfPort::new();
+    let config = PfConfig { socket: args.socket.clone(), reset_on_disconnect: args.reset_on_disconnect };
+    let registers: Arc<State> = Arc::clone(&state);
+    let pf = Pf::start(config, Arc::clone(&port), registers, wake.clone());
+    let pf = pf.map_err(|e| format!("{}: {e}", args.socket.display()))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut engine = Engine::new(soc, state, port, uplinks, Arc::clone(&stop));
+    let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine.run());
+    let thread = thread.map_err(system("the engine's thread"))?;
+    if args.json {
+        println!("{}", serde_json::json!({"event": "ready", "socket": args.socket}));
+    }
+    wait_for_end().map_err(system("signals"))?;
+    stop.store(true, Ordering::Release);
+    wake.ring();
+    let ended = thread.join();
+    pf.stop();
+    ended.map_err(|_| "the engine has failed: see the message above".to_owned())
+}
+
+/// Waits for SIGTERM or SIGINT.
+fn wait_for_end() -> std::io::Result<()> {
+    let mut signals =
+        signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
+    signals.forever().next();
+    Ok(())
+}
