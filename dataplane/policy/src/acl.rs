@@ -1,0 +1,143 @@
+//! Access control lists: five-tuple rules by priority. At most one rule of a list matches a packet.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use culvert_packet::Prefix;
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The connection may be.
+    Allow,
+    /// It may not.
+    Deny,
+}
+
+/// Ports from first to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// First.
+    pub first: u16,
+    /// Last.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// All ports.
+    pub const ANY: PortRange = PortRange { first: 0, last: u16::MAX };
+
+    fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name in the policy.
+    pub name: String,
+    /// Lower ones are looked at first.
+    pub priority: u32,
+    /// Allow or deny.
+    pub action: Action,
+    /// IP protocol; `None` is any.
+    pub protocol: Option<u8>,
+    /// Source addresses; empty is any.
+    pub source: Vec<Prefix>,
+    /// Destination addresses; empty is any.
+    pub destination: Vec<Prefix>,
+    /// Source ports; not looked at for protocols without.
+    pub source_ports: PortRange,
+    /// Destination ports.
+    pub destination_ports: PortRange,
+}
+
+/// What a rule is matched with.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuple {
+    /// Source.
+    pub src: IpAddr,
+    /// Destination.
+    pub dst: IpAddr,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Source and destination port, for protocols that have them.
+    pub ports: Option<(u16, u16)>,
+}
+
+impl Rule {
+    fn matches(&self, t: &Tuple) -> bool {
+        let within =
+            |prefixes: &[Prefix], addr| prefixes.is_empty() || prefixes.iter().any(|p| p.contains(addr));
+        let any_ports = self.source_ports == PortRange::ANY && self.destination_ports == PortRange::ANY;
+        let ports = match t.ports {
+            Some((src, dst)) => self.source_ports.contains(src) && self.destination_ports.contains(dst),
+            None => any_ports,
+        };
+        self.protocol.is_none_or(|p| p == t.protocol)
+            && ports
+            && within(&self.source, t.src)
+            && within(&self.destination, t.dst)
+    }
+}
+
+/// A list, in the order in which its rules are looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acl {
+    /// Its name in the policy.
+    pub name: String,
+    rules: Vec<Rule>,
+}
+
+impl Acl {
+    /// A list of rules in any order.
+    pub fn new(name: String, mut rules: Vec<Rule>) -> Self {
+        rules.sort_by_key(|r| r.priority);
+        Acl { name, rules }
+    }
+
+    /// The rules, by priority.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+}
+
+/// The lists that a vport has for one direction: its own and its subnet's. Each has to let a packet pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AclSet {
+    /// The lists.
+    pub acls: Vec<Acl>,
+}
+
+/// What the lists say of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Matched<'a> {
+    /// No list denies it. The rule is the last one that allowed it by name, with its number, if one did.
+    Allowed(Option<(&'a str, u32)>),
+    /// This rule of this list denies it.
+    Denied {
+        /// The list.
+        acl: &'a str,
+        /// The rule.
+        rule: &'a str,
+    },
+}
+
+impl AclSet {
+    /// Looks a packet up. A list in which no rule matches lets it pass, as Windows port ACLs do.
+    pub fn check(&self, tuple: &Tuple) -> Matched<'_> {
+        let mut allowed = None;
+        for acl in &self.acls {
+            match acl.rules.iter().enumerate().find(|(_, rule)| rule.matches(tuple)) {
+                Some((_, rule)) if rule.action == Action::Deny => {
+                    return Matched::Denied { acl: &acl.name, rule: &rule.name };
+                }
+                Some((n, rule)) => allowed = Some((rule.name.as_str(), n as u32 + 1)),
+                None => {}
+            }
+        }
+        Matched::Allowed(allowed)
+    }
+}
