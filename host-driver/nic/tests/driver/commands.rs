@@ -1,0 +1,108 @@
+//! Flow commands and tables: what is written can be read back, and what is refused says why.
+
+use culvert_abi::command::{CellWrite, Op};
+use culvert_abi::{FlowKey, FlowRecord, Group, HotLine, Peer, Tunnel, Vport};
+use culvert_flow::Port;
+use culvert_nic::Error;
+use culvert_packet::Reason;
+
+use crate::board::{board, until};
+
+/// A record for frame `n` of `packets`, out of uplink 0 as it is.
+pub(crate) fn record(n: u16) -> FlowRecord {
+    let frame = crate::packets::frame(n);
+    let headers = culvert_packet::parse(&frame).unwrap();
+    let key = culvert_flow::key::outbound(culvert_packet::VportId(0), &frame, &headers);
+    FlowRecord {
+        key,
+        hot: HotLine { out: Port::Uplink(0).bits(), ..HotLine::default() },
+        ..FlowRecord::default()
+    }
+}
+
+/// A vport that is up.
+pub(crate) fn vport(target: u16, number: u16) -> Vport {
+    let flags = Vport::PRESENT | Vport::UP;
+    Vport { flags, target, number, vsid: 5001, quota: 1000, ..Vport::default() }
+}
+
+#[test]
+fn records_are_inserted_read_found_and_deleted_in_bulk() {
+    let board = board();
+    let nic = board.ready();
+    let records: Vec<FlowRecord> = (0..300).map(record).collect();
+    assert_eq!(nic.insert(&records).unwrap(), 300);
+    let mut all = nic.read_all(1000).unwrap();
+    all.sort_by_key(|r| r.key.src_port);
+    assert_eq!(all.len(), 300);
+    assert!(
+        all.iter().zip(&records).all(|(read, sent)| read.key == sent.key && read.hot.out == sent.hot.out)
+    );
+    assert_eq!(nic.read_all(7).unwrap().len(), 7);
+
+    let keys: Vec<FlowKey> = records.iter().map(|r| r.key).collect();
+    assert_eq!(nic.get(&keys[10..50]).unwrap().len(), 40);
+    assert_eq!(nic.delete(&keys[..100]).unwrap(), 100);
+    assert_eq!(nic.get(&keys[..50]).unwrap().len(), 0);
+    nic.clear().unwrap();
+    assert_eq!(nic.read_all(1000).unwrap().len(), 0);
+}
+
+#[test]
+fn only_records_that_rest_are_idle() {
+    let board = board();
+    let nic = board.ready();
+    nic.insert(&[record(1)]).unwrap();
+    assert_eq!(nic.idle(60_000, 10).unwrap().len(), 0);
+    until("idleness", || (nic.idle(20, 10).unwrap().len() == 1).then_some(()));
+}
+
+#[test]
+fn a_refusal_names_its_reason() {
+    let board = board();
+    let nic = board.ready();
+    let bad = FlowRecord { key: FlowKey::default(), ..record(1) };
+    let refused = nic.insert(&[bad]).unwrap_err();
+    assert!(matches!(refused, Error::Refused { op: Op::FlowInsert, reason: Reason::BadDescriptor, .. }));
+    assert!(matches!(nic.set_tunnels(&[(9999, Tunnel::default())]), Err(Error::Refused { .. })));
+    nic.batch().insert(&[bad]).unwrap();
+    nic.fence().unwrap();
+    assert_eq!(until("the count", || nic.refused().get(&Reason::BadDescriptor).copied()), 1);
+}
+
+#[test]
+fn tables_are_written_and_vports_read_back() {
+    let board = board();
+    let nic = board.open();
+    nic.set_vports(&[(3, vport(Vport::VF, 1)), (5, vport(Vport::VMQ, 0))]).unwrap();
+    let peer = |n: u16| Peer { addr: [n as u8; 16], family: 4, index: n, reserved: 0 };
+    nic.set_peers(&(0..150).map(peer).collect::<Vec<_>>()).unwrap();
+    nic.set_local(&[peer(200)]).unwrap();
+    nic.set_groups(&[(1, Group { len: 1, ..Group::default() })]).unwrap();
+    nic.set_tunnels(&[(1, Tunnel { encap: 1, ..Tunnel::default() })]).unwrap();
+    nic.set_cells(&[CellWrite { cell: CellWrite::VPORT + 3, value: 17 }, CellWrite { cell: 9, value: 4 }])
+        .unwrap();
+    let vports = nic.vports().unwrap();
+    assert_eq!(vports.len(), 64);
+    assert_eq!((vports[3].number, vports[3].generation, vports[5].target), (1, 17, Vport::VMQ));
+    assert_eq!(nic.tunnel_counters().unwrap().len(), 64);
+    assert!(matches!(nic.set_cells(&[CellWrite { cell: u32::MAX, value: 0 }]), Err(Error::Refused { .. })));
+}
+
+#[test]
+fn several_threads_may_give_commands() {
+    let board = board();
+    let nic = board.ready();
+    std::thread::scope(|scope| {
+        for thread in 0..4u16 {
+            let nic = &nic;
+            scope.spawn(move || {
+                for n in 0..20 {
+                    nic.insert(&[record(thread * 100 + n)]).unwrap();
+                    assert_eq!(nic.get(&[record(thread * 100 + n).key]).unwrap().len(), 1);
+                }
+            });
+        }
+    });
+    assert_eq!(nic.read_all(1000).unwrap().len(), 80);
+}

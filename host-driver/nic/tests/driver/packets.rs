@@ -1,0 +1,128 @@
+//! Packets between NIC and host: exceptions with tickets, verdict and packet in order, VMQs.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use culvert_abi::Vport;
+use culvert_abi::command::{Op, VmqFilter};
+use culvert_abi::soc::BoardPort;
+use culvert_flow::Port;
+use culvert_nic::{Exception, Return, RxQueue};
+use culvert_packet::craft::{self, Ends};
+use culvert_packet::{MacAddr, Reason, VportId};
+
+use crate::board::{board, dropped, until};
+use crate::commands::{record, vport};
+
+/// A UDP frame from port `n`.
+pub(crate) fn frame(n: u16) -> Vec<u8> {
+    let ends = Ends {
+        src_mac: MacAddr([2, 0, 0, 0, 0, 1]),
+        dst_mac: MacAddr([2, 0, 0, 0, 0, 2]),
+        src: IpAddr::from([10, 1, 1, 11]),
+        dst: IpAddr::from([10, 1, 1, 12]),
+    };
+    let mut frame = vec![0; 128];
+    let len = craft::udp(&mut frame, &ends, n, 53, b"payload").unwrap();
+    frame.truncate(len);
+    frame
+}
+
+fn next(queue: &mut RxQueue) -> (Exception, Vec<u8>) {
+    let found = until("an exception", || {
+        let found =
+            queue.pop().unwrap().map(|(e, bytes)| (Exception::from_entry(&e).unwrap(), bytes.to_vec()));
+        found.or_else(|| {
+            if queue.arm() {
+                queue.interrupt().wait(Duration::from_millis(500)).unwrap();
+                queue.disarm();
+            }
+            None
+        })
+    });
+    queue.repost().unwrap();
+    found
+}
+
+#[test]
+fn a_verdict_and_its_packets_keep_their_order() {
+    let board = board();
+    let nic = board.open();
+    nic.set_vports(&[(0, vport(Vport::VF, 7))]).unwrap();
+    nic.start().unwrap();
+    let mut exceptions = nic.exceptions().expect("once");
+    assert!(nic.exceptions().is_none());
+
+    for _ in 0..3 {
+        board.frame(BoardPort::Vf(7), &frame(1));
+    }
+    let (first, bytes) = next(&mut exceptions);
+    assert_eq!((first.reason, first.input, bytes), (Reason::Miss, Port::Vport(VportId(0)), frame(1)));
+    assert!(first.ticket.is_some() && !first.copy);
+    let others: Vec<_> = (0..2).map(|_| next(&mut exceptions)).collect();
+    assert!(others.iter().all(|(e, _)| (e.reason, e.ticket) == (Reason::Pending, first.ticket)));
+
+    let mut batch = nic.batch();
+    batch.insert(&[record(1)]).unwrap();
+    batch.inject_lookup(&first.back(), &frame(1)).unwrap();
+    drop(batch);
+    // The verdict is there, two packets are not back yet: this one waits, behind them.
+    nic.fence().unwrap();
+    board.frame(BoardPort::Vf(7), &frame(1));
+    nic.fence().unwrap();
+    assert_eq!(board.sent().len(), 1);
+    let mut batch = nic.batch();
+    batch.inject_lookup(&others[0].0.back(), &frame(1)).unwrap();
+    batch.dropped(&others[1].0.back(), Reason::AclDeny, 1).unwrap();
+    drop(batch);
+    nic.fence().unwrap();
+    assert_eq!(board.sent(), vec![(BoardPort::Uplink(0), frame(1)); 2]);
+    assert_eq!(dropped(&nic, Reason::AclDeny), 1);
+    // Live: nothing comes up any more.
+    board.frame(BoardPort::Vf(7), &frame(1));
+    nic.fence().unwrap();
+    assert_eq!(until("the frame", || board.sent().pop()).1, frame(1));
+}
+
+#[test]
+fn a_frame_of_the_host_leaves_as_it_is_in_parts() {
+    let board = board();
+    let nic = board.open();
+    nic.batch()
+        .inject_out(&Return::own(Port::Host), Port::Uplink(1), &[b"outer headers and ", b"a frame"])
+        .unwrap();
+    nic.fence().unwrap();
+    assert_eq!(board.sent(), [(BoardPort::Uplink(1), b"outer headers and a frame".to_vec())]);
+    let long = [0; 2000];
+    assert!(nic.batch().inject_out(&Return::own(Port::Host), Port::Uplink(1), &[&long]).is_err());
+}
+
+#[test]
+fn frames_for_a_vport_without_vf_come_into_its_vmq() {
+    let board = board();
+    let nic = board.open();
+    let mut vmq = nic.vmq(2).unwrap();
+    assert!(nic.vmq(16).is_err());
+    nic.set_vports(&[(0, vport(Vport::VF, 0)), (4, vport(Vport::VMQ, 2))]).unwrap();
+    let filter = VmqFilter { mac: [2, 0, 0, 0, 0, 2], vmq: 2, vsid: 5001, vport: 4 };
+    nic.set_vmq_filters(&[filter]).unwrap();
+    nic.batch().inject_out(&Return::own(Port::Host), Port::Vport(VportId(4)), &[&frame(9)]).unwrap();
+    let got = until("the frame", || vmq.pop().unwrap().map(|(e, bytes)| (e.op, bytes.to_vec())));
+    assert_eq!(got, (Op::Transmit as u8, frame(9)));
+    vmq.repost().unwrap();
+    assert!(!vmq.is_stopped().unwrap());
+}
+
+#[test]
+fn more_packets_than_the_ring_holds_pass_in_order() {
+    let board = board();
+    let nic = board.open();
+    let mut batch = nic.batch();
+    for n in 0..3000u16 {
+        batch.inject_out(&Return::own(Port::Host), Port::Uplink(0), &[&n.to_be_bytes()]).unwrap();
+    }
+    drop(batch);
+    nic.fence().unwrap();
+    let sent: Vec<u16> = board.sent().iter().map(|(_, b)| u16::from_be_bytes([b[0], b[1]])).collect();
+    assert_eq!(sent, (0..3000).collect::<Vec<_>>());
+}
