@@ -103,6 +103,8 @@ pub trait OffloadTarget: Send + Sync + 'static {
     fn links(&self) -> Result<[bool; 2]>;
     /// How many MAC ports it has.
     fn uplinks(&self) -> u8;
+    /// How many flow records it has room for.
+    fn flows(&self) -> u32;
     /// Whether its tables were already written by a daemon before this one.
     fn adopted(&self) -> bool;
     /// Whether it takes commands.
@@ -263,6 +265,10 @@ impl OffloadTarget for Nic {
 
     fn uplinks(&self) -> u8 {
         self.identity().uplinks
+    }
+
+    fn flows(&self) -> u32 {
+        self.firmware().flows
     }
 
     fn adopted(&self) -> bool {

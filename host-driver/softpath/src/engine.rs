@@ -1,0 +1,410 @@
+//! The slow path's state and what it does with a packet; without threads, clocks or devices: steps come out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use culvert_abi::command::Op;
+use culvert_abi::pf::{self, Entry};
+use culvert_flow::tables::Member;
+use culvert_flow::{Actions, Classified, FlowRecord, Port, Wire, key};
+use culvert_nic::{Exception, Return};
+use culvert_packet::{Fragment, MacAddr, Reason, VportId, parse, parse_outer};
+
+use crate::decide::{Decision, Policy, Question};
+use crate::next_hop::{Action, HopId, NextHops, State};
+use crate::plan::{Plan, Way};
+use crate::software::{Outcome, Software, complete};
+use crate::target::Step;
+use crate::underlay;
+use crate::uplink::Uplinks;
+
+/// A packet that the NIC gave to the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Punted {
+    /// What the NIC says of it.
+    pub exception: Exception,
+    /// The frame as it came in.
+    pub frame: Vec<u8>,
+}
+
+impl Punted {
+    /// From an entry of the exception queue. `None`: it is none.
+    pub fn new(entry: &Entry, frame: Vec<u8>) -> Option<Self> {
+        debug_assert!(entry.op == Op::Exception as u8 || entry.ticket == 0);
+        Some(Punted { exception: Exception::from_entry(entry)?, frame })
+    }
+}
+
+/// What the slow path has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Packets from the NIC.
+    pub exceptions: u64,
+    /// Copies of TCP segments.
+    pub copies: u64,
+    /// Frames of the PA network that are not encapsulated.
+    pub control: u64,
+    /// Packets that waited for a next hop.
+    pub held: u64,
+    /// Packets forwarded in software.
+    pub software: u64,
+    /// Packets answered.
+    pub replies: u64,
+    /// Records handed to the NIC.
+    pub records: u64,
+}
+
+/// The slow path, but for threads and devices.
+pub struct Engine<P> {
+    pub(crate) policy: P,
+    pub(crate) hops: NextHops<Punted>,
+    pub(crate) uplinks: Uplinks,
+    pub(crate) ways: BTreeMap<u16, Way>,
+    pub(crate) software: Software,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) tally: Tally,
+    /// Packet counts of connections, as they were when ageing last looked.
+    pub(crate) seen: std::collections::HashMap<u64, u64>,
+}
+
+/// Whether the tunnels of a record can be used.
+enum Ready {
+    Yes,
+    Wait(HopId),
+    No(Reason),
+}
+
+impl<P: Policy> Engine<P> {
+    /// With a policy, on a NIC with so many MAC ports and these links.
+    pub fn new(policy: P, uplinks: u8, links: [bool; 2]) -> Self {
+        Engine {
+            policy,
+            hops: NextHops::default(),
+            uplinks: Uplinks::new(uplinks, links),
+            ways: BTreeMap::new(),
+            software: Software::default(),
+            steps: Vec::new(),
+            tally: Tally::default(),
+            seen: std::collections::HashMap::new(),
+        }
+    }
+
+    /// What the NIC has to do, in order. It is handed over once.
+    pub fn take_steps(&mut self) -> Vec<Step> {
+        std::mem::take(&mut self.steps)
+    }
+
+    /// The policy.
+    pub fn policy(&mut self) -> &mut P {
+        &mut self.policy
+    }
+
+    /// Counters.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Next hops with their states and how many packets wait for each.
+    pub fn next_hops(&self) -> Vec<(HopId, State, usize)> {
+        self.hops.iter().collect()
+    }
+
+    /// A packet that the NIC gave to the host.
+    pub fn exception(&mut self, punted: Punted, now: u32) {
+        self.tally.exceptions += 1;
+        let e = punted.exception;
+        if let (Port::Uplink(n), false) = (e.input, e.copy)
+            && e.reason == Reason::Control
+        {
+            return self.control(n, &punted, now);
+        }
+        let (classified, inner) = match classify(&punted) {
+            Ok(found) => found,
+            Err(_) if e.copy => return,
+            Err(reason) => return self.drop(&e.back(), reason),
+        };
+        if e.copy {
+            self.tally.copies += 1;
+            return self.policy.control(e.connection, &classified.key, &classified.headers, now);
+        }
+        let question =
+            Question { input: e.input, reason: e.reason, packet: &classified, inner, now };
+        match self.policy.decide(&question) {
+            Decision::Drop(reason) => self.drop(&e.back(), reason),
+            Decision::Reply(frame) => self.reply(&e, frame),
+            Decision::Forward { forward, reverse, keep } => match self.ready(&forward) {
+                Ready::Wait(hop) => self.hold(hop, punted),
+                Ready::No(reason) => self.drop(&e.back(), reason),
+                Ready::Yes => {
+                    let offload = keep.is_none()
+                        && e.ticket.is_some()
+                        && classified.headers.fragment == Fragment::None;
+                    if offload {
+                        self.offload(&forward, reverse.as_deref());
+                        self.steps.push(Step::Lookup(e.back(), punted.frame));
+                    } else {
+                        self.forward(&forward, &classified, punted, now);
+                    }
+                }
+            },
+        }
+    }
+
+    /// Records for the NIC: this packet's, and the answers' if their way is known. Otherwise the answers' first packet
+    /// comes to the host and waits there for its next hop, in order with those behind it.
+    fn offload(&mut self, forward: &FlowRecord, reverse: Option<&FlowRecord>) {
+        let mut records = vec![*forward];
+        records.extend(reverse.filter(|r| matches!(self.ready(r), Ready::Yes)).copied());
+        self.tally.records += records.len() as u64;
+        self.steps.push(Step::Insert(records));
+    }
+
+    fn reply(&mut self, e: &Exception, frame: Vec<u8>) {
+        if !matches!(e.input, Port::Vport(_)) {
+            return self.drop(&e.back(), Reason::NeverLive);
+        }
+        self.tally.replies += 1;
+        let back = Return { offload: pf::Offload::default(), ..e.back() };
+        self.steps.push(Step::Out(back, e.input, frame));
+    }
+
+    fn forward(&mut self, record: &FlowRecord, c: &Classified, punted: Punted, now: u32) {
+        let e = punted.exception;
+        let mut frame = punted.frame;
+        if let Err(reason) = complete(&e.offload, &mut frame) {
+            return self.drop(&e.back(), reason);
+        }
+        self.tally.software += 1;
+        let mut copies = match self.software.forward(record, c, e.input, &frame, now) {
+            Outcome::Drop(reason) => return self.drop(&e.back(), reason),
+            Outcome::Send(copies) => copies,
+        };
+        let Some((to, last)) = copies.pop() else { return self.drop(&e.back(), Reason::NoReceiver) };
+        for (to, copy) in copies {
+            self.steps.push(Step::Out(Return::own(Port::None), to, copy));
+        }
+        let back = Return { offload: pf::Offload::default(), ..e.back() };
+        self.steps.push(Step::Out(back, to, last));
+    }
+
+    /// A frame of the PA network.
+    fn control(&mut self, uplink: u8, punted: &Punted, now: u32) {
+        self.tally.control += 1;
+        let heard = underlay::hear(&self.uplinks, uplink, &punted.frame);
+        let mut back = Return { offload: pf::Offload::default(), ..punted.exception.back() };
+        if let Some(answer) = heard.answer {
+            self.tally.replies += 1;
+            self.steps.push(Step::Out(back, Port::Uplink(uplink), answer));
+            back.ticket = None;
+        }
+        if back.ticket.is_some() {
+            self.drop(&back, Reason::Control);
+        }
+        if let Some((pa, addr, mac)) = heard.neighbour
+            && let Some(action) = self.hops.heard(HopId { pa, addr }, mac, now)
+        {
+            self.carry_out(vec![action], now);
+        }
+    }
+
+    pub(crate) fn drop(&mut self, back: &Return, reason: Reason) {
+        self.steps.push(Step::Dropped(*back, reason));
+    }
+
+    fn hold(&mut self, hop: HopId, punted: Punted) {
+        self.tally.held += 1;
+        if let Err(punted) = self.hops.hold(hop, punted) {
+            self.drop(&punted.exception.back(), Reason::NextHopUnresolved);
+        }
+    }
+
+    fn ready(&self, record: &FlowRecord) -> Ready {
+        let actions = record.hot.actions();
+        if actions.contains(Actions::REPLICATE) {
+            // A member that does not answer must not keep the others from their copies.
+            let group = self.software.group(record.hot.tunnel);
+            let members = group.map(|g| &g.members[..usize::from(g.len).min(g.members.len())]);
+            let tunnels = members.unwrap_or_default().iter().filter_map(|&m| match Member::from_bits(m) {
+                Member::Tunnel(index) => Some(index),
+                Member::Port(_) => None,
+            });
+            let mut waits = tunnels.map(|t| self.way(t)).filter(|r| matches!(r, Ready::Wait(_)));
+            waits.next().unwrap_or(Ready::Yes)
+        } else if actions.contains(Actions::PUSH_OUTER) {
+            self.way(record.hot.tunnel)
+        } else {
+            Ready::Yes
+        }
+    }
+
+    fn way(&self, index: u16) -> Ready {
+        if self.software.tunnel(index).is_some() {
+            return Ready::Yes;
+        }
+        let Some(way) = self.ways.get(&index) else { return Ready::No(Reason::GroupMissing) };
+        let hop = self.uplinks.number(way.local).and_then(|pa| way.hop(pa));
+        match hop.map(|hop| (hop, self.hops.state(hop))) {
+            Some((hop, Some(State::Resolving))) => Ready::Wait(hop),
+            Some((_, Some(State::Silent))) => Ready::No(Reason::NextHopTimeout),
+            _ => Ready::No(Reason::NextHopUnresolved),
+        }
+    }
+
+    /// Does what the next hops ask for.
+    pub(crate) fn carry_out(&mut self, actions: Vec<Action<Punted>>, now: u32) {
+        for action in actions {
+            match action {
+                Action::Ask(hop, at) => self.ask(hop, at),
+                Action::Resolved(hop, mac, held) => {
+                    self.write_tunnels(hop, mac);
+                    for punted in held {
+                        self.tally.exceptions -= 1;
+                        self.exception(punted, now);
+                    }
+                }
+                Action::Silent(hop, held) => {
+                    tracing::warn!(next_hop = %hop.addr, packets = held.len(), "next hop does not answer");
+                    for punted in held {
+                        self.drop(&punted.exception.back(), Reason::NextHopTimeout);
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, hop: HopId, at: Option<MacAddr>) {
+        let pa = self.uplinks.pas().get(usize::from(hop.pa));
+        let frame = pa.and_then(|pa| underlay::ask(pa, hop.addr, at));
+        if let (Some(frame), Some(uplink)) = (frame, self.uplinks.serving(hop.pa)) {
+            self.own(uplink, frame);
+        }
+    }
+
+    /// Sends a frame of our own.
+    fn own(&mut self, uplink: u8, frame: Vec<u8>) {
+        self.steps.push(Step::Out(Return::own(Port::None), Port::Uplink(uplink), frame));
+    }
+
+    /// Writes all tunnels that go by a next hop.
+    fn write_tunnels(&mut self, hop: HopId, mac: MacAddr) {
+        let (Some(pa), Some(uplink)) =
+            (self.uplinks.pas().get(usize::from(hop.pa)).copied(), self.uplinks.serving(hop.pa))
+        else {
+            return;
+        };
+        for (&index, way) in self.ways.iter().filter(|(_, w)| w.local == pa.addr && w.hop(hop.pa) == Some(hop)) {
+            if let Some(tunnel) = way.tunnel(pa.mac, mac, uplink) {
+                self.software.set_tunnel(index, tunnel);
+                self.steps.push(Step::Tunnel(index, Box::new(tunnel)));
+            }
+        }
+    }
+
+    /// Announces one of our addresses on the wire that it is on now.
+    fn announce(&mut self, pa: u8) {
+        let frame = self.uplinks.pas().get(usize::from(pa)).and_then(underlay::announce);
+        if let (Some(frame), Some(uplink)) = (frame, self.uplinks.serving(pa)) {
+            self.own(uplink, frame);
+        }
+    }
+
+    /// The links are as given: addresses move to where there is one, and are announced there.
+    pub fn links(&mut self, up: [bool; 2], now: u32) {
+        for pa in self.uplinks.links(up) {
+            tracing::info!(pa, uplink = self.uplinks.serving(pa), "provider address announced");
+            self.announce(pa);
+            let known: Vec<_> = self.hops.iter().filter(|(hop, ..)| hop.pa == pa).collect();
+            for (hop, state, _) in known {
+                if let State::Resolved(mac) = state {
+                    self.write_tunnels(hop, mac);
+                }
+            }
+            let actions = self.hops.moved(pa, now);
+            self.carry_out(actions, now);
+        }
+    }
+
+    /// A new policy's addresses, tunnels and groups. What waited for a next hop that is gone is decided again.
+    pub fn plan(&mut self, plan: &Plan, now: u32) {
+        let before = self.uplinks.pas().to_vec();
+        let same = |n: u8| before.get(usize::from(n)).is_some_and(|pa| plan.locals.get(usize::from(n)) == Some(pa));
+        self.uplinks.set(plan.locals.clone());
+        self.software.router_mac = plan.router_mac;
+        for (index, group) in &plan.groups {
+            self.software.set_group(*index, *group);
+        }
+        let old = std::mem::take(&mut self.ways);
+        self.ways = plan.ways.iter().map(|w| (w.index, *w)).collect();
+        // What a tunnel is made from is checked as a whole: it is written again if its next hop is known.
+        for &index in old.keys() {
+            self.software.set_tunnel(index, culvert_abi::Tunnel::default());
+        }
+        let wanted: BTreeSet<HopId> =
+            self.ways.values().filter_map(|w| w.hop(self.uplinks.number(w.local)?)).collect();
+        let held = self.hops.retain(|hop| wanted.contains(&hop) && same(hop.pa));
+        for pa in (0..self.uplinks.pas().len() as u8).filter(|n| !same(*n)) {
+            self.announce(pa);
+        }
+        for hop in wanted {
+            match self.hops.want(hop, now) {
+                (State::Resolved(mac), _) => self.write_tunnels(hop, mac),
+                (_, Some(action)) => self.carry_out(vec![action], now),
+                _ => {}
+            }
+        }
+        for index in old.into_keys().filter(|i| self.software.tunnel(*i).is_none()) {
+            self.steps.push(Step::Tunnel(index, Box::default()));
+        }
+        for punted in held {
+            self.exception(punted, now);
+        }
+    }
+
+    /// The NIC has lost its tunnels: those that are known.
+    pub fn tunnels(&self) -> Vec<(u16, culvert_abi::Tunnel)> {
+        self.ways.keys().filter_map(|&i| self.software.tunnel(i).map(|t| (i, *t))).collect()
+    }
+
+    /// Forgets what waits: the NIC that gave it has been restarted, and its tickets are void.
+    pub fn lose_held(&mut self) -> usize {
+        self.hops.take_held().len()
+    }
+
+    /// Time has passed: next hops are asked again.
+    pub fn tick(&mut self, now: u32) {
+        let actions = self.hops.tick(now);
+        self.carry_out(actions, now);
+    }
+}
+
+/// What a packet is: its key as the NIC makes it, and the inner frame.
+fn classify(punted: &Punted) -> Result<(Classified, &[u8]), Reason> {
+    let (e, frame) = (&punted.exception, &punted.frame[..]);
+    match e.input {
+        Port::Vport(id) => vport(id, frame),
+        Port::Uplink(_) => {
+            let outer = parse_outer(frame)?.ok_or(Reason::Control)?;
+            let (at, len) = (usize::from(outer.inner), usize::from(outer.inner_len));
+            let inner = frame.get(at..at + len).ok_or(Reason::OuterTruncated)?;
+            let headers = parse(inner)?;
+            let wire = Wire {
+                inner: outer.inner,
+                inner_len: outer.inner_len,
+                peer: e.peer,
+                vsid: outer.vsid,
+                ecn: outer.tos & 3,
+            };
+            let key = key::inbound(outer.encap, outer.vsid, e.peer, inner, &headers);
+            Ok((Classified { key, headers, wire }, inner))
+        }
+        Port::Host | Port::None => Err(Reason::BadDescriptor),
+    }
+}
+
+fn vport(id: VportId, frame: &[u8]) -> Result<(Classified, &[u8]), Reason> {
+    let headers = parse(frame)?;
+    let key = key::outbound(id, frame, &headers);
+    Ok((Classified { key, headers, wire: Wire::default() }, frame))
+}
+
+#[cfg(test)]
+mod tests;
