@@ -1,13 +1,22 @@
 //! Decides what to do with a flow's first packet: layers, groups, rules, connection tracking.
 //!
-//! Pure: [`decide`] looks at a [`Snapshot`] of the policy and at the [`Connections`], and says what is to be done; only its
+//! Pure: [`decide()`] looks at a [`Snapshot`] of the policy and at the [`Connections`], and says what is to be done; only its
 //! caller changes anything, by [`Connections::apply`]. So a trace asks the same function and changes nothing.
+//!
+//! Layers, in their order. From a vport: port (state, VLAN, source MAC and CA), bridge or router, lists of both vports'
+//! sides, connection, mapping. From the wire: peer, source, bridge, lists, connection.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 pub mod acl;
+pub mod connection;
+mod decide;
 pub mod snapshot;
+pub mod trace;
 
+pub use connection::{Connection, ConnectionId, Connections, Effect, Effects, Timeouts};
+pub use decide::{Decision, Forward, Input, Packet, decide};
 pub use snapshot::{Mapping, Mappings, Snapshot};
+pub use trace::{Layer, Step, TraceSink};

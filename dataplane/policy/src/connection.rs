@@ -1,0 +1,314 @@
+//! Connection tracking: the state behind flows. A flow record may be evicted and is rebuilt from its connection.
+
+use alloc::collections::BTreeMap;
+use core::net::IpAddr;
+
+use culvert_flow::FlowKey;
+use culvert_packet::{Rdid, VportId};
+
+/// Names a connection. The direction of a record is told by [`ConnectionId::REVERSE`] in its cold line.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct ConnectionId(pub u64);
+
+impl ConnectionId {
+    /// Bit of `ColdLine::connection` that marks the record of the answers.
+    pub const REVERSE: u64 = 1 << 63;
+
+    /// As it stands in a record's cold line.
+    pub const fn cold(self, reverse: bool) -> u64 {
+        if reverse { self.0 | Self::REVERSE } else { self.0 }
+    }
+
+    /// From a cold line: the connection, and whether the record is that of the answers. `None`: no connection.
+    pub const fn from_cold(value: u64) -> Option<(Self, bool)> {
+        let id = value & !Self::REVERSE;
+        if id == 0 { None } else { Some((ConnectionId(id), value & Self::REVERSE != 0)) }
+    }
+}
+
+/// Both ends, the one that spoke first being the first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct Ends {
+    /// The virtual network.
+    pub rdid: Rdid,
+    /// IP protocol.
+    pub protocol: u8,
+    /// The one that spoke first, and its port or ICMP identifier.
+    pub first: (IpAddr, u16),
+    /// The other.
+    pub second: (IpAddr, u16),
+}
+
+impl Ends {
+    /// Seen from the other end.
+    pub fn reversed(self) -> Self {
+        Ends { first: self.second, second: self.first, ..self }
+    }
+}
+
+/// Where a TCP connection is (RFC 9293 section 3.3.2, as far as a bystander sees it).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// UDP, ICMP and others: there is nothing but time.
+    Timed,
+    /// SYN seen.
+    Opening,
+    /// Answered.
+    Established,
+    /// FIN seen from one side (`true`: from the first).
+    Closing(bool),
+    /// FIN from both sides, or RST.
+    Closed,
+}
+
+/// Time after which an idle connection is forgotten, by state, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// SYN without answer.
+    pub opening: u32,
+    /// Established TCP (RFC 5382 section 5: at least 2 hours 4 minutes).
+    pub established: u32,
+    /// One side has closed.
+    pub closing: u32,
+    /// Both have.
+    pub closed: u32,
+    /// UDP (RFC 4787 section 4.3: at least 2 minutes).
+    pub udp: u32,
+    /// ICMP (RFC 5508 section 3.2: at least 60 seconds).
+    pub icmp: u32,
+    /// Anything else.
+    pub other: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            opening: 30_000,
+            established: 7_500_000,
+            closing: 120_000,
+            closed: 10_000,
+            udp: 180_000,
+            icmp: 60_000,
+            other: 180_000,
+        }
+    }
+}
+
+/// A connection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Connection {
+    /// Its ends.
+    pub ends: Ends,
+    /// The local vport that counts it against its quota.
+    pub owner: VportId,
+    /// Its state.
+    pub state: State,
+    /// When the host last saw a packet of it. The NIC's records know later ones.
+    pub last_seen: u32,
+    /// Keys of its two records: of the one that spoke first, and of the answers.
+    pub keys: [Option<FlowKey>; 2],
+}
+
+/// What a decision does to the connections.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Effect {
+    /// A new one, under the identifier that the decision was given.
+    Create(ConnectionId, Connection),
+    /// A packet of an existing one was seen: its new state, and the keys its records have now.
+    Update(ConnectionId, State, [Option<FlowKey>; 2]),
+}
+
+/// Effects of one decision.
+pub type Effects = Option<Effect>;
+
+/// Why there is no new connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Full {
+    /// The table is full.
+    Table,
+    /// The vport has used its share.
+    Vport,
+}
+
+/// The connection table: bounded, as a whole and for each vport.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    by_id: BTreeMap<u64, Connection>,
+    by_ends: BTreeMap<Ends, u64>,
+    per_vport: BTreeMap<VportId, usize>,
+    next: u64,
+    limit: usize,
+    vport_limit: usize,
+    timeouts: Timeouts,
+}
+
+impl Connections {
+    /// An empty table for `limit` connections, of which one vport may have `vport_limit`.
+    pub fn new(limit: usize, vport_limit: usize, timeouts: Timeouts) -> Self {
+        Connections {
+            by_id: BTreeMap::new(),
+            by_ends: BTreeMap::new(),
+            per_vport: BTreeMap::new(),
+            next: 1,
+            limit,
+            vport_limit,
+            timeouts,
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// A connection by its identifier.
+    pub fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        self.by_id.get(&id.0)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
+        self.by_id.iter().map(|(id, c)| (ConnectionId(*id), c))
+    }
+
+    /// The connection between two ends, and whether `ends` are seen from the one that answered.
+    pub fn find(&self, ends: &Ends) -> Option<(ConnectionId, bool)> {
+        if let Some(id) = self.by_ends.get(ends) {
+            return Some((ConnectionId(*id), false));
+        }
+        self.by_ends.get(&ends.reversed()).map(|id| (ConnectionId(*id), true))
+    }
+
+    /// The identifier that the next connection of a vport gets.
+    ///
+    /// # Errors
+    /// There is no room for one.
+    pub fn room(&self, owner: VportId) -> Result<ConnectionId, Full> {
+        if self.by_id.len() >= self.limit {
+            return Err(Full::Table);
+        }
+        if self.per_vport.get(&owner).copied().unwrap_or(0) >= self.vport_limit {
+            return Err(Full::Vport);
+        }
+        Ok(ConnectionId(self.next))
+    }
+
+    /// Carries out what a decision says.
+    pub fn apply(&mut self, effects: &Effects, now: u32) {
+        match effects {
+            None => {}
+            Some(Effect::Create(id, connection)) => self.insert(*id, *connection),
+            Some(Effect::Update(id, state, keys)) => {
+                if let Some(connection) = self.by_id.get_mut(&id.0) {
+                    connection.state = *state;
+                    connection.last_seen = now;
+                    for (slot, key) in connection.keys.iter_mut().zip(keys) {
+                        *slot = key.or(*slot);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a connection over that a former daemon had made: its records are in the NIC.
+    pub fn adopt(&mut self, id: ConnectionId, connection: Connection) {
+        if self.by_id.len() < self.limit {
+            self.insert(id, connection);
+        }
+    }
+
+    fn insert(&mut self, id: ConnectionId, connection: Connection) {
+        if self.by_id.contains_key(&id.0) || self.by_ends.contains_key(&connection.ends) {
+            return;
+        }
+        self.next = self.next.max(id.0 + 1);
+        self.by_ends.insert(connection.ends, id.0);
+        *self.per_vport.entry(connection.owner).or_insert(0) += 1;
+        self.by_id.insert(id.0, connection);
+    }
+
+    /// Forgets a connection.
+    pub fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
+        let gone = self.by_id.remove(&id.0)?;
+        self.by_ends.remove(&gone.ends);
+        if let Some(count) = self.per_vport.get_mut(&gone.owner) {
+            *count = count.saturating_sub(1);
+        }
+        Some(gone)
+    }
+
+    /// A TCP segment with SYN, FIN or RST has passed in the NIC. `reverse`: it was one of the answers.
+    pub fn control(&mut self, id: ConnectionId, reverse: bool, tcp_flags: u8, now: u32) {
+        if let Some(connection) = self.by_id.get_mut(&id.0) {
+            connection.state = next_state(connection.state, reverse, tcp_flags);
+            connection.last_seen = now;
+        }
+    }
+
+    /// Time after which a connection is forgotten when nothing of it passes.
+    pub fn timeout(&self, connection: &Connection) -> u32 {
+        let t = &self.timeouts;
+        match (connection.state, connection.ends.protocol) {
+            (State::Opening, _) => t.opening,
+            (State::Established, _) => t.established,
+            (State::Closing(_), _) => t.closing,
+            (State::Closed, _) => t.closed,
+            (State::Timed, 17) => t.udp,
+            (State::Timed, 1 | 58) => t.icmp,
+            (State::Timed, _) => t.other,
+        }
+    }
+
+    /// Connections of which the host has seen nothing for their time-out. Whether the NIC has is for the caller to ask.
+    pub fn expired(&self, now: u32) -> impl Iterator<Item = ConnectionId> + '_ {
+        self.by_id
+            .iter()
+            .filter(move |(_, c)| now.wrapping_sub(c.last_seen) >= self.timeout(c))
+            .map(|(id, _)| ConnectionId(*id))
+    }
+
+    /// Something of a connection passed in the NIC at `when`.
+    pub fn touch(&mut self, id: ConnectionId, when: u32) {
+        if let Some(connection) = self.by_id.get_mut(&id.0) {
+            connection.last_seen = when;
+        }
+    }
+}
+
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+/// State of a connection that begins with such a packet.
+pub(crate) fn first_state(protocol: u8, tcp_flags: u8) -> State {
+    match protocol {
+        6 if tcp_flags & RST != 0 => State::Closed,
+        6 if tcp_flags & (SYN | ACK) == SYN => State::Opening,
+        // Picked up in the middle: after a restart that lost everything.
+        6 => State::Established,
+        _ => State::Timed,
+    }
+}
+
+/// State after a packet. A SYN from the first side opens a closed connection anew (a port used again).
+pub(crate) fn next_state(state: State, reverse: bool, flags: u8) -> State {
+    let fin = flags & FIN != 0;
+    match state {
+        State::Timed => State::Timed,
+        _ if flags & RST != 0 => State::Closed,
+        State::Closed if !reverse && flags & (SYN | ACK) == SYN => State::Opening,
+        State::Closed => State::Closed,
+        State::Opening | State::Established if fin => State::Closing(!reverse),
+        State::Opening if reverse || flags & (SYN | ACK) == ACK => State::Established,
+        State::Opening => State::Opening,
+        State::Established => State::Established,
+        State::Closing(first) if fin && first == reverse => State::Closed,
+        State::Closing(first) => State::Closing(first),
+    }
+}

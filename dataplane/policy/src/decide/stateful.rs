@@ -1,0 +1,138 @@
+//! Access control lists with memory: an allowed connection passes both ways, whatever the lists say of its answers.
+
+use core::net::IpAddr;
+
+use culvert_flow::FlowKey;
+use culvert_packet::{Fragment, Rdid, Reason, VportId};
+
+use super::Packet;
+use crate::acl::{AclSet, Matched, Tuple};
+use crate::connection::{
+    Connection, ConnectionId, Connections, Effect, Effects, Ends, Full, first_state, next_state,
+};
+use crate::trace::{Layer, TraceSink};
+
+/// ICMP and ICMPv6.
+const ICMP: [u8; 2] = [1, 58];
+
+/// The connection that a packet belongs to.
+#[derive(Clone, Copy)]
+pub(super) struct Tracked {
+    /// Its identifier.
+    pub(super) id: ConnectionId,
+    /// Whether the packet is one of the answers.
+    pub(super) reverse: bool,
+    existing: Option<Connection>,
+    ends: Ends,
+    owner: VportId,
+}
+
+/// What a list is matched with.
+fn tuple(packet: &Packet<'_>, src: IpAddr, dst: IpAddr) -> Tuple {
+    let has_ports =
+        matches!(packet.headers.protocol, 6 | 17 | 132) && packet.headers.fragment != Fragment::Later;
+    let ports = has_ports.then_some((packet.headers.l4_src, packet.headers.l4_dst));
+    Tuple { src, dst, protocol: packet.headers.protocol, ports }
+}
+
+/// Both ends of a packet. `None`: nothing is tracked of it (fragments, ICMP that is no echo).
+fn ends(packet: &Packet<'_>, rdid: Rdid, src: IpAddr, dst: IpAddr) -> Option<Ends> {
+    let h = &packet.headers;
+    if h.fragment != Fragment::None {
+        return None;
+    }
+    let (from, to) = match h.protocol {
+        1 if !matches!(h.l4_src, 0 | 8) => return None,
+        58 if !matches!(h.l4_src, 128 | 129) => return None,
+        protocol if ICMP.contains(&protocol) => (h.l4_dst, h.l4_dst),
+        _ => (h.l4_src, h.l4_dst),
+    };
+    Some(Ends { rdid, protocol: h.protocol, first: (src, from), second: (dst, to) })
+}
+
+/// Which lists a packet has to pass: of whose vport, and in which direction.
+pub(super) type Lists<'a> = [Option<(VportId, &'a AclSet)>; 2];
+
+/// Lets a packet pass if it belongs to a connection, or if all lists allow a new one.
+///
+/// # Errors
+/// The reason why it ends.
+pub(super) fn pass(
+    connections: &Connections,
+    packet: &Packet<'_>,
+    rdid: Rdid,
+    (src, dst): (IpAddr, IpAddr),
+    owner: VportId,
+    lists: &Lists<'_>,
+    trace: &mut impl TraceSink,
+) -> Result<(Option<Tracked>, [u32; 2]), Reason> {
+    let ends = ends(packet, rdid, src, dst);
+    let known = ends.and_then(|ends| connections.find(&ends).map(|(id, reverse)| (ends, id, reverse)));
+    let tracked = known.map(|(ends, id, reverse)| Tracked {
+        id,
+        reverse,
+        existing: connections.get(id).copied(),
+        ends,
+        owner,
+    });
+    // Answers pass. The side that spoke first is held to the lists as they are now: the policy may have changed.
+    if let Some(answer) = tracked.filter(|t| t.reverse) {
+        trace.step(Layer::Connection, Some(owner), "answer", "allow");
+        return Ok((Some(answer), [0; 2]));
+    }
+    let tuple = tuple(packet, src, dst);
+    let mut rules = [0; 2];
+    for (slot, (vport, acls)) in rules.iter_mut().zip(lists.iter().flatten()) {
+        match acls.check(&tuple) {
+            Matched::Denied { rule, .. } => {
+                trace.step(Layer::Acl, Some(*vport), rule, "deny");
+                return Err(Reason::AclDeny);
+            }
+            Matched::Allowed(Some((rule, number))) => {
+                trace.step(Layer::Acl, Some(*vport), rule, "allow");
+                *slot = number;
+            }
+            Matched::Allowed(None) => trace.step(Layer::Acl, Some(*vport), "default", "allow"),
+        }
+    }
+    if tracked.is_some() {
+        trace.step(Layer::Connection, Some(owner), "known", "allow");
+        return Ok((tracked, rules));
+    }
+    let Some(ends) = ends else { return Ok((None, rules)) };
+    let id = connections.room(owner).map_err(|full| match full {
+        Full::Table => Reason::ConnTableFull,
+        Full::Vport => Reason::VportQuota,
+    })?;
+    trace.step(Layer::Connection, Some(owner), "new", "create");
+    Ok((Some(Tracked { id, reverse: false, existing: None, ends, owner }), rules))
+}
+
+impl Tracked {
+    /// What follows for the connection when the packet goes on, its records being `own` and that of the other direction.
+    pub(super) fn effects(
+        &self,
+        packet: &Packet<'_>,
+        own: FlowKey,
+        other: Option<FlowKey>,
+        now: u32,
+    ) -> Effects {
+        let flags = packet.headers.tcp_flags;
+        let keys = if self.reverse { [other, Some(own)] } else { [Some(own), other] };
+        Some(match &self.existing {
+            Some(connection) => {
+                Effect::Update(self.id, next_state(connection.state, self.reverse, flags), keys)
+            }
+            None => Effect::Create(
+                self.id,
+                Connection {
+                    ends: self.ends,
+                    owner: self.owner,
+                    state: first_state(self.ends.protocol, flags),
+                    last_seen: now,
+                    keys,
+                },
+            ),
+        })
+    }
+}

@@ -1,0 +1,73 @@
+//! The way of a packet through the layers, for those who ask; costs nothing for those who do not.
+
+use alloc::borrow::ToOwned as _;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use culvert_packet::VportId;
+
+/// A layer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Layer {
+    /// The packet's port: state, VLAN, source MAC and CA.
+    Port,
+    /// The provider address that it came from.
+    Peer,
+    /// Access control lists.
+    Acl,
+    /// Connection tracking.
+    Connection,
+    /// Forwarding within the subnet.
+    Bridge,
+    /// The distributed router.
+    Router,
+    /// Where the destination is, and how it is carried there.
+    Mapping,
+}
+
+impl Layer {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Layer::Port => "port",
+            Layer::Peer => "peer",
+            Layer::Acl => "acl",
+            Layer::Connection => "connection",
+            Layer::Bridge => "bridge",
+            Layer::Router => "router",
+            Layer::Mapping => "mapping",
+        }
+    }
+}
+
+/// Hears of every layer that looked at a packet.
+pub trait TraceSink {
+    /// A layer of a vport (or of the wire) has decided by a rule.
+    fn step(&mut self, layer: Layer, vport: Option<VportId>, rule: &str, action: &str);
+}
+
+/// Nobody asks.
+impl TraceSink for () {
+    #[inline(always)]
+    fn step(&mut self, _: Layer, _: Option<VportId>, _: &str, _: &str) {}
+}
+
+/// What one layer did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The layer.
+    pub layer: Layer,
+    /// Whose it is.
+    pub vport: Option<VportId>,
+    /// The rule that matched.
+    pub rule: String,
+    /// What it did.
+    pub action: String,
+}
+
+/// Writes everything down.
+impl TraceSink for Vec<Step> {
+    fn step(&mut self, layer: Layer, vport: Option<VportId>, rule: &str, action: &str) {
+        self.push(Step { layer, vport, rule: rule.to_owned(), action: action.to_owned() });
+    }
+}
