@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 
 use culvert_abi::command::Op;
+use culvert_abi::pci;
 use culvert_abi::regs::{
     self, CAPS, FirmwareState, QUEUE_COMMAND, QUEUE_COMPLETION, QUEUE_EXCEPTION, QUEUE_VMQ0,
 };
-use culvert_abi::{Vport, pci};
 use culvert_packet::MacAddr;
 use culvert_pci::Device;
 
@@ -124,19 +124,14 @@ impl Nic {
         };
         let server = shared.clone();
         nic.spawn("nic-completions", move || server.completions.serve(completions, &server.stop))?;
-        nic.adopted = runs && nic.configured()?;
+        nic.adopted = runs && shared.has_vports()?;
         if nic.adopted {
-            nic.command(Op::HostRestart, 0, 0, &[])?;
+            shared.command(Op::HostRestart, 0, 0, &[])?;
         } else {
             shared.configure()?;
         }
         nic.spawn("nic-watchdog", move || watchdog.run())?;
         Ok(nic)
-    }
-
-    /// Whether somebody has set vports up already.
-    fn configured(&self) -> Result<bool> {
-        Ok(self.vports()?.iter().any(|v| v.flags & Vport::PRESENT != 0))
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {

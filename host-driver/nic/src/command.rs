@@ -1,180 +1,39 @@
-//! Queue 0: flow commands, tables, and packets that go back to the NIC, all in the order in which they are given.
+//! Flow commands and tables: given in queue 0, answered in the completion queue.
 
-use std::sync::MutexGuard;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use culvert_abi::command::{CellWrite, Op, TunnelCounters, VmqFilter};
-use culvert_abi::pf::{Entry, MAX_PAYLOAD};
-use culvert_abi::regs::{QUEUE_BELL, QUEUE_COMMAND};
+use culvert_abi::pf::Entry;
 use culvert_abi::{FlowKey, FlowRecord, Group, Peer, Tunnel, Vport};
 use culvert_flow::Port;
 use culvert_packet::Reason;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::batch::{Batch, per_payload};
 use crate::completion::{Answer, Waited};
-use crate::exception::Return;
 use crate::nic::{Nic, Shared, lock};
-use crate::ring::HostToNic;
 use crate::{Error, Result};
 
 /// How long a command may take.
 const LIMIT: Duration = Duration::from_secs(3);
-/// How long queue 0 may stay full.
-const FULL_LIMIT: Duration = Duration::from_secs(1);
 /// Commands under way at a time: the completion queue must hold all their answers.
 const WINDOW: usize = 256;
 
-/// Items of a type that one payload holds.
-const fn per_payload<T>() -> usize {
-    MAX_PAYLOAD as usize / size_of::<T>()
-}
-
-/// A run of commands and packets. They reach the firmware in this order, and none of anybody else comes in between.
-/// Dropping it shows them to the board.
-pub struct Batch<'n> {
-    shared: &'n Shared,
-    ring: MutexGuard<'n, HostToNic>,
-}
-
-impl Batch<'_> {
-    fn push(&mut self, entry: &Entry, payload: &[&[u8]]) -> Result<()> {
-        if !self.shared.alive() {
-            return Err(Error::FirmwareDead { device: self.shared.name().into() });
-        }
-        if self.ring.push(entry, payload)? {
-            return Ok(());
-        }
-        let end = Instant::now() + FULL_LIMIT;
-        loop {
-            self.flush()?;
-            std::thread::sleep(Duration::from_micros(50));
-            if !self.shared.alive() {
-                return Err(Error::FirmwareDead { device: self.shared.name().into() });
-            }
-            if self.ring.push(entry, payload)? {
-                return Ok(());
-            }
-            if Instant::now() > end {
-                let what = "room in queue 0".into();
-                return Err(Error::Timeout { device: self.shared.name().into(), what, limit: FULL_LIMIT });
-            }
-        }
+impl Shared {
+    fn batch(&self) -> Batch<'_> {
+        Batch { shared: self, ring: lock(&self.command) }
     }
 
-    fn packet(&mut self, op: Op, back: &Return, target: Port, parts: &[&[u8]]) -> Result<()> {
-        let entry = Entry {
-            op: op as u8,
-            port: back.input.bits(),
-            target: target.bits(),
-            ticket: back.ticket.map_or(0, |t| t.get()),
-            offload: back.offload,
-            ..Entry::default()
-        };
-        self.push(&entry, parts)
-    }
-
-    /// Inserts records, or gives existing ones new actions. Refusals are counted ([`Nic::refused`]).
-    ///
-    /// # Errors
-    /// The firmware is dead, or takes nothing.
-    pub fn insert(&mut self, records: &[FlowRecord]) -> Result<()> {
-        self.items(Op::FlowInsert, records)
-    }
-
-    /// Deletes records by key.
-    ///
-    /// # Errors
-    /// As [`Batch::insert`].
-    pub fn delete(&mut self, keys: &[FlowKey]) -> Result<()> {
-        self.items(Op::FlowDelete, keys)
-    }
-
-    fn items<T: IntoBytes + Immutable>(&mut self, op: Op, items: &[T]) -> Result<()> {
-        let cookie = self.shared.completions.unattended();
-        for chunk in items.chunks(per_payload::<T>()) {
-            self.push(&Entry { op: op as u8, cookie, ..Entry::default() }, &[chunk.as_bytes()])?;
-        }
-        Ok(())
-    }
-
-    /// Writes an outer header.
-    ///
-    /// # Errors
-    /// As [`Batch::insert`].
-    pub fn set_tunnel(&mut self, index: u16, tunnel: &Tunnel) -> Result<()> {
-        let cookie = self.shared.completions.unattended();
-        let entry = Entry { op: Op::TunnelSet as u8, cookie, arg0: u32::from(index), ..Entry::default() };
-        self.push(&entry, &[tunnel.as_bytes()])
-    }
-
-    /// Sends a frame on the way of its flow.
-    ///
-    /// # Errors
-    /// As [`Batch::insert`]; the frame is too long.
-    pub fn inject_lookup(&mut self, back: &Return, frame: &[u8]) -> Result<()> {
-        self.packet(Op::InjectLookup, back, Port::None, &[frame])
-    }
-
-    /// Sends a frame, given in parts, out of `target` as it is.
-    ///
-    /// # Errors
-    /// As [`Batch::inject_lookup`].
-    pub fn inject_out(&mut self, back: &Return, target: Port, parts: &[&[u8]]) -> Result<()> {
-        self.packet(Op::InjectOut, back, target, parts)
-    }
-
-    /// Reports that packets ended at the host. The firmware counts them under `reason`.
-    ///
-    /// # Errors
-    /// As [`Batch::insert`].
-    pub fn dropped(&mut self, back: &Return, reason: Reason, count: u32) -> Result<()> {
-        let entry = Entry {
-            op: Op::Dropped as u8,
-            reason: reason as u8,
-            port: back.input.bits(),
-            target: Port::None.bits(),
-            ticket: back.ticket.map_or(0, |t| t.get()),
-            arg0: count,
-            ..Entry::default()
-        };
-        self.push(&entry, &[])
-    }
-
-    /// Shows the board what was given so far.
-    ///
-    /// # Errors
-    /// The device is lost.
-    pub fn flush(&mut self) -> Result<()> {
-        if self.ring.publish() {
-            self.shared.bar.queue_write(QUEUE_COMMAND, QUEUE_BELL, 1)?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        // A device that is lost is reported by the watchdog.
-        let _ = self.flush();
-    }
-}
-
-impl Nic {
-    /// Begins a run of commands and packets.
-    pub fn batch(&self) -> Batch<'_> {
-        Batch { shared: &self.shared, ring: lock(&self.shared.command) }
-    }
-
-    fn send(&self, op: Op, arg0: u32, arg1: u64, payload: &[u8]) -> Result<u32> {
-        let cookie = self.shared.completions.attend();
+    pub(crate) fn send(&self, op: Op, arg0: u32, arg1: u64, payload: &[u8]) -> Result<u32> {
+        let cookie = self.completions.attend();
         let entry = Entry { op: op as u8, cookie, arg0, arg1, ..Entry::default() };
         let sent = self.batch().push(&entry, &[payload]);
-        sent.map(|()| cookie).inspect_err(|_| self.shared.completions.forget(cookie))
+        sent.map(|()| cookie).inspect_err(|_| self.completions.forget(cookie))
     }
 
-    fn answer(&self, op: Op, cookie: u32) -> Result<Answer> {
-        let device = self.shared.name().to_owned();
-        match self.shared.completions.wait(cookie, LIMIT) {
+    pub(crate) fn answer(&self, op: Op, cookie: u32) -> Result<Answer> {
+        let device = self.name().to_owned();
+        match self.completions.wait(cookie, LIMIT) {
             Waited::Done(Answer { reason: Some(reason), .. }) => Err(Error::Refused { device, op, reason }),
             Waited::Done(answer) => Ok(answer),
             Waited::Lost => Err(Error::FirmwareDead { device }),
@@ -188,6 +47,39 @@ impl Nic {
         self.answer(op, cookie)
     }
 
+    /// Reads a table that is answered piece by piece.
+    pub(crate) fn read_table<T: FromBytes>(&self, op: Op, arg1: u64, limit: usize) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        let mut at = 0;
+        while all.len() < limit {
+            let answer = self.command(op, at, arg1, &[])?;
+            all.extend(items::<T>(&answer.payload));
+            match answer.arg0 {
+                u32::MAX => break,
+                next if next > at => at = next,
+                _ => {
+                    let reason = Reason::BadDescriptor;
+                    return Err(Error::Refused { device: self.name().into(), op, reason });
+                }
+            }
+        }
+        all.truncate(limit);
+        Ok(all)
+    }
+
+    /// Whether somebody has set vports up.
+    pub(crate) fn has_vports(&self) -> Result<bool> {
+        let vports: Vec<Vport> = self.read_table(Op::VportRead, 0, usize::from(Port::MAX_VPORTS))?;
+        Ok(vports.iter().any(|v| v.flags & Vport::PRESENT != 0))
+    }
+}
+
+impl Nic {
+    /// Begins a run of commands and packets.
+    pub fn batch(&self) -> Batch<'_> {
+        self.shared.batch()
+    }
+
     /// Many commands, pipelined. Each item is sent before the answers of those before it are there; the first error is
     /// returned when all answers are in.
     fn pipeline<'p>(&self, op: Op, commands: impl Iterator<Item = (u32, &'p [u8])>) -> Result<Vec<Answer>> {
@@ -198,10 +90,11 @@ impl Nic {
             if under_way.len() == WINDOW
                 && let Some(cookie) = under_way.pop_front()
             {
-                self.answer(op, cookie)
+                self.shared
+                    .answer(op, cookie)
                     .map_or_else(|e| failed = failed.take().or(Some(e)), |a| answers.push(a));
             }
-            match self.send(op, arg0, 0, payload) {
+            match self.shared.send(op, arg0, 0, payload) {
                 Ok(cookie) => under_way.push_back(cookie),
                 Err(e) => {
                     failed = Some(e);
@@ -210,7 +103,9 @@ impl Nic {
             }
         }
         for cookie in under_way {
-            self.answer(op, cookie).map_or_else(|e| failed = failed.take().or(Some(e)), |a| answers.push(a));
+            self.shared
+                .answer(op, cookie)
+                .map_or_else(|e| failed = failed.take().or(Some(e)), |a| answers.push(a));
         }
         failed.map_or(Ok(answers), Err)
     }
@@ -242,7 +137,7 @@ impl Nic {
     /// # Errors
     /// The firmware does not answer.
     pub fn clear(&self) -> Result<()> {
-        self.command(Op::FlowClear, 0, 0, &[]).map(|_| ())
+        self.shared.command(Op::FlowClear, 0, 0, &[]).map(|_| ())
     }
 
     /// The records of keys, as far as they exist.
@@ -259,7 +154,7 @@ impl Nic {
     /// # Errors
     /// The firmware does not answer, or not sensibly.
     pub fn read_all(&self, limit: usize) -> Result<Vec<FlowRecord>> {
-        self.read_table(Op::FlowRead, 0, limit)
+        self.shared.read_table(Op::FlowRead, 0, limit)
     }
 
     /// Records that were not used for `ms` milliseconds, at most `limit`.
@@ -267,27 +162,7 @@ impl Nic {
     /// # Errors
     /// As [`Nic::read_all`].
     pub fn idle(&self, ms: u32, limit: usize) -> Result<Vec<FlowRecord>> {
-        self.read_table(Op::FlowIdle, u64::from(ms), limit)
-    }
-
-    /// Reads a table that is answered piece by piece.
-    fn read_table<T: FromBytes>(&self, op: Op, arg1: u64, limit: usize) -> Result<Vec<T>> {
-        let mut all = Vec::new();
-        let mut at = 0;
-        while all.len() < limit {
-            let answer = self.command(op, at, arg1, &[])?;
-            all.extend(items::<T>(&answer.payload));
-            match answer.arg0 {
-                u32::MAX => break,
-                next if next > at => at = next,
-                _ => {
-                    let reason = Reason::BadDescriptor;
-                    return Err(Error::Refused { device: self.shared.name().into(), op, reason });
-                }
-            }
-        }
-        all.truncate(limit);
-        Ok(all)
+        self.shared.read_table(Op::FlowIdle, u64::from(ms), limit)
     }
 
     /// Writes outer headers by index.
@@ -321,7 +196,7 @@ impl Nic {
     pub fn set_peers(&self, peers: &[Peer]) -> Result<()> {
         let mut chunks = peers.chunks(per_payload::<Peer>());
         let first = chunks.next().unwrap_or_default();
-        self.command(Op::PeersSet, 1, 0, first.as_bytes())?;
+        self.shared.command(Op::PeersSet, 1, 0, first.as_bytes())?;
         self.pipeline(Op::PeersSet, chunks.map(|c| (0, c.as_bytes()))).map(|_| ())
     }
 
@@ -330,7 +205,7 @@ impl Nic {
     /// # Errors
     /// The firmware does not answer.
     pub fn set_local(&self, local: &[Peer]) -> Result<()> {
-        self.command(Op::LocalSet, 0, 0, local[..local.len().min(4)].as_bytes()).map(|_| ())
+        self.shared.command(Op::LocalSet, 0, 0, local[..local.len().min(4)].as_bytes()).map(|_| ())
     }
 
     /// Sets generation cells.
@@ -346,7 +221,7 @@ impl Nic {
     /// # Errors
     /// There are too many, or the firmware does not answer.
     pub fn set_vmq_filters(&self, filters: &[VmqFilter]) -> Result<()> {
-        self.command(Op::VmqFilters, 0, 0, filters.as_bytes()).map(|_| ())
+        self.shared.command(Op::VmqFilters, 0, 0, filters.as_bytes()).map(|_| ())
     }
 
     /// All vports, with their counters.
@@ -354,7 +229,7 @@ impl Nic {
     /// # Errors
     /// The firmware does not answer.
     pub fn vports(&self) -> Result<Vec<Vport>> {
-        self.read_table(Op::VportRead, 0, usize::from(Port::MAX_VPORTS))
+        self.shared.read_table(Op::VportRead, 0, usize::from(Port::MAX_VPORTS))
     }
 
     /// Counters of all tunnels.
@@ -362,7 +237,7 @@ impl Nic {
     /// # Errors
     /// The firmware does not answer.
     pub fn tunnel_counters(&self) -> Result<Vec<TunnelCounters>> {
-        self.read_table(Op::TunnelRead, 0, usize::from(u16::MAX))
+        self.shared.read_table(Op::TunnelRead, 0, usize::from(u16::MAX))
     }
 
     /// Packets that the firmware dropped, by reason's number.
@@ -370,7 +245,7 @@ impl Nic {
     /// # Errors
     /// The firmware does not answer.
     pub fn firmware_drops(&self) -> Result<Vec<u64>> {
-        self.read_table(Op::DropsRead, 0, 256)
+        self.shared.read_table(Op::DropsRead, 0, 256)
     }
 
     /// Returns when everything given before is done.
@@ -378,7 +253,7 @@ impl Nic {
     /// # Errors
     /// The firmware does not answer.
     pub fn fence(&self) -> Result<()> {
-        self.command(Op::Fence, 0, 0, &[]).map(|_| ())
+        self.shared.command(Op::Fence, 0, 0, &[]).map(|_| ())
     }
 
     /// Commands of batches that the firmware refused, by reason.

@@ -19,8 +19,8 @@ pub enum Event {
         /// The end of its log.
         log: String,
     },
-    /// The firmware takes commands again and is configured. Its tables want to be written, since it was started anew (if
-    /// the epoch is another), or since commands may have been lost; then [`Nic::start`](crate::Nic::start).
+    /// The firmware takes commands again and is configured. Its tables want to be written: it may have been started anew,
+    /// and commands may have been lost. Then [`Nic::start`](crate::Nic::start).
     FirmwareReady {
         /// Its boot epoch.
         epoch: u32,

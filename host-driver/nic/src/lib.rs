@@ -20,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+mod batch;
 mod bring_up;
 mod command;
 mod completion;
@@ -36,8 +37,9 @@ mod ring;
 mod sriov;
 mod watchdog;
 
+pub use batch::Batch;
 pub use bring_up::Config;
-pub use command::Batch;
+
 pub use counters::{Counters, PortCounters};
 pub use culvert_pci::{Interrupt, VfHandle};
 pub use error::{Error, Result};

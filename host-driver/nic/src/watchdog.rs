@@ -103,11 +103,14 @@ impl Watchdog {
         if !self.shared.alive() && running {
             let shared = &self.shared;
             let info = mailbox::hello(&shared.bar, shared.device.name())?;
-            // One that was only silent for a while still has its tables.
-            if now.epoch != shared.epoch() {
-                shared.configure()?;
-            }
             shared.up(info, now.epoch);
+            // One that was only silent for a while still has its tables, and a board may have told a new one what the
+            // former knew.
+            let knows = shared.has_vports().and_then(|knows| if knows { Ok(()) } else { shared.configure() });
+            if let Err(e) = knows {
+                shared.down();
+                return Err(e);
+            }
             self.reporter.report(Event::FirmwareReady { epoch: now.epoch });
         }
         Ok(())

@@ -1,0 +1,155 @@
+//! A run of commands and packets in queue 0, in the order in which they are given.
+
+use std::sync::MutexGuard;
+use std::time::{Duration, Instant};
+
+use culvert_abi::command::Op;
+use culvert_abi::pf::{Entry, MAX_PAYLOAD};
+use culvert_abi::regs::{QUEUE_BELL, QUEUE_COMMAND};
+use culvert_abi::{FlowKey, FlowRecord, Tunnel};
+use culvert_flow::Port;
+use culvert_packet::Reason;
+use zerocopy::{Immutable, IntoBytes};
+
+use crate::exception::Return;
+use crate::nic::Shared;
+use crate::ring::HostToNic;
+use crate::{Error, Result};
+
+/// How long queue 0 may stay full.
+const FULL_LIMIT: Duration = Duration::from_secs(1);
+
+/// Items of a type that one payload holds.
+pub(crate) const fn per_payload<T>() -> usize {
+    MAX_PAYLOAD as usize / size_of::<T>()
+}
+
+/// A run of commands and packets. They reach the firmware in this order, and none of anybody else comes in between.
+/// Dropping it shows them to the board.
+pub struct Batch<'n> {
+    pub(crate) shared: &'n Shared,
+    pub(crate) ring: MutexGuard<'n, HostToNic>,
+}
+
+impl Batch<'_> {
+    pub(crate) fn push(&mut self, entry: &Entry, payload: &[&[u8]]) -> Result<()> {
+        if !self.shared.alive() {
+            return Err(Error::FirmwareDead { device: self.shared.name().into() });
+        }
+        if self.ring.push(entry, payload)? {
+            return Ok(());
+        }
+        let end = Instant::now() + FULL_LIMIT;
+        loop {
+            self.flush()?;
+            std::thread::sleep(Duration::from_micros(50));
+            if !self.shared.alive() {
+                return Err(Error::FirmwareDead { device: self.shared.name().into() });
+            }
+            if self.ring.push(entry, payload)? {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                let what = "room in queue 0".into();
+                return Err(Error::Timeout { device: self.shared.name().into(), what, limit: FULL_LIMIT });
+            }
+        }
+    }
+
+    fn packet(&mut self, op: Op, back: &Return, target: Port, parts: &[&[u8]]) -> Result<()> {
+        let entry = Entry {
+            op: op as u8,
+            port: back.input.bits(),
+            target: target.bits(),
+            ticket: back.ticket.map_or(0, |t| t.get()),
+            offload: back.offload,
+            ..Entry::default()
+        };
+        self.push(&entry, parts)
+    }
+
+    /// Inserts records, or gives existing ones new actions. Refusals are counted ([`Nic::refused`]).
+    ///
+    /// # Errors
+    /// The firmware is dead, or takes nothing.
+    pub fn insert(&mut self, records: &[FlowRecord]) -> Result<()> {
+        self.items(Op::FlowInsert, records)
+    }
+
+    /// Deletes records by key.
+    ///
+    /// # Errors
+    /// As [`Batch::insert`].
+    pub fn delete(&mut self, keys: &[FlowKey]) -> Result<()> {
+        self.items(Op::FlowDelete, keys)
+    }
+
+    fn items<T: IntoBytes + Immutable>(&mut self, op: Op, items: &[T]) -> Result<()> {
+        let cookie = self.shared.completions.unattended();
+        for chunk in items.chunks(per_payload::<T>()) {
+            self.push(&Entry { op: op as u8, cookie, ..Entry::default() }, &[chunk.as_bytes()])?;
+        }
+        Ok(())
+    }
+
+    /// Writes an outer header.
+    ///
+    /// # Errors
+    /// As [`Batch::insert`].
+    pub fn set_tunnel(&mut self, index: u16, tunnel: &Tunnel) -> Result<()> {
+        let cookie = self.shared.completions.unattended();
+        let entry = Entry { op: Op::TunnelSet as u8, cookie, arg0: u32::from(index), ..Entry::default() };
+        self.push(&entry, &[tunnel.as_bytes()])
+    }
+
+    /// Sends a frame on the way of its flow.
+    ///
+    /// # Errors
+    /// As [`Batch::insert`]; the frame is too long.
+    pub fn inject_lookup(&mut self, back: &Return, frame: &[u8]) -> Result<()> {
+        self.packet(Op::InjectLookup, back, Port::None, &[frame])
+    }
+
+    /// Sends a frame, given in parts, out of `target` as it is.
+    ///
+    /// # Errors
+    /// As [`Batch::inject_lookup`].
+    pub fn inject_out(&mut self, back: &Return, target: Port, parts: &[&[u8]]) -> Result<()> {
+        self.packet(Op::InjectOut, back, target, parts)
+    }
+
+    /// Reports that packets ended at the host. The firmware counts them under `reason`.
+    ///
+    /// # Errors
+    /// As [`Batch::insert`].
+    pub fn dropped(&mut self, back: &Return, reason: Reason, count: u32) -> Result<()> {
+        let entry = Entry {
+            op: Op::Dropped as u8,
+            reason: reason as u8,
+            port: back.input.bits(),
+            target: Port::None.bits(),
+            ticket: back.ticket.map_or(0, |t| t.get()),
+            arg0: count,
+            ..Entry::default()
+        };
+        self.push(&entry, &[])
+    }
+
+    /// Shows the board what was given so far.
+    ///
+    /// # Errors
+    /// The device is lost.
+    pub fn flush(&mut self) -> Result<()> {
+        if self.ring.publish() {
+            self.shared.bar.queue_write(QUEUE_COMMAND, QUEUE_BELL, 1)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        // A device that is lost is reported by the watchdog.
+        let _ = self.flush();
+    }
+}

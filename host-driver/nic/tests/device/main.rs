@@ -1,0 +1,112 @@
+//! The driver on the device model, over its socket, with the firmware in the emulated SoC.
+
+mod board;
+
+use std::time::{Duration, Instant};
+
+use culvert_abi::{FlowRecord, HotLine, Vport};
+use culvert_flow::Port;
+use culvert_nic::{Event, Exception, Nic, Return, VfConfig};
+use culvert_packet::{MacAddr, Reason, VportId};
+
+use board::{Board, until};
+
+fn record(n: u16) -> FlowRecord {
+    let mut record = FlowRecord {
+        hot: HotLine { out: Port::Uplink(0).bits(), ..HotLine::default() },
+        ..FlowRecord::default()
+    };
+    record.key.direction = 1;
+    record.key.src_port = n;
+    record
+}
+
+fn vport() -> Vport {
+    Vport { flags: Vport::PRESENT | Vport::UP, vsid: 5001, quota: 10_000, ..Vport::default() }
+}
+
+#[test]
+fn tables_packets_and_vfs_work_and_outlive_the_driver() {
+    let board = Board::start();
+    let nic = board.open();
+    assert!(!nic.adopted());
+    nic.set_vports(&[(0, vport())]).unwrap();
+    let handles = nic.enable_vfs(2, &[VfConfig::new(MacAddr([2, 0, 0, 0, 0, 1]), 1500)]).unwrap();
+    assert_eq!(handles.len(), 2);
+    nic.start().unwrap();
+
+    let records: Vec<FlowRecord> = (0..2000).map(record).collect();
+    assert_eq!(nic.insert(&records).unwrap(), 2000);
+    assert_eq!(nic.read_all(10_000).unwrap().len(), 2000);
+    assert_eq!(nic.get(&[records[1234].key]).unwrap().len(), 1);
+
+    // From the wire to the host and back.
+    let mut exceptions = nic.exceptions().unwrap();
+    let mut arp = vec![0xff; 6];
+    arp.extend([2, 0, 0, 0, 0, 9, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    arp.resize(60, 0);
+    board.to_uplink(&arp);
+    let (exception, bytes) = until("the frame", || {
+        let entry = exceptions.pop().unwrap().map(|(e, b)| (Exception::from_entry(&e).unwrap(), b.to_vec()));
+        if entry.is_none() && exceptions.arm() {
+            exceptions.interrupt().wait(Duration::from_millis(200)).unwrap();
+            exceptions.disarm();
+        }
+        entry
+    });
+    assert_eq!((exception.reason, exception.input), (Reason::Control, Port::Uplink(0)));
+    assert_eq!(bytes, arp);
+    exceptions.repost().unwrap();
+    nic.batch().inject_out(&Return::own(Port::Host), Port::Uplink(0), &[b"headers and ", &arp]).unwrap();
+    assert_eq!(board.sent_frame(), [&b"headers and "[..], &arp].concat());
+    let counters = nic.counters().unwrap();
+    assert_eq!((counters.uplinks[0].in_packets, counters.uplinks[0].out_packets), (1, 1));
+    assert!(nic.links().unwrap()[0]);
+
+    drop(exceptions);
+    drop(nic);
+    let nic = board.open();
+    assert!(nic.adopted());
+    assert_eq!(nic.read_all(10_000).unwrap().len(), 2000);
+    assert_eq!(nic.enable_vfs(2, &[]).unwrap().len(), 2);
+    assert_eq!(nic.vports().unwrap()[0].quota, 10_000);
+}
+
+#[test]
+fn a_killed_firmware_is_back_within_two_seconds() {
+    let board = Board::start();
+    let nic = board.open();
+    let events = nic.events().unwrap();
+    nic.set_vports(&[(0, vport())]).unwrap();
+    nic.insert(&[record(1)]).unwrap();
+    nic.start().unwrap();
+    // Links come up while the board starts.
+    while events.next().is_some() {}
+
+    board.kill_firmware();
+    let killed = Instant::now();
+    let died = until("the report", || events.next().filter(|e| !matches!(e, Event::Link(_) | Event::Vf)));
+    assert!(matches!(died, Event::FirmwareDied { epoch: 1, .. }), "{died:?}");
+    assert!(killed.elapsed() < Duration::from_millis(1200), "{:?}", killed.elapsed());
+    let ready = until("the restart", || events.next().filter(|e| matches!(e, Event::FirmwareReady { .. })));
+    assert_eq!(ready, Event::FirmwareReady { epoch: 2 });
+    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+    // The board has told the new firmware what it was told before.
+    assert_eq!(nic.read_all(10).unwrap().len(), 1);
+    nic.set_vports(&[(0, vport())]).unwrap();
+    nic.insert(&[record(1), record(2)]).unwrap();
+    nic.start().unwrap();
+    assert_eq!(nic.read_all(10).unwrap().len(), 2);
+    assert_eq!(nic.vports().unwrap()[0].vsid, 5001);
+    assert_eq!(drop_of_a_frame_to_nowhere(&nic), Reason::NoVport);
+}
+
+/// A frame for a vport that does not exist is counted as such.
+fn drop_of_a_frame_to_nowhere(nic: &Nic) -> Reason {
+    let before = nic.firmware_drops().unwrap();
+    let nowhere = Port::Vport(VportId(999));
+    nic.batch().inject_out(&Return::own(Port::Host), nowhere, &[&[0; 60]]).unwrap();
+    let after = nic.firmware_drops().unwrap();
+    let changed = Reason::ALL.iter().find(|r| after[**r as usize] > before[**r as usize]);
+    *changed.expect("a drop")
+}
