@@ -6,15 +6,20 @@ use std::time::Instant;
 
 use culvert_api::view::HealthView;
 use culvert_api::{ResourcePath, Warning};
-use culvert_model::{Fabric, HostPart, Indices, host_part};
+use culvert_model::{Fabric, HostPart, Indices, Site, host_part};
 use tracing::{error, info, warn};
 
 use crate::store::Stored;
 use crate::{Datapath, DatapathError, Documents, Error, Store};
 
+/// Virtual functions of the largest NIC.
+const MOST_VFS: u16 = 64;
+/// Receive queues of the largest NIC.
+const MOST_VMQS: u16 = 16;
+
 /// The daemon without its sockets. Calls may wait for disk and NIC.
 pub struct Agent {
-    host: String,
+    site: Site,
     store: Store,
     datapath: Arc<dyn Datapath>,
     /// Held while a change is made, so that changes do not pass each other.
@@ -67,8 +72,16 @@ impl Agent {
     /// The store cannot be read or written.
     pub fn start(host: &str, store: Store, datapath: Arc<dyn Datapath>) -> Result<Arc<Self>, Error> {
         let stored = store.load()?;
-        let agent = Self {
+        // A NIC that does not answer yet is taken for the largest one.
+        let nic = datapath.nic().ok();
+        let site = Site {
             host: host.to_owned(),
+            entropy: store.entropy()?,
+            vfs: nic.as_ref().map_or(MOST_VFS, |n| n.total_vfs),
+            vmqs: nic.as_ref().map_or(MOST_VMQS, |n| n.vmqs),
+        };
+        let agent = Self {
+            site,
             store,
             datapath,
             writing: Mutex::new(()),
@@ -175,7 +188,7 @@ impl Agent {
             None => problems.push("the stored policy is not usable by this version; apply one".to_owned()),
             Some(part) if part.host.is_none() && now.stored.version > 0 => problems.push(format!(
                 "the policy has no server \"{}\"; it has {}",
-                self.host,
+                self.site.host,
                 part.fabric.hosts.iter().map(|h| h.name.as_str()).collect::<Vec<_>>().join(", ")
             )),
             Some(_) => {}
@@ -196,7 +209,7 @@ impl Agent {
         HealthView {
             ok: problems.is_empty(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            host: self.host.clone(),
+            host: self.site.host.clone(),
             desired_version: now.stored.version,
             applied_version: now.applied.version,
             firmware_alive,
@@ -235,7 +248,7 @@ impl Agent {
     ) -> Result<(Arc<HostPart>, Indices, Vec<Warning>), Error> {
         let checked = Fabric::check(&documents.bundle()?).map_err(Error::Policy)?;
         let mut indices = indices.clone();
-        let part = host_part(Arc::new(checked.fabric), &self.host, &mut indices)?;
+        let part = host_part(Arc::new(checked.fabric), &self.site, &mut indices)?;
         Ok((Arc::new(part), indices, checked.warnings))
     }
 

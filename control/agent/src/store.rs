@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use culvert_api::Collection;
+use culvert_flow::HashSecret;
 use culvert_model::Indices;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde_json::Value;
@@ -70,6 +71,33 @@ impl Store {
             }
         }
         write.commit().map_err(|e| self.failed(&e))
+    }
+
+    /// The secret of the entropy shown on the wire, made when the store is: it stays, so that a restart does not move
+    /// every flow to another path.
+    ///
+    /// # Errors
+    /// It cannot be read or written, or the system has no random numbers.
+    pub fn entropy(&self) -> Result<HashSecret, Error> {
+        let write = self.db.begin_write().map_err(|e| self.failed(&e))?;
+        let mut bytes = [0u8; 72];
+        {
+            let mut state = write.open_table(STATE).map_err(|e| self.failed(&e))?;
+            let found = state.get("entropy").map_err(|e| self.failed(&e))?.map(|v| v.value().to_vec());
+            match found {
+                Some(found) => bytes = found.try_into().map_err(|_| self.failed(&"has a bad secret"))?,
+                None => {
+                    getrandom::fill(&mut bytes).map_err(|e| self.failed(&e))?;
+                    state.insert("entropy", bytes.as_slice()).map_err(|e| self.failed(&e))?;
+                }
+            }
+        }
+        write.commit().map_err(|e| self.failed(&e))?;
+        let mut words = [0u64; 9];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u64::from_be_bytes(*bytes);
+        }
+        Ok(HashSecret(words))
     }
 
     /// Everything in it.

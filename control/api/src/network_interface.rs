@@ -15,7 +15,7 @@ pub struct NetworkInterface {
     /// The server the virtual machine runs on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<Reference>,
-    /// ACL of the interface. Left out: its first IP configuration's, then its subnet's.
+    /// ACL of the interface; left out: its first IP configuration's. Its subnet's applies too: both must let a packet pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_control_list: Option<Reference>,
     /// What should serve the interface. Left out: `vf`.

@@ -42,7 +42,7 @@ pub struct VirtualSubnet {
     /// VSID, 4096 to 16777214, used once in the whole fabric.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub virtual_subnet_id: Option<u64>,
-    /// ACL for every interface of the subnet that has none of its own.
+    /// ACL for every interface of the subnet, beside the interface's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_control_list: Option<Reference>,
 }

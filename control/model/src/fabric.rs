@@ -105,8 +105,8 @@ pub struct AclEntry {
     pub direction: Direction,
     /// The lowest is asked first.
     pub priority: u16,
-    /// IP protocol numbers; empty: every one.
-    pub protocols: Vec<u8>,
+    /// IP protocol number.
+    pub protocol: Option<u8>,
     /// Source ports.
     pub source_ports: Option<PortRange>,
     /// Destination ports.
@@ -171,7 +171,7 @@ pub struct Interface {
     pub subnet: usize,
     /// Customer addresses.
     pub addresses: Vec<IpAddr>,
-    /// Index into [`Fabric::acls`]: its own, or its subnet's.
+    /// Index into [`Fabric::acls`]: its own. Its subnet's applies too.
     pub acl: Option<usize>,
     /// What should serve it.
     pub offload: Offload,

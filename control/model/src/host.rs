@@ -1,27 +1,42 @@
-//! One host's part of the fabric: its vports, the hosts it talks with, and the ways to them.
+//! One host's part of the fabric, as the policy engine wants it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use culvert_api::Protocol;
-use culvert_packet::{Encap, Rdid, VlanId, VportId, Vsid};
+use culvert_api::{Offload, Protocol};
+use culvert_flow::tables::{GROUP_MEMBERS, Member};
+use culvert_flow::{HashSecret, Port};
+use culvert_packet::{Encap, VportId};
+use culvert_policy::snapshot::{
+    self, GroupSpec, LocalPa, Location, Peer, Snapshot, Target, TunnelSpec, cell_of,
+};
 use thiserror::Error;
 
-use crate::fabric::{HostUplink, Interface, Network, Subnet};
+use crate::acl::acl_sets;
+use crate::fabric::{Host, HostUplink, Interface, Network, Subnet};
 use crate::indices::fingerprint;
-use crate::names::to_u128;
 use crate::{Fabric, Indices};
 
-/// How many vports a host can have.
-const VPORTS: u16 = 1024;
-/// How many tunnels, so that a group's member fits 16 bits beside a port.
+/// How many tunnels there can be, so that a group's member fits 16 bits beside a port.
 const TUNNELS: u16 = 1 << 15;
-/// How many other hosts and broadcast domains.
+/// How many hosts and groups.
 const OTHERS: u16 = u16::MAX;
 
+/// What a host has, whatever the policy.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The host's name: its server's resource id.
+    pub host: String,
+    /// Secret of the entropy that is shown on the wire.
+    pub entropy: HashSecret,
+    /// Virtual functions of its NIC.
+    pub vfs: u16,
+    /// Receive queues of its NIC.
+    pub vmqs: u16,
+}
+
 /// What one host carries out.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct HostPart {
     /// The whole policy.
     pub fabric: Arc<Fabric>,
@@ -29,16 +44,8 @@ pub struct HostPart {
     pub host: Option<usize>,
     /// The interfaces that are on this host.
     pub vports: Vec<LocalVport>,
-    /// The other hosts that its tenants are on.
-    pub peers: Vec<Peer>,
-    /// The ways to them.
-    pub tunnels: Vec<Tunnel>,
-    /// Where broadcasts of each of its subnets go.
-    pub groups: Vec<Group>,
-    /// Where each customer address of its tenants is.
-    pub mappings: Vec<Mapping>,
-    /// Generations of mapping cells: what is not here is 0.
-    pub cells: Vec<(u16, u32)>,
+    /// What the policy engine and the NIC need.
+    pub snapshot: Arc<Snapshot>,
 }
 
 /// An interface on this host.
@@ -48,77 +55,11 @@ pub struct LocalVport {
     pub id: VportId,
     /// Index into [`Fabric::interfaces`].
     pub interface: usize,
-    /// The uplink it is pinned to.
-    pub uplink: u8,
-    /// Grows with every change of what is decided for its packets.
-    pub generation: u32,
+    /// What serves it.
+    pub target: Target,
 }
 
-/// Another host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Its number in flow keys; both its addresses have the same.
-    pub index: u16,
-    /// Index into [`Fabric::hosts`].
-    pub host: usize,
-    /// The VSIDs that packets from it may carry.
-    pub vsids: BTreeSet<Vsid>,
-}
-
-/// A way from an uplink of this host to an address of another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tunnel {
-    /// Its number.
-    pub index: u16,
-    /// The other host's number.
-    pub peer: u16,
-    /// Own uplink.
-    pub uplink: u8,
-    /// Own provider address.
-    pub local: IpAddr,
-    /// The other's.
-    pub remote: IpAddr,
-    /// How frames are carried.
-    pub encap: Encap,
-    /// Whose MAC the outer frame goes to; none: out of reach, there is no gateway.
-    pub next_hop: Option<IpAddr>,
-    /// VLAN of the outer frame.
-    pub vlan: Option<VlanId>,
-    /// Largest outer IP packet.
-    pub mtu: u16,
-}
-
-/// A broadcast domain's members, as seen from this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// Its number.
-    pub index: u16,
-    /// The domain.
-    pub vsid: Vsid,
-    /// One tunnel to each other host that has it.
-    pub tunnels: Vec<u16>,
-    /// Own vports in it.
-    pub vports: Vec<VportId>,
-}
-
-/// Where a customer address is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mapping {
-    /// Routing domain.
-    pub rdid: Rdid,
-    /// The address.
-    pub ca: IpAddr,
-    /// Its generation's cell.
-    pub cell: u16,
-    /// Index into [`Fabric::interfaces`].
-    pub interface: usize,
-    /// On this host: its vport.
-    pub vport: Option<VportId>,
-    /// On another: its number, and the provider address that the interface is pinned to.
-    pub remote: Option<(u16, IpAddr)>,
-}
-
-/// More of something than a host has numbers for.
+/// More of something than a host has room for.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("this host needs more than {limit} {what}")]
 pub struct SnapshotError {
@@ -131,16 +72,8 @@ pub struct SnapshotError {
 impl SnapshotError {
     /// What to do about it.
     pub fn remedy(&self) -> String {
-        format!("spread the virtual machines so that each host needs at most {} {}", self.limit, self.what)
+        format!("place the virtual machines so that each host needs at most {} {}", self.limit, self.what)
     }
-}
-
-/// The cell that holds the generation of a mapping.
-pub fn mapping_cell(rdid: Rdid, ca: IpAddr) -> u16 {
-    let bytes = rdid.0.into_iter().chain(to_u128(ca).to_be_bytes());
-    let hash =
-        bytes.fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
-    (hash ^ hash >> 16 ^ hash >> 32 ^ hash >> 48) as u16
 }
 
 /// Derives this host's part. Numbers come from and go to `indices`, which the caller persists before it carries the
@@ -148,24 +81,39 @@ pub fn mapping_cell(rdid: Rdid, ca: IpAddr) -> u16 {
 ///
 /// # Errors
 /// The host runs out of numbers.
-pub fn host_part(fabric: Arc<Fabric>, host: &str, indices: &mut Indices) -> Result<HostPart, SnapshotError> {
-    let host = fabric.host(host);
-    let mut part = Derivation { fabric: &fabric, host, indices, part: HostPart::default() };
-    part.vports()?;
-    part.peers()?;
-    part.tunnels()?;
-    part.groups()?;
-    part.mappings();
-    part.generations();
-    let part = part.part;
-    Ok(HostPart { fabric, host, ..part })
+pub fn host_part(fabric: Arc<Fabric>, site: &Site, indices: &mut Indices) -> Result<HostPart, SnapshotError> {
+    let host = fabric.host(&site.host);
+    let snapshot = Snapshot::empty(fabric.settings.router_mac, site.entropy);
+    let mut derivation = Derivation {
+        fabric: &fabric,
+        site,
+        host,
+        indices,
+        vports: Vec::new(),
+        hosts: BTreeMap::new(),
+        snapshot,
+    };
+    derivation.vports()?;
+    derivation.networks();
+    derivation.underlay();
+    derivation.peers()?;
+    derivation.tunnels()?;
+    derivation.groups()?;
+    derivation.mappings();
+    derivation.generations();
+    let Derivation { vports, snapshot, .. } = derivation;
+    Ok(HostPart { fabric, host, vports, snapshot: Arc::new(snapshot) })
 }
 
 struct Derivation<'a> {
     fabric: &'a Fabric,
+    site: &'a Site,
     host: Option<usize>,
     indices: &'a mut Indices,
-    part: HostPart,
+    vports: Vec<LocalVport>,
+    /// Peer indices of the other hosts.
+    hosts: BTreeMap<usize, u16>,
+    snapshot: Snapshot,
 }
 
 impl<'a> Derivation<'a> {
@@ -179,166 +127,266 @@ impl<'a> Derivation<'a> {
         all.filter_map(|(n, i)| fabric.subnet_of(i).map(|(network, subnet)| (n, i, network, subnet)))
     }
 
+    fn own(&self) -> Option<&'a Host> {
+        self.fabric.hosts.get(self.host?)
+    }
+
     fn vports(&mut self) -> Result<(), SnapshotError> {
-        let here: Vec<(usize, &Interface)> = self.tenants().map(|(n, i, ..)| (n, i)).collect();
-        let here: Vec<_> = here.into_iter().filter(|(_, i)| i.host == self.host).collect();
+        let here: Vec<_> = self.tenants().filter(|(_, i, ..)| i.host == self.host).collect();
         let key = |i: &Interface| i.name.to_ascii_lowercase();
-        self.indices.vports.keep(&here.iter().map(|(_, i)| key(i)).collect());
-        for (interface, i) in here {
-            let id = self.indices.vports.number(&key(i), VPORTS);
-            let id = id.ok_or(SnapshotError { what: "vports", limit: VPORTS })?;
-            let uplink = pinned(self.fabric, i).map_or(0, |u| u.number);
-            self.part.vports.push(LocalVport { id: VportId(id), interface, uplink, generation: 0 });
-        }
-        Ok(())
-    }
-
-    fn peers(&mut self) -> Result<(), SnapshotError> {
-        let mut hosts: BTreeMap<usize, BTreeSet<Vsid>> = BTreeMap::new();
-        for (_, interface, network, subnet) in self.tenants() {
-            let Some(host) = interface.host.filter(|h| Some(*h) != self.host) else { continue };
-            let vsids = hosts.entry(host).or_default();
-            if self.fabric.settings.distributed_router {
-                // A host that routes sends with the destination's VSID.
-                vsids.extend(network.subnets.iter().map(|s| s.vsid));
-            } else {
-                vsids.insert(subnet.vsid);
-            }
-        }
-        let key = |host: usize| self.fabric.hosts[host].name.to_ascii_lowercase();
-        self.indices.peers.keep(&hosts.keys().map(|h| key(*h)).collect());
-        for (host, vsids) in hosts {
-            let index = self.indices.peers.number(&key(host), OTHERS);
-            let index = index.ok_or(SnapshotError { what: "other hosts", limit: OTHERS })?;
-            self.part.peers.push(Peer { index, host, vsids });
-        }
-        Ok(())
-    }
-
-    fn tunnels(&mut self) -> Result<(), SnapshotError> {
-        let Some(own) = self.host.map(|h| &self.fabric.hosts[h]) else { return Ok(()) };
-        let encaps: BTreeSet<Encap> = self.tenants().map(|(_, _, network, _)| encap(network)).collect();
-        let mut wanted = Vec::new();
-        for peer in &self.part.peers {
-            for (uplink, remote) in own
-                .uplinks
-                .iter()
-                .flat_map(|u| self.fabric.hosts[peer.host].uplinks.iter().map(move |r| (u, r)))
-            {
-                for encap in &encaps {
-                    let name = format!("{} {} {} {encap}", uplink.number, uplink.pa, remote.pa);
-                    wanted.push((name, peer.index, uplink, remote, *encap));
+        let names = |kind: Option<Offload>| {
+            here.iter()
+                .filter(|(_, i, ..)| kind.is_none_or(|k| i.offload == k))
+                .map(|(_, i, ..)| key(i))
+                .collect()
+        };
+        self.indices.vports.keep(&names(None));
+        self.indices.vfs.keep(&names(Some(Offload::Vf)));
+        // A queue also serves what finds no virtual function.
+        self.indices.vmqs.keep(&names(None));
+        for (interface, i, network, subnet) in here {
+            let limit = Port::MAX_VPORTS;
+            let id = self.indices.vports.number(&key(i), limit);
+            let id = VportId(id.ok_or(SnapshotError { what: "vports", limit })?);
+            let vf = match i.offload {
+                Offload::Vf => self.indices.vfs.number(&key(i), self.site.vfs),
+                Offload::Vmq | Offload::Software => None,
+            };
+            let target = match vf {
+                Some(vf) => Target::Vf(vf),
+                None => {
+                    let (what, limit) = ("interfaces without a virtual function", self.site.vmqs);
+                    let vmq = self.indices.vmqs.number(&key(i), limit);
+                    Target::Vmq(vmq.ok_or(SnapshotError { what, limit })?)
                 }
-            }
-        }
-        self.indices.tunnels.keep(&wanted.iter().map(|w| w.0.clone()).collect());
-        for (name, peer, uplink, remote, encap) in wanted {
-            let index = self.indices.tunnels.number(&name, TUNNELS);
-            let index = index.ok_or(SnapshotError { what: "tunnels", limit: TUNNELS })?;
-            let subnet = &self.fabric.provider_subnets[uplink.subnet];
-            let far = &self.fabric.provider_subnets[remote.subnet];
-            self.part.tunnels.push(Tunnel {
-                index,
-                peer,
-                uplink: uplink.number,
-                local: uplink.pa,
-                remote: remote.pa,
-                encap,
-                next_hop: if subnet.prefix.contains(remote.pa) { Some(remote.pa) } else { subnet.gateway },
-                vlan: subnet.vlan,
-                mtu: subnet.mtu.min(far.mtu),
-            });
-        }
-        Ok(())
-    }
-
-    fn groups(&mut self) -> Result<(), SnapshotError> {
-        let mut domains: BTreeMap<Vsid, (Encap, BTreeSet<usize>, Vec<VportId>)> = BTreeMap::new();
-        for vport in &self.part.vports {
-            let interface = &self.fabric.interfaces[vport.interface];
-            let Some((network, subnet)) = self.fabric.subnet_of(interface) else { continue };
-            let entry =
-                domains.entry(subnet.vsid).or_insert_with(|| (encap(network), BTreeSet::new(), Vec::new()));
-            entry.2.push(vport.id);
-        }
-        for (_, interface, _, subnet) in self.tenants() {
-            if let (Some(entry), Some(host)) = (domains.get_mut(&subnet.vsid), interface.host)
-                && Some(host) != self.host
-            {
-                entry.1.insert(host);
-            }
-        }
-        self.indices.groups.keep(&domains.keys().map(Vsid::to_string).collect());
-        for (vsid, (encap, hosts, vports)) in domains {
-            let index = self.indices.groups.number(&vsid.to_string(), OTHERS);
-            let index = index.ok_or(SnapshotError { what: "broadcast domains", limit: OTHERS })?;
-            let peers = self.part.peers.iter().filter(|p| hosts.contains(&p.host));
-            // The first way to each: from the lowest uplink to the lowest.
-            let first = |p: &Peer| self.part.tunnels.iter().find(|t| t.peer == p.index && t.encap == encap);
-            let tunnels = peers.filter_map(first).map(|t| t.index).collect();
-            self.part.groups.push(Group { index, vsid, tunnels, vports });
-        }
-        Ok(())
-    }
-
-    fn mappings(&mut self) {
-        let vports: BTreeMap<usize, VportId> = self.part.vports.iter().map(|v| (v.interface, v.id)).collect();
-        let peers: BTreeMap<usize, u16> = self.part.peers.iter().map(|p| (p.host, p.index)).collect();
-        for (interface, i, network, _) in self.tenants() {
-            let vport = vports.get(&interface).copied();
-            let peer = i.host.and_then(|h| peers.get(&h).copied());
-            let remote = peer.zip(pinned(self.fabric, i).map(|u| u.pa));
-            for ca in &i.addresses {
-                let cell = mapping_cell(network.rdid, *ca);
-                self.part.mappings.push(Mapping {
+            };
+            let (acls_in, acls_out) = acl_sets(self.fabric, i, subnet);
+            let own = pinned(self.fabric, i).map(|u| u.number);
+            let place = self.own().and_then(|h| h.uplinks.iter().position(|u| Some(u.number) == own));
+            self.vports.push(LocalVport { id, interface, target });
+            self.snapshot.vports.insert(
+                id,
+                snapshot::Vport {
+                    name: i.name.clone(),
+                    mac: i.mac,
+                    addresses: i.addresses.clone(),
+                    vsid: subnet.vsid.get(),
                     rdid: network.rdid,
-                    ca: *ca,
-                    cell,
-                    interface,
-                    vport,
-                    remote,
+                    vlan: None,
+                    target,
+                    up: true,
+                    acls_in: Arc::new(acls_in),
+                    acls_out: Arc::new(acls_out),
+                    generation: 0,
+                    local_pa: place.unwrap_or(0) as u8,
+                    mtu: self.fabric.vm_mtu(),
+                    quota: None,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn networks(&mut self) {
+        for (_, _, network, subnet) in self.tenants() {
+            let distributed_router = self.fabric.settings.distributed_router;
+            self.snapshot
+                .networks
+                .insert(network.rdid, snapshot::Network { encap: encap(network), distributed_router });
+            let known = network.subnets.iter().filter(|s| distributed_router || s.vsid == subnet.vsid);
+            for s in known {
+                self.snapshot.subnets.entry(s.vsid.get()).or_insert_with(|| snapshot::Subnet {
+                    vsid: s.vsid.get(),
+                    rdid: network.rdid,
+                    prefixes: vec![s.prefix],
+                    gateways: vec![s.prefix.lowest_host()],
+                    group_out: None,
+                    group_in: None,
                 });
             }
         }
     }
 
+    fn underlay(&mut self) {
+        for uplink in self.own().into_iter().flat_map(|h| &h.uplinks) {
+            let subnet = &self.fabric.provider_subnets[uplink.subnet];
+            self.snapshot.local_pas.push(LocalPa {
+                addr: uplink.pa,
+                mac: uplink.mac,
+                prefix: subnet.prefix,
+                gateway: subnet.gateway,
+                uplink: uplink.number,
+                vlan: subnet.vlan,
+                mtu: subnet.mtu,
+            });
+        }
+    }
+
+    fn peers(&mut self) -> Result<(), SnapshotError> {
+        let mut others: BTreeMap<usize, BTreeSet<u32>> = BTreeMap::new();
+        for (_, interface, network, subnet) in self.tenants() {
+            let Some(host) = interface.host.filter(|h| Some(*h) != self.host) else { continue };
+            let vsids = others.entry(host).or_default();
+            if self.fabric.settings.distributed_router {
+                // A host that routes sends with the destination's VSID.
+                vsids.extend(network.subnets.iter().map(|s| s.vsid.get()));
+            } else {
+                vsids.insert(subnet.vsid.get());
+            }
+        }
+        let key = |host: usize| self.fabric.hosts[host].name.to_ascii_lowercase();
+        let all: Vec<usize> = others.keys().copied().chain(self.host).collect();
+        self.indices.peers.keep(&all.iter().map(|h| key(*h)).collect());
+        for host in all {
+            let index = self.indices.peers.number(&key(host), OTHERS);
+            let index = index.ok_or(SnapshotError { what: "other hosts", limit: OTHERS })?;
+            let Some(vsids) = others.remove(&host) else {
+                self.snapshot.host = index;
+                continue;
+            };
+            self.hosts.insert(host, index);
+            let pas = self.fabric.hosts[host].uplinks.iter().map(|u| u.pa).collect();
+            self.snapshot.peers.insert(index, Peer { pas, vsids });
+        }
+        Ok(())
+    }
+
+    fn tunnels(&mut self) -> Result<(), SnapshotError> {
+        let encaps: BTreeSet<Encap> = self.snapshot.networks.values().map(|n| n.encap).collect();
+        let mut wanted = Vec::new();
+        for uplink in self.own().into_iter().flat_map(|h| &h.uplinks) {
+            for remote in self.hosts.keys().flat_map(|h| &self.fabric.hosts[*h].uplinks) {
+                for encap in &encaps {
+                    wanted.push((tunnel_name(uplink, remote, *encap), uplink, remote, *encap));
+                }
+            }
+        }
+        self.indices.tunnels.keep(&wanted.iter().map(|w| w.0.clone()).collect());
+        for (name, uplink, remote, encap) in wanted {
+            let index = self.indices.tunnels.number(&name, TUNNELS);
+            let index = index.ok_or(SnapshotError { what: "tunnels", limit: TUNNELS })?;
+            let subnet = &self.fabric.provider_subnets[uplink.subnet];
+            let far = &self.fabric.provider_subnets[remote.subnet];
+            let spec = TunnelSpec {
+                index,
+                encap,
+                local_pa: uplink.pa,
+                remote_pa: remote.pa,
+                uplink: uplink.number,
+                vlan: subnet.vlan,
+                mtu: subnet.mtu.min(far.mtu),
+            };
+            self.snapshot.tunnels.insert(index, spec);
+        }
+        Ok(())
+    }
+
+    /// The tunnel from an uplink of ours to one of theirs.
+    fn tunnel(&mut self, own: &HostUplink, remote: &HostUplink, encap: Encap) -> Option<u16> {
+        self.indices.tunnels.number(&tunnel_name(own, remote, encap), TUNNELS)
+    }
+
+    fn groups(&mut self) -> Result<(), SnapshotError> {
+        let mut local: BTreeMap<u32, Vec<Member>> = BTreeMap::new();
+        for (id, vport) in &self.snapshot.vports {
+            local.entry(vport.vsid).or_default().push(Member::Port(Port::Vport(*id)));
+        }
+        let mut remote: BTreeMap<u32, BTreeSet<usize>> = BTreeMap::new();
+        for (_, interface, _, subnet) in self.tenants() {
+            if let Some(host) = interface.host.filter(|h| Some(*h) != self.host) {
+                remote.entry(subnet.vsid.get()).or_default().insert(host);
+            }
+        }
+        let names = local.keys().flat_map(|v| [format!("{v} in"), format!("{v} out")]);
+        self.indices.groups.keep(&names.collect());
+        for (vsid, vports) in local {
+            let encap =
+                self.snapshot.subnets.get(&vsid).map_or(Encap::Vxlan, |s| self.snapshot.encap(s.rdid));
+            let hosts = remote.remove(&vsid).unwrap_or_default();
+            let mut out = vports.clone();
+            for host in hosts {
+                // One copy to each host: from our first uplink to its first, by what serves them when they are down.
+                let (own, far) =
+                    (self.own().and_then(|h| h.uplinks.first()), self.fabric.hosts[host].uplinks.first());
+                if let (Some(own), Some(far)) = (own, far) {
+                    out.extend(self.tunnel(own, far, encap).map(Member::Tunnel));
+                }
+            }
+            let group_in = self.group(&format!("{vsid} in"), vports)?;
+            let group_out = if out.len() > 1 { Some(self.group(&format!("{vsid} out"), out)?) } else { None };
+            if let Some(subnet) = self.snapshot.subnets.get_mut(&vsid) {
+                (subnet.group_in, subnet.group_out) = (Some(group_in), group_out);
+            }
+        }
+        Ok(())
+    }
+
+    fn group(&mut self, name: &str, members: Vec<Member>) -> Result<u16, SnapshotError> {
+        if members.len() > GROUP_MEMBERS {
+            return Err(SnapshotError { what: "members of a broadcast domain", limit: GROUP_MEMBERS as u16 });
+        }
+        let index = self.indices.groups.number(name, OTHERS);
+        let index = index.ok_or(SnapshotError { what: "broadcast domains", limit: OTHERS })?;
+        self.snapshot.groups.insert(index, GroupSpec { index, members });
+        Ok(index)
+    }
+
+    fn mappings(&mut self) {
+        let vports: BTreeMap<usize, VportId> = self.vports.iter().map(|v| (v.interface, v.id)).collect();
+        for (interface, i, network, subnet) in self.tenants() {
+            let location = match (vports.get(&interface), i.host.and_then(|h| self.hosts.get(&h)).copied()) {
+                (Some(vport), _) => Location::Local(*vport),
+                (None, Some(peer)) => match self.ways(i, encap(network)) {
+                    Some(tunnels) => Location::Remote { peer, tunnels },
+                    None => continue,
+                },
+                // It runs nowhere now.
+                (None, None) => continue,
+            };
+            for ca in &i.addresses {
+                self.snapshot.mappings.insert(snapshot::Mapping {
+                    rdid: network.rdid,
+                    ca: *ca,
+                    mac: i.mac,
+                    vsid: subnet.vsid.get(),
+                    location,
+                    generation: 0,
+                    cell: cell_of(network.rdid, *ca),
+                });
+            }
+        }
+    }
+
+    /// Tunnels to the provider address that an interface is pinned to, from each of ours.
+    fn ways(&mut self, interface: &Interface, encap: Encap) -> Option<[u16; 2]> {
+        let remote = pinned(self.fabric, interface)?;
+        let own = self.own()?;
+        let first = self.tunnel(own.uplinks.first()?, remote, encap)?;
+        let second = own.uplinks.get(1).and_then(|u| self.tunnel(u, remote, encap));
+        Some([first, second.unwrap_or(first)])
+    }
+
     /// Everything that a decision takes from the policy is in the fingerprint of a vport or of a mapping.
     fn generations(&mut self) {
-        let own = self.host.map(|h| &self.fabric.hosts[h]);
-        let mut vports = BTreeMap::new();
-        for vport in &self.part.vports {
-            let i = &self.fabric.interfaces[vport.interface];
-            let acl = i.acl.map(|a| &self.fabric.acls[a]);
-            let place = self.fabric.subnet_of(i).map(|(n, s)| (n.rdid, n.protocol, &n.subnets, s.vsid));
-            let content = (
-                &i.name,
-                i.mac,
-                &i.addresses,
-                i.offload,
-                vport.uplink,
-                acl,
-                place,
-                own,
-                &self.fabric.settings,
-            );
-            vports.insert(vport.id.0, fingerprint(&content));
-        }
-        self.indices.vport_generations.update(&vports);
-        for vport in &mut self.part.vports {
-            vport.generation = self.indices.vport_generations.value(vport.id.0);
-        }
-        let mut cells: BTreeMap<u16, Vec<_>> = BTreeMap::new();
-        for m in &self.part.mappings {
-            let i = &self.fabric.interfaces[m.interface];
-            let vsid = self.fabric.subnet_of(i).map(|(_, s)| s.vsid);
-            cells.entry(m.cell).or_default().push((m.rdid, m.ca, i.mac, vsid, m.vport, m.remote));
-        }
-        let contents = cells.into_iter().map(|(cell, mut content)| {
-            content.sort();
-            (cell, fingerprint(&content))
+        let s = &mut self.snapshot;
+        let shared = (&s.router_mac, &s.local_pas, self.fabric.settings.distributed_router);
+        let vports = s.vports.iter().map(|(id, v)| {
+            let subnets: Vec<_> = s.subnets.values().filter(|n| n.rdid == v.rdid).collect();
+            (id.0, fingerprint(&(v, s.networks.get(&v.rdid), subnets, shared)))
         });
+        self.indices.vport_generations.update(&vports.collect());
+        for (id, vport) in &mut s.vports {
+            vport.generation = self.indices.vport_generations.value(id.0);
+        }
+        let mut cells: BTreeMap<u16, Vec<&snapshot::Mapping>> = BTreeMap::new();
+        s.mappings.iter().for_each(|m| cells.entry(m.cell).or_default().push(m));
+        let contents = cells.iter().map(|(cell, content)| (*cell, fingerprint(content)));
         self.indices.cell_generations.update(&contents.collect());
-        self.part.cells = self.indices.cell_generations.values().collect();
+        let current: Vec<snapshot::Mapping> = s.mappings.iter().copied().collect();
+        for mapping in current {
+            let generation = self.indices.cell_generations.value(mapping.cell);
+            s.mappings.insert(snapshot::Mapping { generation, ..mapping });
+        }
     }
 }
 
@@ -355,6 +403,10 @@ fn pinned<'f>(fabric: &'f Fabric, interface: &Interface) -> Option<&'f HostUplin
     let spread =
         || uplinks.get(fingerprint(&interface.name.to_ascii_lowercase()) as usize % uplinks.len().max(1));
     chosen.or_else(spread)
+}
+
+fn tunnel_name(own: &HostUplink, remote: &HostUplink, encap: Encap) -> String {
+    format!("{} {} {} {encap}", own.number, own.pa, remote.pa)
 }
 
 fn encap(network: &Network) -> Encap {

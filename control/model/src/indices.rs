@@ -11,11 +11,15 @@ use serde::{Deserialize, Serialize};
 pub struct Indices {
     /// Vports, by the interface's resource id.
     pub(crate) vports: Allocator,
+    /// Virtual functions, by the interface's resource id.
+    pub(crate) vfs: Allocator,
+    /// Receive queues, by the interface's resource id.
+    pub(crate) vmqs: Allocator,
     /// Tunnels, by uplink, addresses and encapsulation.
     pub(crate) tunnels: Allocator,
-    /// Other hosts, by the server's resource id.
+    /// Hosts, this one too, by the server's resource id.
     pub(crate) peers: Allocator,
-    /// Replication groups, by VSID.
+    /// Replication groups, by VSID and direction.
     pub(crate) groups: Allocator,
     /// Generations of vports, by index.
     pub(crate) vport_generations: Generations,
@@ -82,11 +86,6 @@ impl Generations {
     /// A cell's value; 0 where there was never anything.
     pub(crate) fn value(&self, index: u16) -> u32 {
         self.cells.get(&index).map_or(0, |c| c.value)
-    }
-
-    /// All values that are not 0, by index.
-    pub(crate) fn values(&self) -> impl Iterator<Item = (u16, u32)> {
-        self.cells.iter().map(|(index, cell)| (*index, cell.value))
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! 1. [`Fabric::check`] turns a [`culvert_api::Bundle`] into a [`Fabric`]: a graph whose references hold and whose
 //!    addresses, VSIDs and MACs fit together. It reports every [`Problem`] of the policy, not only the first.
-//! 2. [`host_part`] derives what one host must know of it. Numbers that outlive a policy change (vports, tunnels,
+//! 2. [`host_part`] derives what one host must know of it, as `culvert_policy`'s snapshot. Numbers that outlive a policy change (vports, tunnels,
 //!    peers, generations) come from [`Indices`], which the caller persists.
 
 #![forbid(unsafe_code)]
 
+mod acl;
 mod check;
 mod fabric;
 mod host;
@@ -18,6 +19,6 @@ pub use fabric::{
     Acl, AclEntry, Checked, Fabric, Host, HostUplink, Interface, Network, PortRange, ProviderSubnet,
     Settings, Subnet,
 };
-pub use host::{Group, HostPart, LocalVport, Mapping, Peer, SnapshotError, Tunnel, host_part, mapping_cell};
+pub use host::{HostPart, LocalVport, Site, SnapshotError, host_part};
 pub use indices::Indices;
 pub use problem::{Kind, Problem};

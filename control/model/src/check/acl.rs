@@ -73,20 +73,23 @@ impl Check {
                 priority
             }
         };
-        let protocols = protocols(&spec.protocol);
-        if protocols.is_none() {
+        let protocol = protocol(&spec.protocol);
+        if protocol.is_none() {
             self.problem(path, Kind::BadProtocol { value: spec.protocol.clone() });
         }
-        let has_ports =
-            protocols.as_ref().is_some_and(|p| !p.is_empty() && p.iter().all(|p| [TCP, UDP].contains(p)));
+        let has_ports = matches!(protocol, Some(Some(TCP | UDP)));
         let mut ports = |property, value: &str| -> Option<PortRange> {
             let Some(range) = port_range(value) else {
                 self.problem(path, Kind::BadPorts { property, value: value.to_owned() });
                 return None;
             };
-            if range.is_some() && protocols.is_some() && !has_ports {
-                let protocol = spec.protocol.clone();
-                self.problem(path, Kind::PortsNeedProtocol { property, value: value.to_owned(), protocol });
+            if range.is_some() && protocol.is_some() && !has_ports {
+                let kind = Kind::PortsNeedProtocol {
+                    property,
+                    value: value.to_owned(),
+                    protocol: spec.protocol.clone(),
+                };
+                self.problem(path, kind);
             }
             range
         };
@@ -110,7 +113,7 @@ impl Check {
             name: rule.resource_id.clone(),
             direction: spec.direction?,
             priority: priority?,
-            protocols: protocols?,
+            protocol: protocol?,
             source_ports,
             destination_ports,
             source,
@@ -129,15 +132,15 @@ impl Check {
     }
 }
 
-/// Protocol numbers; empty: every one.
-fn protocols(text: &str) -> Option<Vec<u8>> {
+/// `Some(None)`: every protocol.
+fn protocol(text: &str) -> Option<Option<u8>> {
     Some(match text.trim().to_ascii_uppercase().as_str() {
-        "" | "ALL" | "ANY" | "*" => Vec::new(),
-        "TCP" => vec![TCP],
-        "UDP" => vec![UDP],
-        "ICMP" | "ICMPV4" => vec![ICMP],
-        "ICMPV6" => vec![ICMPV6],
-        number => vec![number.parse().ok()?],
+        "" | "ALL" | "ANY" | "*" => None,
+        "TCP" => Some(TCP),
+        "UDP" => Some(UDP),
+        "ICMP" | "ICMPV4" => Some(ICMP),
+        "ICMPV6" => Some(ICMPV6),
+        number => Some(number.parse().ok()?),
     })
 }
 

@@ -98,7 +98,7 @@ impl Check {
             network,
             subnet,
             addresses,
-            acl: acl?.or(self.fabric.networks[network].subnets[subnet].acl),
+            acl: acl?,
             offload: spec.offload.unwrap_or_default(),
             uplink,
         })

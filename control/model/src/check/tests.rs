@@ -41,7 +41,8 @@ fn figure_8_holds_together() {
     assert_eq!(fabric.hosts[1].uplinks[0].pa.to_string(), "192.168.2.20");
     assert_eq!(fabric.hosts[0].uplinks[1].mac.0, [2, 0, 192, 168, 1, 11]);
     assert_eq!(fabric.interfaces.len(), 4);
-    assert!(fabric.interfaces.iter().all(|i| i.acl == Some(0)));
+    assert!(fabric.networks.iter().all(|n| n.subnets[0].acl == Some(0)));
+    assert!(fabric.interfaces.iter().all(|i| i.acl.is_none()));
     assert_eq!(fabric.vm_mtu(), 1500);
 }
 
