@@ -59,8 +59,11 @@ fn tables_packets_and_vfs_work_and_outlive_the_driver() {
     exceptions.repost().unwrap();
     nic.batch().inject_out(&Return::own(Port::Host), Port::Uplink(0), &[b"headers and ", &arp]).unwrap();
     assert_eq!(board.sent_frame(), [&b"headers and "[..], &arp].concat());
-    let counters = nic.counters().unwrap();
-    assert_eq!((counters.uplinks[0].in_packets, counters.uplinks[0].out_packets), (1, 1));
+    // The board counts a frame when it is on the wire.
+    until("the counters", || {
+        let port = nic.counters().unwrap().uplinks[0];
+        ((port.in_packets, port.out_packets) == (1, 1)).then_some(())
+    });
     assert!(nic.links().unwrap()[0]);
 
     drop(exceptions);
@@ -70,6 +73,19 @@ fn tables_packets_and_vfs_work_and_outlive_the_driver() {
     assert_eq!(nic.read_all(10_000).unwrap().len(), 2000);
     assert_eq!(nic.enable_vfs(2, &[]).unwrap().len(), 2);
     assert_eq!(nic.vports().unwrap()[0].quota, 10_000);
+}
+
+#[test]
+fn a_queue_may_be_closed_and_opened_again_at_once() {
+    let board = Board::start();
+    let nic = board.open();
+    nic.set_vports(&[(4, Vport { target: Vport::VMQ, number: 2, ..vport() })]).unwrap();
+    for round in 0..20u8 {
+        let mut vmq = nic.vmq(2).unwrap();
+        let to = Port::Vport(VportId(4));
+        nic.batch().inject_out(&Return::own(Port::Host), to, &[&[round; 60]]).unwrap();
+        assert_eq!(until("the frame", || vmq.pop().unwrap().map(|(_, b)| b.to_vec())), [round; 60]);
+    }
 }
 
 #[test]
