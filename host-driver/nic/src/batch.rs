@@ -68,7 +68,7 @@ impl Batch<'_> {
         self.push(&entry, parts)
     }
 
-    /// Inserts records, or gives existing ones new actions. Refusals are counted ([`Nic::refused`]).
+    /// Inserts records, or gives existing ones new actions. Refusals are counted ([`Nic::refused`](crate::Nic::refused)).
     ///
     /// # Errors
     /// The firmware is dead, or takes nothing.
