@@ -8,6 +8,8 @@ use crate::decide::{Expired, Policy};
 use crate::engine::Engine;
 use crate::target::{OffloadTarget, Step};
 
+/// Milliseconds after which a record without a connection goes.
+const ORPHAN_IDLE: u32 = 180_000;
 /// Connections looked at in one go.
 const AT_A_TIME: usize = 1024;
 
@@ -32,6 +34,20 @@ impl<P: Policy> Engine<P> {
             packets.insert(record.key, count);
         }
         self.sweep(&expired, &packets, now);
+        Ok(())
+    }
+
+    /// Deletes records that no connection owns, such as those of broadcasts, once they have been idle for long.
+    ///
+    /// # Errors
+    /// The NIC does not answer.
+    pub fn sweep_orphans(&mut self, nic: &dyn OffloadTarget) -> culvert_nic::Result<()> {
+        let idle = nic.idle(ORPHAN_IDLE, AT_A_TIME)?;
+        let orphans: Vec<FlowKey> =
+            idle.iter().filter(|r| !self.policy.knows(r.cold.connection)).map(|r| r.key).collect();
+        if !orphans.is_empty() {
+            self.steps.push(Step::Delete(orphans));
+        }
         Ok(())
     }
 

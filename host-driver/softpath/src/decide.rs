@@ -55,6 +55,8 @@ pub trait Policy: Send {
     fn control(&mut self, connection: u64, key: &FlowKey, headers: &Headers, now: u32);
     /// Connections that seem to have ended, at most `limit`. They stay until they are forgotten.
     fn expired(&mut self, now: u32, limit: usize) -> Vec<Expired>;
+    /// Whether a record's cold line names a connection that there is.
+    fn knows(&self, connection: u64) -> bool;
     /// A connection was in use after all.
     fn touch(&mut self, connection: u64, now: u32);
     /// A connection has ended.

@@ -15,7 +15,7 @@ use crate::plan::{Plan, Way};
 use crate::software::{Outcome, Software, complete};
 use crate::target::Step;
 use crate::underlay;
-use crate::uplink::Uplinks;
+use crate::uplink::{LocalPa, Uplinks};
 
 /// A packet that the NIC gave to the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,15 @@ impl Punted {
         debug_assert!(entry.op == Op::Exception as u8 || entry.ticket == 0);
         Some(Punted { exception: Exception::from_entry(entry)?, frame })
     }
+}
+
+/// One of our provider addresses, and which uplink serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub pa: LocalPa,
+    /// The uplink that serves it now.
+    pub serving: u8,
 }
 
 /// What the slow path has counted.
@@ -108,6 +117,15 @@ impl<P: Policy> Engine<P> {
         self.hops.iter().collect()
     }
 
+    /// Our provider addresses.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.uplinks
+            .pas()
+            .iter()
+            .map(|pa| Address { pa: *pa, serving: self.uplinks.route(pa.uplink) })
+            .collect()
+    }
+
     /// A packet that the NIC gave to the host.
     pub fn exception(&mut self, punted: Punted, now: u32) {
         self.tally.exceptions += 1;
@@ -126,8 +144,7 @@ impl<P: Policy> Engine<P> {
             self.tally.copies += 1;
             return self.policy.control(e.connection, &classified.key, &classified.headers, now);
         }
-        let question =
-            Question { input: e.input, reason: e.reason, packet: &classified, inner, now };
+        let question = Question { input: e.input, reason: e.reason, packet: &classified, inner, now };
         match self.policy.decide(&question) {
             Decision::Drop(reason) => self.drop(&e.back(), reason),
             Decision::Reply(frame) => self.reply(&e, frame),
@@ -135,9 +152,8 @@ impl<P: Policy> Engine<P> {
                 Ready::Wait(hop) => self.hold(hop, punted),
                 Ready::No(reason) => self.drop(&e.back(), reason),
                 Ready::Yes => {
-                    let offload = keep.is_none()
-                        && e.ticket.is_some()
-                        && classified.headers.fragment == Fragment::None;
+                    let offload =
+                        keep.is_none() && e.ticket.is_some() && classified.headers.fragment == Fragment::None;
                     if offload {
                         self.offload(&forward, reverse.as_deref());
                         self.steps.push(Step::Lookup(e.back(), punted.frame));
@@ -291,7 +307,9 @@ impl<P: Policy> Engine<P> {
         else {
             return;
         };
-        for (&index, way) in self.ways.iter().filter(|(_, w)| w.local == pa.addr && w.hop(hop.pa) == Some(hop)) {
+        for (&index, way) in
+            self.ways.iter().filter(|(_, w)| w.local == pa.addr && w.hop(hop.pa) == Some(hop))
+        {
             if let Some(tunnel) = way.tunnel(pa.mac, mac, uplink) {
                 self.software.set_tunnel(index, tunnel);
                 self.steps.push(Step::Tunnel(index, Box::new(tunnel)));
@@ -326,7 +344,8 @@ impl<P: Policy> Engine<P> {
     /// A new policy's addresses, tunnels and groups. What waited for a next hop that is gone is decided again.
     pub fn plan(&mut self, plan: &Plan, now: u32) {
         let before = self.uplinks.pas().to_vec();
-        let same = |n: u8| before.get(usize::from(n)).is_some_and(|pa| plan.locals.get(usize::from(n)) == Some(pa));
+        let same =
+            |n: u8| before.get(usize::from(n)).is_some_and(|pa| plan.locals.get(usize::from(n)) == Some(pa));
         self.uplinks.set(plan.locals.clone());
         self.software.router_mac = plan.router_mac;
         for (index, group) in &plan.groups {
@@ -377,7 +396,7 @@ impl<P: Policy> Engine<P> {
 }
 
 /// What a packet is: its key as the NIC makes it, and the inner frame.
-fn classify(punted: &Punted) -> Result<(Classified, &[u8]), Reason> {
+pub(crate) fn classify(punted: &Punted) -> Result<(Classified, &[u8]), Reason> {
     let (e, frame) = (&punted.exception, &punted.frame[..]);
     match e.input {
         Port::Vport(id) => vport(id, frame),

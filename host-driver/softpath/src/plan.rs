@@ -61,8 +61,7 @@ impl Plan {
             group.len = spec.members.len().min(GROUP_MEMBERS) as u16;
             plan.groups.push((index, group));
         }
-        let cells: BTreeMap<u16, u32> =
-            snapshot.mappings.iter().map(|m| (m.cell, m.generation)).collect();
+        let cells: BTreeMap<u16, u32> = snapshot.mappings.iter().map(|m| (m.cell, m.generation)).collect();
         plan.cells =
             cells.into_iter().map(|(cell, value)| CellWrite { cell: u32::from(cell), value }).collect();
         plan
@@ -102,9 +101,8 @@ impl Plan {
 
 fn way(snapshot: &Snapshot, spec: &snapshot::TunnelSpec) -> Way {
     let local = snapshot.local_pas.iter().find(|pa| pa.addr == spec.local_pa);
-    let next_hop = local.and_then(|pa| {
-        if pa.prefix.contains(spec.remote_pa) { Some(spec.remote_pa) } else { pa.gateway }
-    });
+    let next_hop = local
+        .and_then(|pa| if pa.prefix.contains(spec.remote_pa) { Some(spec.remote_pa) } else { pa.gateway });
     Way {
         index: spec.index,
         uplink: spec.uplink,

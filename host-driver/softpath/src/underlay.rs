@@ -95,8 +95,7 @@ fn echo(
         return None;
     }
     let mut frame = vec![0; 64 + data.len()];
-    let len =
-        craft::pong(&mut frame, &ends.reversed(), header.identifier(), header.sequence(), data).ok()?;
+    let len = craft::pong(&mut frame, &ends.reversed(), header.identifier(), header.sequence(), data).ok()?;
     tagged(frame, len, pa.vlan)
 }
 

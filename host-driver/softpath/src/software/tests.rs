@@ -75,8 +75,11 @@ fn a_packet_from_the_wire_is_decapsulated() {
     let headers = parse(&frame).expect("well formed");
     let key = key::inbound(Encap::Vxlan, 5001, 1, &frame, &headers);
     assert_eq!(key.direction(), Some(Direction::Inbound));
-    let hot =
-        HotLine { actions: Actions::POP_OUTER.bits(), out: Port::Vport(VportId(4)).bits(), ..HotLine::default() };
+    let hot = HotLine {
+        actions: Actions::POP_OUTER.bits(),
+        out: Port::Vport(VportId(4)).bits(),
+        ..HotLine::default()
+    };
     let record = FlowRecord { key, hot, ..FlowRecord::default() };
     let wire_part = Wire { inner: 50, inner_len: frame.len() as u16, peer: 1, vsid: 5001, ecn: 0 };
     let c = Classified { key, headers, wire: wire_part };
@@ -114,7 +117,8 @@ fn a_partial_checksum_is_completed_or_refused() {
         )
         .sum();
     frame[40..42].copy_from_slice(&partial.to_be_bytes());
-    let offload = pf::Offload { checksum: pf::Offload::PARTIAL, start: 34, offset: 6, ..pf::Offload::default() };
+    let offload =
+        pf::Offload { checksum: pf::Offload::PARTIAL, start: 34, offset: 6, ..pf::Offload::default() };
     assert_eq!(complete(&offload, &mut frame), Ok(()));
     assert_eq!(frame, right);
     let wrong = pf::Offload { start: 4000, ..offload };

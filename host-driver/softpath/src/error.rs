@@ -1,0 +1,45 @@
+//! Errors of the slow path.
+
+use std::time::Duration;
+
+use culvert_packet::Reason;
+
+/// The result of an operation of the slow path.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why the slow path could not do what was asked of it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The NIC could not.
+    #[error(transparent)]
+    Nic(#[from] culvert_nic::Error),
+    /// The NIC's queues are in use already.
+    #[error("the {what} of the NIC is in use: start one slow path for each NIC, once")]
+    InUse {
+        /// Exception queue or events.
+        what: &'static str,
+    },
+    /// The system refused something.
+    #[error("{what}: {source}")]
+    System {
+        /// What was being done.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The slow path has ended.
+    #[error("the slow path has ended: restart culvertd; the NIC goes on forwarding meanwhile")]
+    Ended,
+    /// It did not answer.
+    #[error("the slow path has not answered within {limit:?}: the machine is overloaded or the NIC hangs")]
+    Timeout {
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// A frame to be traced makes no sense.
+    #[error("the frame cannot be traced: {}", reason.describe())]
+    Frame {
+        /// What is wrong with it.
+        reason: Reason,
+    },
+}

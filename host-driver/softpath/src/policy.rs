@@ -1,0 +1,249 @@
+//! The host's policy with its connections, behind the slow path's [`Policy`].
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use culvert_flow::{Classified, Direction, FlowKey, FlowRecord, Port};
+use culvert_packet::{Headers, Reason, VportId};
+use culvert_policy::connection::{Ends, State};
+use culvert_policy::decide as ask;
+use culvert_policy::{Connection, ConnectionId, Connections, Input, Packet, Snapshot, Timeouts};
+
+use crate::decide::{Decision, Expired, Policy, Question};
+use crate::software::Outcome;
+
+/// Bounds of the connection table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections.
+    pub connections: usize,
+    /// Connections that one vport may have.
+    pub per_vport: usize,
+    /// When idle ones end.
+    pub timeouts: Timeouts,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { connections: 1 << 17, per_vport: 1 << 15, timeouts: Timeouts::default() }
+    }
+}
+
+/// What would become of a packet.
+#[derive(Clone, Debug)]
+pub struct Traced {
+    /// The layers that were asked.
+    pub layers: Vec<culvert_policy::Step>,
+    /// What was decided; `Err`: it does not get as far.
+    pub decision: Result<culvert_policy::Decision, Reason>,
+    /// The frames that leave, or why there are none. Empty for an answer.
+    pub outcome: Outcome,
+}
+
+/// The policy in force and the connections that it allowed.
+pub struct HostPolicy {
+    snapshot: Option<Arc<Snapshot>>,
+    connections: Connections,
+    /// Records that the NIC may have of each connection: of the side that spoke first, and of the answers.
+    records: HashMap<u64, [Option<FlowRecord>; 2]>,
+}
+
+impl HostPolicy {
+    /// No policy, no connections.
+    pub fn new(limits: &Limits) -> Self {
+        HostPolicy {
+            snapshot: None,
+            connections: Connections::new(limits.connections, limits.per_vport, limits.timeouts),
+            records: HashMap::new(),
+        }
+    }
+
+    /// The policy in force.
+    pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {
+        self.snapshot.as_ref()
+    }
+
+    /// Takes another policy. Connections of vports that are gone, or now somebody else's, end: returns the keys of their
+    /// records.
+    pub fn set(&mut self, snapshot: Arc<Snapshot>) -> Vec<FlowKey> {
+        let old = self.snapshot.replace(snapshot.clone());
+        let kept = |id: VportId| {
+            let before = old.as_ref().and_then(|s| s.vports.get(&id));
+            let now = snapshot.vports.get(&id);
+            now.is_some_and(|v| before.is_none_or(|b| b.mac == v.mac && b.vsid == v.vsid))
+        };
+        let ended = |c: &Connection| {
+            let sources = c.keys.iter().flatten().filter(|k| k.direction() == Some(Direction::Outbound));
+            !kept(c.owner) || sources.into_iter().any(|k| !kept(VportId(k.source)))
+        };
+        let gone: Vec<ConnectionId> =
+            self.connections.iter().filter(|(_, c)| ended(c)).map(|(id, _)| id).collect();
+        let mut keys = Vec::new();
+        for id in gone {
+            self.records.remove(&id.0);
+            keys.extend(self.connections.remove(id).into_iter().flat_map(|c| c.keys).flatten());
+        }
+        keys
+    }
+
+    /// Asks without doing anything.
+    pub fn ask(
+        &self,
+        c: &Classified,
+        input: Port,
+        inner: &[u8],
+        now: u32,
+    ) -> (Vec<culvert_policy::Step>, Result<culvert_policy::Decision, Reason>) {
+        let mut layers = Vec::new();
+        let decision = match (&self.snapshot, packet(c, input, inner)) {
+            (None, _) => Err(Reason::PolicyMissing),
+            (_, Err(reason)) => Err(reason),
+            (Some(s), Ok(packet)) => Ok(ask(s, &self.connections, &packet, now, &mut layers).0),
+        };
+        (layers, decision)
+    }
+
+    /// The host that has a provider address.
+    pub fn peer(&self, pa: IpAddr) -> Option<u16> {
+        let peers = &self.snapshot.as_ref()?.peers;
+        peers.iter().find(|(_, p)| p.pas.contains(&pa)).map(|(index, _)| *index)
+    }
+
+    fn remember(&mut self, record: &FlowRecord) {
+        if let Some((id, reverse)) = ConnectionId::from_cold(record.cold.connection)
+            && self.connections.get(id).is_some()
+        {
+            self.records.entry(id.0).or_default()[usize::from(reverse)] = Some(*record);
+        }
+    }
+
+    /// The connection that a record belongs to, as far as the record knows it.
+    fn connection_of(&self, record: &FlowRecord, reverse: bool, now: u32) -> Option<Connection> {
+        let s = self.snapshot.as_ref()?;
+        let key = &record.key;
+        let (rdid, owner) = match key.direction()? {
+            Direction::Outbound => {
+                let id = VportId(key.source);
+                (s.vports.get(&id)?.rdid, id)
+            }
+            Direction::Inbound => match record.hot.out() {
+                Port::Vport(id) => (s.subnets.get(&key.vsid)?.rdid, id),
+                _ => return None,
+            },
+        };
+        s.vports.get(&owner)?;
+        let v4 = |a: &[u8; 16]| IpAddr::from([a[0], a[1], a[2], a[3]]);
+        let (src, dst) = match key.family {
+            4 => (v4(&key.src), v4(&key.dst)),
+            6 => (IpAddr::from(key.src), IpAddr::from(key.dst)),
+            _ => return None,
+        };
+        // An echo's identifier is both ends' port.
+        let from = if matches!(key.protocol, 1 | 58) { key.dst_port } else { key.src_port };
+        let ends = Ends { rdid, protocol: key.protocol, first: (src, from), second: (dst, key.dst_port) };
+        Some(Connection {
+            ends: if reverse { ends.reversed() } else { ends },
+            owner,
+            state: if key.protocol == 6 { State::Established } else { State::Timed },
+            last_seen: now,
+            keys: [None, None],
+        })
+    }
+}
+
+impl Policy for HostPolicy {
+    fn decide(&mut self, q: &Question<'_>) -> Decision {
+        let Some(snapshot) = &self.snapshot else { return Decision::Drop(Reason::PolicyMissing) };
+        let packet = match packet(q.packet, q.input, q.inner) {
+            Ok(packet) => packet,
+            Err(reason) => return Decision::Drop(reason),
+        };
+        let (decision, effects) = ask(snapshot, &self.connections, &packet, q.now, &mut ());
+        self.connections.apply(&effects, q.now);
+        match decision {
+            culvert_policy::Decision::Drop(reason) => Decision::Drop(reason),
+            culvert_policy::Decision::Reply(frame) => Decision::Reply(frame),
+            culvert_policy::Decision::Forward(f) => {
+                let keep = f.offload.err();
+                if keep.is_none() {
+                    self.remember(&f.record);
+                    if let Some(reverse) = &f.reverse {
+                        self.remember(reverse);
+                    }
+                }
+                Decision::Forward { forward: Box::new(f.record), reverse: f.reverse.map(Box::new), keep }
+            }
+        }
+    }
+
+    fn control(&mut self, connection: u64, _: &FlowKey, headers: &Headers, now: u32) {
+        if let Some((id, reverse)) = ConnectionId::from_cold(connection) {
+            self.connections.control(id, reverse, headers.tcp_flags, now);
+        }
+    }
+
+    fn expired(&mut self, now: u32, limit: usize) -> Vec<Expired> {
+        let ids: Vec<ConnectionId> = self.connections.expired(now).take(limit).collect();
+        ids.into_iter()
+            .filter_map(|id| {
+                let c = self.connections.get(id)?;
+                Some(Expired { connection: id.0, keys: c.keys, closed: c.state == State::Closed })
+            })
+            .collect()
+    }
+
+    fn knows(&self, connection: u64) -> bool {
+        ConnectionId::from_cold(connection).is_some_and(|(id, _)| self.connections.get(id).is_some())
+    }
+
+    fn touch(&mut self, connection: u64, now: u32) {
+        self.connections.touch(ConnectionId(connection), now);
+    }
+
+    fn forget(&mut self, connection: u64) {
+        self.connections.remove(ConnectionId(connection));
+        self.records.remove(&connection);
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    fn records(&self) -> Vec<FlowRecord> {
+        self.records.values().flatten().flatten().copied().collect()
+    }
+
+    fn adopt(&mut self, records: &[FlowRecord], now: u32) {
+        let mut found: HashMap<u64, Connection> = HashMap::new();
+        for record in records.iter().filter(|r| r.hot.pending == 0) {
+            let Some((id, reverse)) = ConnectionId::from_cold(record.cold.connection) else { continue };
+            let Some(made) = self.connection_of(record, reverse, now) else { continue };
+            let connection = found.entry(id.0).or_insert(made);
+            if !reverse {
+                // The side that spoke first owns it.
+                connection.owner = made.owner;
+            }
+            connection.keys[usize::from(reverse)] = Some(record.key);
+        }
+        for (id, connection) in found {
+            self.connections.adopt(ConnectionId(id), connection);
+        }
+        for record in records.iter().filter(|r| r.hot.pending == 0) {
+            self.remember(record);
+        }
+    }
+}
+
+fn packet<'p>(c: &Classified, input: Port, inner: &'p [u8]) -> Result<Packet<'p>, Reason> {
+    let input = match input {
+        Port::Vport(id) => Input::Vport(id),
+        Port::Uplink(_) => Input::Wire {
+            peer: c.wire.peer,
+            encap: culvert_flow::process::encap_of(&c.key).ok_or(Reason::BadDescriptor)?,
+            vsid: c.wire.vsid,
+        },
+        Port::Host | Port::None => return Err(Reason::NoVport),
+    };
+    Ok(Packet { input, frame: inner, headers: c.headers, key: c.key })
+}

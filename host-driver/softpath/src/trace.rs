@@ -1,0 +1,79 @@
+//! What would become of a frame: the way that a packet takes, without doing anything.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+
+use culvert_abi::pf;
+use culvert_flow::Port;
+use culvert_nic::Exception;
+use culvert_packet::{Family, Outer, Reason, parse_outer};
+
+use crate::engine::{Engine, Punted, classify};
+use crate::error::{Error, Result};
+use crate::policy::{HostPolicy, Traced};
+use crate::software::Outcome;
+
+impl Engine<HostPolicy> {
+    /// What would become of a frame that came in at `port`: the policy's layers, the decision, the frames that leave.
+    ///
+    /// # Errors
+    /// The port is no vport or uplink.
+    pub fn trace(&mut self, port: Port, frame: &[u8], now: u32) -> Result<Traced> {
+        let stopped =
+            |reason| Traced { layers: Vec::new(), decision: Err(reason), outcome: Outcome::Drop(reason) };
+        let mut exception = Exception {
+            reason: Reason::Miss,
+            input: port,
+            ticket: None::<NonZeroU32>,
+            copy: false,
+            connection: 0,
+            peer: 0,
+            inner: 0,
+            vsid: 0,
+            now,
+            offload: pf::Offload::default(),
+        };
+        match port {
+            Port::Vport(_) => {}
+            Port::Uplink(_) => match self.outer(frame) {
+                Ok(peer) => exception.peer = peer,
+                Err(reason) => return Ok(stopped(reason)),
+            },
+            Port::Host | Port::None => return Err(Error::Frame { reason: Reason::NoVport }),
+        }
+        let punted = Punted { exception, frame: frame.to_vec() };
+        let (classified, inner) = match classify(&punted) {
+            Ok(found) => found,
+            Err(reason) => return Ok(stopped(reason)),
+        };
+        let (layers, decision) = self.policy.ask(&classified, port, inner, now);
+        let outcome = match &decision {
+            Err(reason) | Ok(culvert_policy::Decision::Drop(reason)) => Outcome::Drop(*reason),
+            Ok(culvert_policy::Decision::Reply(frame)) => Outcome::Send(vec![(port, frame.clone())]),
+            Ok(culvert_policy::Decision::Forward(f)) => {
+                self.software.forward(&f.record, &classified, port, frame, now)
+            }
+        };
+        Ok(Traced { layers, decision, outcome })
+    }
+
+    /// What the NIC checks of the outer headers: returns the index of the host that the frame is from.
+    fn outer(&self, frame: &[u8]) -> std::result::Result<u16, Reason> {
+        let outer = parse_outer(frame)?.ok_or(Reason::Control)?;
+        if !culvert_packet::verify_udp(frame, &outer) {
+            return Err(Reason::OuterUdpChecksum);
+        }
+        let (src, dst) = (address(&outer, &outer.src), address(&outer, &outer.dst));
+        if self.uplinks.number(dst).is_none() {
+            return Err(Reason::OuterNotOurs);
+        }
+        self.policy.peer(src).ok_or(Reason::UnknownSourcePa)
+    }
+}
+
+fn address(outer: &Outer, bytes: &[u8; 16]) -> IpAddr {
+    match outer.family {
+        Family::V4 => IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]]),
+        _ => IpAddr::from(*bytes),
+    }
+}

@@ -1,0 +1,357 @@
+//! The slow path's thread: sleeps until the NIC, a command, a port's owner or the time wants something.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Instant;
+
+use culvert_abi::command::{CellWrite, Op};
+use culvert_flow::{FlowRecord, Port};
+use culvert_nic::{Event, Interrupt, Return};
+use culvert_packet::{Reason, VportId};
+use culvert_policy::Snapshot;
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::decide::Policy as _;
+use crate::engine::{Engine, Punted};
+use crate::error::{Error, Result};
+use crate::handle::{Command, Status};
+use crate::plan::Plan;
+use crate::policy::HostPolicy;
+use crate::port::HostPort;
+use crate::target::{EventSource, OffloadTarget, PacketSource, Step};
+
+/// Packets taken from a queue in one go.
+const BURST: usize = 128;
+/// Milliseconds between looks at idle connections, and the longest sleep.
+const SECOND: u32 = 1000;
+/// Milliseconds between looks at records without a connection.
+const SWEEP: u32 = 60_000;
+
+/// A vport whose frames pass through the host.
+struct Vmq {
+    vport: VportId,
+    source: Box<dyn PacketSource>,
+    port: HostPort,
+}
+
+/// The thread's state.
+pub(crate) struct Worker {
+    nic: Arc<dyn OffloadTarget>,
+    engine: Engine<HostPolicy>,
+    commands: Receiver<Command>,
+    wake: Interrupt,
+    exceptions: Box<dyn PacketSource>,
+    events: Box<dyn EventSource>,
+    vmqs: BTreeMap<u16, Vmq>,
+    run_dir: Option<PathBuf>,
+    plan: Plan,
+    host: u16,
+    /// Whether a policy has been written.
+    applied: bool,
+    /// The NIC has lost its tables and has not got them back.
+    recover: bool,
+    lost: u64,
+    base: Instant,
+    aged: u32,
+    swept: u32,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        nic: Arc<dyn OffloadTarget>,
+        policy: HostPolicy,
+        commands: Receiver<Command>,
+        wake: Interrupt,
+        run_dir: Option<PathBuf>,
+    ) -> Result<Self> {
+        let exceptions = nic.exceptions().ok_or(Error::InUse { what: "exception queue" })?;
+        let events = nic.events().ok_or(Error::InUse { what: "event queue" })?;
+        let engine = Engine::new(policy, nic.uplinks(), nic.links()?);
+        Ok(Worker {
+            nic,
+            engine,
+            commands,
+            wake,
+            exceptions,
+            events,
+            vmqs: BTreeMap::new(),
+            run_dir,
+            plan: Plan::default(),
+            host: 0,
+            applied: false,
+            recover: false,
+            lost: 0,
+            base: Instant::now(),
+            aged: 0,
+            swept: 0,
+        })
+    }
+
+    fn now(&self) -> u32 {
+        self.base.elapsed().as_millis() as u32
+    }
+
+    /// Runs until it is told to stop or nobody can tell it anything any more.
+    pub(crate) fn run(mut self) {
+        loop {
+            let mut busy = match self.command() {
+                Some(busy) => busy,
+                None => break,
+            };
+            busy |= self.nic_events();
+            busy |= self.packets();
+            busy |= self.ports();
+            self.time();
+            self.hand_over();
+            if !busy {
+                self.sleep();
+            }
+        }
+        for punted in self.engine.hops.take_held() {
+            self.engine.drop(&punted.exception.back(), Reason::HostRestart);
+        }
+        self.hand_over();
+    }
+
+    /// One command. `None`: the end.
+    fn command(&mut self) -> Option<bool> {
+        match self.commands.try_recv() {
+            Err(TryRecvError::Empty) => return Some(false),
+            Err(TryRecvError::Disconnected) => return None,
+            Ok(Command::Stop(done)) => {
+                // Whoever asked may have gone.
+                let _ = done.send(());
+                return None;
+            }
+            Ok(Command::Apply(snapshot, done)) => {
+                let result = self.apply(snapshot);
+                let _ = done.send(result);
+            }
+            Ok(Command::Status(done)) => {
+                let _ = done.send(self.status());
+            }
+            Ok(Command::Trace(port, frame, done)) => {
+                let now = self.now();
+                let _ = done.send(self.engine.trace(port, &frame, now));
+            }
+        }
+        Some(true)
+    }
+
+    fn status(&mut self) -> Status {
+        Status {
+            next_hops: self.engine.next_hops(),
+            addresses: self.engine.addresses(),
+            links: self.engine.uplinks.up(),
+            connections: self.engine.policy().connections(),
+            tally: self.engine.tally(),
+            lost: self.lost,
+            recovering: self.recover,
+        }
+    }
+
+    fn apply(&mut self, snapshot: Arc<Snapshot>) -> Result<()> {
+        let now = self.now();
+        let plan = Plan::new(&snapshot, self.nic.flows());
+        self.host = snapshot.host;
+        let gone = self.engine.policy().set(snapshot);
+        if !gone.is_empty() {
+            self.engine.steps.push(Step::Delete(gone));
+        }
+        if !self.applied && self.nic.adopted() {
+            let records = self.nic.read_all(self.nic.flows() as usize)?;
+            tracing::info!(records = records.len(), "flows of the NIC taken over");
+            self.plan.cells = cells_of(&records);
+            self.engine.policy().adopt(&records, now);
+        }
+        self.serve_vmqs(&plan)?;
+        self.engine.apply(&*self.nic, self.host, &plan, &self.plan, now)?;
+        self.plan = plan;
+        if !self.applied {
+            self.nic.start()?;
+            self.applied = true;
+        }
+        Ok(())
+    }
+
+    /// Ports for vports on VMQs, as the plan has them.
+    fn serve_vmqs(&mut self, plan: &Plan) -> Result<()> {
+        let Some(dir) = &self.run_dir else { return Ok(()) };
+        let wanted: BTreeMap<u16, VportId> =
+            plan.filters.iter().map(|f| (f.vmq, VportId(f.vport as u16))).collect();
+        self.vmqs.retain(|n, vmq| wanted.get(n) == Some(&vmq.vport));
+        for (n, vport) in wanted {
+            if !self.vmqs.contains_key(&n) {
+                let port = HostPort::bind(dir, vport).map_err(|source| Error::System {
+                    what: format!("socket of vport {vport} in {}", dir.display()),
+                    source,
+                })?;
+                self.vmqs.insert(n, Vmq { vport, source: self.nic.vmq(n)?, port });
+            }
+        }
+        Ok(())
+    }
+
+    fn nic_events(&mut self) -> bool {
+        let mut any = false;
+        while let Some(event) = self.events.next() {
+            any = true;
+            match event {
+                Event::FirmwareDied { epoch, panic, log } => {
+                    tracing::error!(epoch, panic, log, "firmware died");
+                    self.lost += self.engine.lose_held() as u64;
+                    self.engine.take_steps();
+                }
+                Event::FirmwareReady { epoch } => {
+                    tracing::info!(epoch, "firmware is back");
+                    self.recover = true;
+                    self.recover_now();
+                }
+                Event::Link(up) => {
+                    let now = self.now();
+                    tracing::info!(?up, "links changed");
+                    self.engine.links(up, now);
+                }
+                Event::Vf => tracing::debug!("a VF's driver came or went"),
+                Event::QueueStopped { queue } => tracing::error!(queue, "queue stopped at a fault"),
+                Event::Lost(why) => tracing::error!(why, "the NIC is lost"),
+            }
+        }
+        any
+    }
+
+    /// Gives a NIC that has lost its tables all of them back.
+    fn recover_now(&mut self) {
+        if !self.recover || !self.nic.alive() {
+            return;
+        }
+        // Tickets of the firmware that died name nothing now; nothing new comes before the NIC is started.
+        self.lost += self.engine.lose_held() as u64;
+        while let Ok(Some((entry, frame))) = self.exceptions.pop() {
+            let copy = Punted::new(&entry, frame).filter(|p| p.exception.copy);
+            match copy {
+                Some(punted) => {
+                    let now = self.now();
+                    self.engine.exception(punted, now);
+                }
+                None => self.lost += 1,
+            }
+        }
+        self.engine.take_steps();
+        let done = self.exceptions.repost().and_then(|()| {
+            if self.applied { self.engine.recover(&*self.nic, self.host, &self.plan) } else { Ok(()) }
+        });
+        match done {
+            Ok(()) => self.recover = false,
+            Err(error) => tracing::warn!(%error, "the NIC has not got its tables back; trying again"),
+        }
+    }
+
+    fn packets(&mut self) -> bool {
+        let now = self.now();
+        let mut n = 0;
+        while n < BURST {
+            match self.exceptions.pop() {
+                Ok(Some((entry, frame))) => {
+                    n += 1;
+                    if let Some(punted) = Punted::new(&entry, frame) {
+                        self.engine.exception(punted, now);
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::error!(%error, "exception queue");
+                    return false;
+                }
+            }
+        }
+        if n > 0 {
+            self.hand_over();
+            log(self.exceptions.repost());
+        }
+        n > 0
+    }
+
+    fn ports(&mut self) -> bool {
+        let mut any = false;
+        for vmq in self.vmqs.values_mut() {
+            for _ in 0..BURST {
+                let Ok(Some((entry, frame))) = vmq.source.pop() else { break };
+                any = true;
+                if entry.op == Op::Transmit as u8 && !vmq.port.send(&frame) {
+                    self.engine.drop(&Return::own(Port::None), Reason::QueueStopped);
+                }
+            }
+            log(vmq.source.repost());
+            for _ in 0..BURST {
+                let Some(frame) = vmq.port.receive() else { break };
+                any = true;
+                self.engine.steps.push(Step::Lookup(Return::own(Port::Vport(vmq.vport)), frame));
+            }
+        }
+        any
+    }
+
+    fn time(&mut self) {
+        let now = self.now();
+        self.engine.tick(now);
+        if now.wrapping_sub(self.aged) >= SECOND {
+            self.aged = now;
+            self.recover_now();
+            if self.nic.alive() && !self.recover {
+                log(self.engine.age(&*self.nic, now));
+                if now.wrapping_sub(self.swept) >= SWEEP {
+                    self.swept = now;
+                    log(self.engine.sweep_orphans(&*self.nic));
+                }
+            }
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let steps = self.engine.take_steps();
+        if !steps.is_empty() {
+            log(self.nic.send(&steps));
+        }
+    }
+
+    fn sleep(&mut self) {
+        let armed = self.exceptions.arm();
+        let armed = self.vmqs.values().fold(armed, |all, vmq| vmq.source.arm() && all);
+        if armed {
+            let ms = self.engine.hops.next(self.now(), SECOND).max(1);
+            let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(ms.min(999)) * 1_000_000 };
+            let mut fds: Vec<PollFd<'_>> =
+                self.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+            // An interrupted sleep is a short one.
+            let _ = rustix::event::poll(&mut fds, Some(&limit));
+        }
+        log(self.wake.try_clear());
+        self.exceptions.disarm();
+        for vmq in self.vmqs.values() {
+            vmq.source.disarm();
+        }
+    }
+
+    fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let vmqs = self.vmqs.values().flat_map(|vmq| [vmq.source.fd(), vmq.port.as_fd()]);
+        [self.wake.as_fd(), self.exceptions.fd(), self.events.fd()].into_iter().chain(vmqs)
+    }
+}
+
+/// Generations that records were made of: those of mappings that the policy no longer has must go.
+fn cells_of(records: &[FlowRecord]) -> Vec<CellWrite> {
+    let cells = records.iter().map(|r| (u32::from(r.hot.map_cell), r.hot.gen_map));
+    let cells: BTreeMap<u32, u32> = cells.filter(|(cell, _)| *cell != 0).collect();
+    cells.into_iter().map(|(cell, value)| CellWrite { cell, value }).collect()
+}
+
+/// A NIC that does not answer is reported by its events, with more to say; here it is only noted.
+fn log<T, E: std::fmt::Display>(result: std::result::Result<T, E>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "the NIC did not take it");
+    }
+}
