@@ -7,7 +7,7 @@ use culvert_abi::soc::{BoardPort, CAPTURE, COPY, Descriptor, NO_BUFFER, RELEASE}
 use culvert_flow::encap::Variable;
 use culvert_flow::pending::Ticket;
 use culvert_flow::tables::Member;
-use culvert_flow::{Checksum, Frame, Port, RecordId, Verdict, Wire};
+use culvert_flow::{Actions, Checksum, Frame, Port, RecordId, Verdict, Wire};
 use culvert_packet::{Reason, VportId};
 
 use crate::bus::Bus;
@@ -19,6 +19,13 @@ struct Place {
     start: usize,
     len: usize,
     dst_mac: [u8; 6],
+}
+
+/// What goes with a copy for the host: its connection, and how many bytes of outer headers it has.
+#[derive(Clone, Copy, Default)]
+struct Shown {
+    connection: u64,
+    inner: u16,
 }
 
 fn place(frame: &Frame<'_>) -> Place {
@@ -75,7 +82,7 @@ impl Firmware<'_> {
         match packet(bus, d) {
             Some(frame) => {
                 let at = place(&frame);
-                self.transmit(bus, d, input, Port::from_bits(d.target), at, 0, 0);
+                self.transmit(bus, d, input, Port::from_bits(d.target), at, 0, Shown::default());
             }
             None => self.drop_packet(bus, d, Reason::BadDescriptor, input),
         }
@@ -121,15 +128,15 @@ impl Firmware<'_> {
         match verdict {
             Verdict::Forward { to, record, copy, capture } => {
                 let mut flags = 0;
-                let mut connection = 0;
+                let mut shown = Shown::default();
                 if copy {
                     flags |= COPY;
-                    connection = self.datapath.table.cold(record).connection;
+                    shown = self.shown(record);
                 }
                 if capture {
                     flags |= CAPTURE;
                 }
-                self.transmit(bus, d, input, to, at, flags, connection);
+                self.transmit(bus, d, input, to, at, flags, shown);
             }
             Verdict::Punt { reason, ticket } => self.exception(bus, d, input, reason, ticket, wire),
             Verdict::Wait => {
@@ -152,7 +159,7 @@ impl Firmware<'_> {
         to: Port,
         at: Place,
         flags: u16,
-        connection: u64,
+        shown: Shown,
     ) {
         let port = match self.output(to, at.dst_mac) {
             Ok(port) => port,
@@ -169,9 +176,22 @@ impl Firmware<'_> {
             len: at.len as u16,
             header_len: 0,
             vport: input.bits(),
-            arg1: connection,
+            arg1: shown.connection,
+            inner: shown.inner,
             ..*d
         });
+    }
+
+    /// What the host gets to know of a copy of a packet that goes by `record`.
+    #[cold]
+    fn shown(&self, record: RecordId) -> Shown {
+        let hot = self.datapath.table.hot(record);
+        let pushed = hot.actions().contains(Actions::PUSH_OUTER);
+        let tunnel = self.datapath.tunnels.get(usize::from(hot.tunnel)).filter(|_| pushed);
+        Shown {
+            connection: self.datapath.table.cold(record).connection,
+            inner: tunnel.map_or(0, |t| u16::from(t.header_len)),
+        }
     }
 
     #[inline(always)]

@@ -48,6 +48,8 @@ pub struct Engine {
     pub(super) port: Arc<PfPort>,
     pub(super) uplinks: Vec<Uplink>,
     pub(super) vfs: Vec<Arc<NetDevice>>,
+    /// The PF queues as they were last set up.
+    pub(super) queues: [Queue; QUEUE_COUNT],
     pub(super) from_host: Option<FromHost>,
     pub(super) to_host: [Option<ToHost>; QUEUE_COUNT],
     pub(super) shares: Shares,
@@ -78,6 +80,7 @@ impl Engine {
             port,
             uplinks,
             vfs: Vec::new(),
+            queues: [Queue::default(); QUEUE_COUNT],
             from_host: None,
             to_host: std::array::from_fn(|_| None),
             shares: Shares::new(),

@@ -34,6 +34,7 @@ impl Engine {
     fn queue_fault(&mut self, n: usize, fault: Fault) {
         tracing::warn!(queue = n, "a PF queue stopped: {fault}");
         self.state.set_queue_state(n, regs::QUEUE_FAULT);
+        self.queues[n].state = regs::QUEUE_FAULT;
         self.state.counters.drop(culvert_abi::soc::BoardPort::None, Reason::DmaFault, 1);
         self.state.event(regs::EVENT_QUEUE);
         self.port.interrupt(culvert_abi::pci::VECTOR_EVENT);

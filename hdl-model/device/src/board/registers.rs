@@ -17,6 +17,8 @@ pub(super) struct Queue {
     pub(super) size_log2: u32,
     /// 0 stopped, [`regs::QUEUE_RUNNING`] or [`regs::QUEUE_FAULT`].
     pub(super) state: u32,
+    /// How often it was started: a stop and a start between two looks of the engine are seen by it.
+    pub(super) starts: u32,
 }
 
 /// What the driver has said of a VF.
@@ -203,6 +205,7 @@ impl State {
             regs::QUEUE_SIZE => queue.size_log2 = value,
             regs::QUEUE_STATE => {
                 queue.state = if value == 1 { regs::QUEUE_RUNNING } else { 0 };
+                queue.starts = queue.starts.wrapping_add(value & 1);
                 self.queues_changed.store(true, Release);
                 self.wake.ring();
             }
