@@ -1,17 +1,17 @@
 //! The slow path's state and what it does with a packet; without threads, clocks or devices: steps come out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use culvert_abi::command::Op;
 use culvert_abi::pf::{self, Entry};
 use culvert_flow::tables::Member;
 use culvert_flow::{Actions, Classified, FlowRecord, Port, Wire, key};
 use culvert_nic::{Exception, Return};
-use culvert_packet::{Fragment, MacAddr, Reason, VportId, parse, parse_outer};
+use culvert_packet::{Fragment, Reason, VportId, parse, parse_outer};
 
 use crate::decide::{Decision, Policy, Question};
-use crate::next_hop::{Action, HopId, NextHops, State};
-use crate::plan::{Plan, Way};
+use crate::next_hop::{HopId, NextHops, State};
+use crate::plan::Way;
 use crate::software::{Outcome, Software, complete};
 use crate::target::Step;
 use crate::underlay;
@@ -226,6 +226,14 @@ impl<P: Policy> Engine<P> {
         self.steps.push(Step::Dropped(*back, reason));
     }
 
+    /// Treats packets that have waited as if they came now.
+    pub(crate) fn again(&mut self, held: Vec<Punted>, now: u32) {
+        for punted in held {
+            self.tally.exceptions -= 1;
+            self.exception(punted, now);
+        }
+    }
+
     fn hold(&mut self, hop: HopId, punted: Punted) {
         self.tally.held += 1;
         if let Err(punted) = self.hops.hold(hop, punted) {
@@ -263,135 +271,6 @@ impl<P: Policy> Engine<P> {
             Some((_, Some(State::Silent))) => Ready::No(Reason::NextHopTimeout),
             _ => Ready::No(Reason::NextHopUnresolved),
         }
-    }
-
-    /// Does what the next hops ask for.
-    pub(crate) fn carry_out(&mut self, actions: Vec<Action<Punted>>, now: u32) {
-        for action in actions {
-            match action {
-                Action::Ask(hop, at) => self.ask(hop, at),
-                Action::Resolved(hop, mac, held) => {
-                    self.write_tunnels(hop, mac);
-                    for punted in held {
-                        self.tally.exceptions -= 1;
-                        self.exception(punted, now);
-                    }
-                }
-                Action::Silent(hop, held) => {
-                    tracing::warn!(next_hop = %hop.addr, packets = held.len(), "next hop does not answer");
-                    for punted in held {
-                        self.drop(&punted.exception.back(), Reason::NextHopTimeout);
-                    }
-                }
-            }
-        }
-    }
-
-    fn ask(&mut self, hop: HopId, at: Option<MacAddr>) {
-        let pa = self.uplinks.pas().get(usize::from(hop.pa));
-        let frame = pa.and_then(|pa| underlay::ask(pa, hop.addr, at));
-        if let (Some(frame), Some(uplink)) = (frame, self.uplinks.serving(hop.pa)) {
-            self.own(uplink, frame);
-        }
-    }
-
-    /// Sends a frame of our own.
-    fn own(&mut self, uplink: u8, frame: Vec<u8>) {
-        self.steps.push(Step::Out(Return::own(Port::None), Port::Uplink(uplink), frame));
-    }
-
-    /// Writes all tunnels that go by a next hop.
-    fn write_tunnels(&mut self, hop: HopId, mac: MacAddr) {
-        let (Some(pa), Some(uplink)) =
-            (self.uplinks.pas().get(usize::from(hop.pa)).copied(), self.uplinks.serving(hop.pa))
-        else {
-            return;
-        };
-        for (&index, way) in
-            self.ways.iter().filter(|(_, w)| w.local == pa.addr && w.hop(hop.pa) == Some(hop))
-        {
-            if let Some(tunnel) = way.tunnel(pa.mac, mac, uplink) {
-                self.software.set_tunnel(index, tunnel);
-                self.steps.push(Step::Tunnel(index, Box::new(tunnel)));
-            }
-        }
-    }
-
-    /// Announces one of our addresses on the wire that it is on now.
-    fn announce(&mut self, pa: u8) {
-        let frame = self.uplinks.pas().get(usize::from(pa)).and_then(underlay::announce);
-        if let (Some(frame), Some(uplink)) = (frame, self.uplinks.serving(pa)) {
-            self.own(uplink, frame);
-        }
-    }
-
-    /// The links are as given: addresses move to where there is one, and are announced there.
-    pub fn links(&mut self, up: [bool; 2], now: u32) {
-        for pa in self.uplinks.links(up) {
-            tracing::info!(pa, uplink = self.uplinks.serving(pa), "provider address announced");
-            self.announce(pa);
-            let known: Vec<_> = self.hops.iter().filter(|(hop, ..)| hop.pa == pa).collect();
-            for (hop, state, _) in known {
-                if let State::Resolved(mac) = state {
-                    self.write_tunnels(hop, mac);
-                }
-            }
-            let actions = self.hops.moved(pa, now);
-            self.carry_out(actions, now);
-        }
-    }
-
-    /// A new policy's addresses, tunnels and groups. What waited for a next hop that is gone is decided again.
-    pub fn plan(&mut self, plan: &Plan, now: u32) {
-        let before = self.uplinks.pas().to_vec();
-        let same =
-            |n: u8| before.get(usize::from(n)).is_some_and(|pa| plan.locals.get(usize::from(n)) == Some(pa));
-        self.uplinks.set(plan.locals.clone());
-        self.software.router_mac = plan.router_mac;
-        for (index, group) in &plan.groups {
-            self.software.set_group(*index, *group);
-        }
-        let old = std::mem::take(&mut self.ways);
-        self.ways = plan.ways.iter().map(|w| (w.index, *w)).collect();
-        // What a tunnel is made from is checked as a whole: it is written again if its next hop is known.
-        for &index in old.keys() {
-            self.software.set_tunnel(index, culvert_abi::Tunnel::default());
-        }
-        let wanted: BTreeSet<HopId> =
-            self.ways.values().filter_map(|w| w.hop(self.uplinks.number(w.local)?)).collect();
-        let held = self.hops.retain(|hop| wanted.contains(&hop) && same(hop.pa));
-        for pa in (0..self.uplinks.pas().len() as u8).filter(|n| !same(*n)) {
-            self.announce(pa);
-        }
-        for hop in wanted {
-            match self.hops.want(hop, now) {
-                (State::Resolved(mac), _) => self.write_tunnels(hop, mac),
-                (_, Some(action)) => self.carry_out(vec![action], now),
-                _ => {}
-            }
-        }
-        for index in old.into_keys().filter(|i| self.software.tunnel(*i).is_none()) {
-            self.steps.push(Step::Tunnel(index, Box::default()));
-        }
-        for punted in held {
-            self.exception(punted, now);
-        }
-    }
-
-    /// The NIC has lost its tunnels: those that are known.
-    pub fn tunnels(&self) -> Vec<(u16, culvert_abi::Tunnel)> {
-        self.ways.keys().filter_map(|&i| self.software.tunnel(i).map(|t| (i, *t))).collect()
-    }
-
-    /// Forgets what waits: the NIC that gave it has been restarted, and its tickets are void.
-    pub fn lose_held(&mut self) -> usize {
-        self.hops.take_held().len()
-    }
-
-    /// Time has passed: next hops are asked again.
-    pub fn tick(&mut self, now: u32) {
-        let actions = self.hops.tick(now);
-        self.carry_out(actions, now);
     }
 }
 

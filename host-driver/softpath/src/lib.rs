@@ -22,6 +22,7 @@ pub mod next_hop;
 pub mod plan;
 pub mod policy;
 pub mod port;
+mod provider;
 pub mod software;
 pub mod target;
 mod trace;

@@ -66,7 +66,7 @@ impl HostPolicy {
 
     /// Takes another policy. Connections of vports that are gone, or now somebody else's, end: returns the keys of their
     /// records.
-    pub fn set(&mut self, snapshot: Arc<Snapshot>) -> Vec<FlowKey> {
+    pub fn set(&mut self, snapshot: &Arc<Snapshot>) -> Vec<FlowKey> {
         let old = self.snapshot.replace(snapshot.clone());
         let kept = |id: VportId| {
             let before = old.as_ref().and_then(|s| s.vports.get(&id));

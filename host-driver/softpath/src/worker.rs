@@ -96,11 +96,8 @@ impl Worker {
 
     /// Runs until it is told to stop or nobody can tell it anything any more.
     pub(crate) fn run(mut self) {
-        loop {
-            let mut busy = match self.command() {
-                Some(busy) => busy,
-                None => break,
-            };
+        while let Some(told) = self.command() {
+            let mut busy = told;
             busy |= self.nic_events();
             busy |= self.packets();
             busy |= self.ports();
@@ -127,7 +124,7 @@ impl Worker {
                 return None;
             }
             Ok(Command::Apply(snapshot, done)) => {
-                let result = self.apply(snapshot);
+                let result = self.apply(&snapshot);
                 let _ = done.send(result);
             }
             Ok(Command::Status(done)) => {
@@ -153,9 +150,9 @@ impl Worker {
         }
     }
 
-    fn apply(&mut self, snapshot: Arc<Snapshot>) -> Result<()> {
+    fn apply(&mut self, snapshot: &Arc<Snapshot>) -> Result<()> {
         let now = self.now();
-        let plan = Plan::new(&snapshot, self.nic.flows());
+        let plan = Plan::new(snapshot, self.nic.flows());
         self.host = snapshot.host;
         let gone = self.engine.policy().set(snapshot);
         if !gone.is_empty() {
