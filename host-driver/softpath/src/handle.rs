@@ -91,8 +91,9 @@ impl SlowPath {
 
 impl Drop for SlowPath {
     fn drop(&mut self) {
-        // One that has ended already needs no telling.
-        let _ = self.handle.stop();
+        // One that has ended already needs no telling; with many commands before it, this one waits its turn.
+        let _ = self.handle.commands.send(Command::Stop(channel().0));
+        let _ = self.handle.wake.signal();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
