@@ -1,5 +1,6 @@
 //! Benchmarks. Each prints a table, or with `--json` the same as data; none asserts a time.
 //!
 //! * `core`: cycles per packet of the core on this machine.
+//! * `firmware`: guest instructions per packet of the firmware.
 
 pub mod work;

@@ -192,7 +192,7 @@ fn broadcasts_stay_in_their_subnet() {
 #[test]
 fn fragments_pass_but_are_not_installed() {
     let whole = udp(&sql_to_web(), (1000, 53));
-    let mut first = whole.clone();
+    let mut first = whole;
     first[20] = 0x20;
     first[24..26].fill(0);
     let sum = culvert_packet::checksum::of(&first[14..34]);
