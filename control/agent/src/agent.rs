@@ -77,7 +77,7 @@ impl Agent {
         let site = Site {
             host: host.to_owned(),
             entropy: store.entropy()?,
-            vfs: nic.as_ref().map_or(MOST_VFS, |n| n.total_vfs),
+            vfs: nic.as_ref().map_or(MOST_VFS, |n| n.num_vfs),
             vmqs: nic.as_ref().map_or(MOST_VMQS, |n| n.vmqs),
         };
         let agent = Self {

@@ -18,6 +18,9 @@ pub struct Args {
     /// Firmware image to load into the NIC. Left out: the NIC keeps what it runs.
     #[arg(long)]
     pub firmware: Option<PathBuf>,
+    /// Virtual functions to make, at most as many as the NIC can have.
+    #[arg(long, default_value_t = 16)]
+    pub vfs: u16,
     /// Directory of the store.
     #[arg(long, default_value = "/var/lib/culvert")]
     pub state: PathBuf,

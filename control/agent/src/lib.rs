@@ -21,6 +21,7 @@ mod documents;
 mod error;
 mod listen;
 pub mod rest;
+mod softpath;
 mod store;
 
 pub use agent::{Agent, Applied, Change};
@@ -30,4 +31,5 @@ pub use datapath::{Datapath, DatapathError};
 pub use documents::{Documents, Precondition};
 pub use error::Error;
 pub use listen::{bind_tcp, bind_unix, serve};
+pub use softpath::SoftDatapath;
 pub use store::{Store, Stored};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use culvert_agent::{Args, Datapath, DatapathError, Error, run};
+use culvert_agent::{Args, Datapath, Error, SoftDatapath, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -49,7 +49,6 @@ async fn start(args: Args) -> Result<(), Error> {
     .await
 }
 
-/// The datapath of the NIC that the command line names.
 fn open(args: &Args) -> Result<Arc<dyn Datapath>, Error> {
-    Err(DatapathError::Unavailable { detail: format!("this build has no driver for {}", args.nic) }.into())
+    Ok(Arc::new(SoftDatapath::open(args)?))
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use culvert_api::{Offload, Protocol};
-use culvert_flow::tables::{GROUP_MEMBERS, Member};
+use culvert_flow::tables::Member;
 use culvert_flow::{HashSecret, Port};
 use culvert_packet::{Encap, VportId};
 use culvert_policy::snapshot::{
@@ -322,9 +322,6 @@ impl<'a> Derivation<'a> {
     }
 
     fn group(&mut self, name: &str, members: Vec<Member>) -> Result<u16, SnapshotError> {
-        if members.len() > GROUP_MEMBERS {
-            return Err(SnapshotError { what: "members of a broadcast domain", limit: GROUP_MEMBERS as u16 });
-        }
         let index = self.indices.groups.number(name, OTHERS);
         let index = index.ok_or(SnapshotError { what: "broadcast domains", limit: OTHERS })?;
         self.snapshot.groups.insert(index, GroupSpec { index, members });

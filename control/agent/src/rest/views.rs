@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{Query, State};
+use culvert_api::Offload;
 use culvert_api::view::{FlowQuery, MappingView, TraceRequest};
 use culvert_model::Fabric;
 
@@ -39,6 +40,14 @@ pub(super) async fn vports(State(agent): State<Arc<Agent>>) -> Reply {
             };
             vport.name = interface.name.clone();
             vport.requested = interface.offload;
+            vport.reason = match (vport.requested, vport.served_by) {
+                (Offload::Vf, Offload::Vmq) => "the NIC has no virtual function left for it",
+                (Offload::Software, Offload::Vmq) => {
+                    "the software path takes its frames from a receive queue"
+                }
+                _ => "",
+            }
+            .to_owned();
             vport.addresses = interface.addresses.iter().map(ToString::to_string).collect();
             vport.mac = interface.mac.to_string();
             if let Some((network, subnet)) = part.fabric.subnet_of(interface) {

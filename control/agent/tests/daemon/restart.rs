@@ -85,6 +85,7 @@ async fn the_whole_daemon_starts_tries_again_and_stops() {
         host: "host1".into(),
         nic: "test".into(),
         firmware: None,
+        vfs: 0,
         state: directory.path().join("state"),
         socket: socket.clone(),
         listen: Some("127.0.0.1:0".parse().unwrap()),

@@ -48,7 +48,7 @@ impl Datapath for Memory {
     }
 
     fn nic(&self) -> Result<NicInfo, DatapathError> {
-        let mut nic = NicInfo { device: "test NIC".into(), total_vfs: 8, vmqs: 4, ..NicInfo::default() };
+        let mut nic = NicInfo { device: "test NIC".into(), num_vfs: 8, vmqs: 4, ..NicInfo::default() };
         nic.firmware.alive = !self.broken.load(Ordering::Relaxed);
         Ok(nic)
     }

@@ -1,0 +1,129 @@
+//! The frame that a trace is asked about: given in hexadecimal digits, or made from a packet in words.
+
+use std::net::IpAddr;
+
+use culvert_api::view::{TraceRequest, TraceTuple};
+use culvert_flow::Port;
+use culvert_packet::craft::{self, Ends};
+use culvert_packet::{MacAddr, VportId, tcp};
+use culvert_policy::snapshot::{Snapshot, Vport};
+
+use crate::DatapathError;
+
+/// Source port where the request names none.
+const SOURCE_PORT: u16 = 49152;
+/// Longest frame that can be asked about.
+const LONGEST: usize = 9216;
+
+fn invalid(detail: impl Into<String>) -> DatapathError {
+    DatapathError::Invalid { detail: detail.into() }
+}
+
+/// Where the frame comes in, and its bytes.
+pub(super) fn of(request: &TraceRequest, snapshot: &Snapshot) -> Result<(Port, Vec<u8>), DatapathError> {
+    let port = port(&request.port, snapshot)?;
+    if !request.frame.is_empty() {
+        return Ok((port, from_hex(&request.frame)?));
+    }
+    let tuple =
+        request.tuple.as_ref().ok_or_else(|| invalid("there is neither a frame nor a destination"))?;
+    let Port::Vport(id) = port else {
+        return Err(invalid("what comes in at an uplink is encapsulated: give the whole frame"));
+    };
+    let vport = snapshot.vports.get(&id).ok_or_else(|| invalid(format!("there is no vport {id}")))?;
+    Ok((port, build(tuple, vport, snapshot)?))
+}
+
+fn port(name: &str, snapshot: &Snapshot) -> Result<Port, DatapathError> {
+    match (name, name.parse::<u16>()) {
+        ("uplink0", _) => Ok(Port::Uplink(0)),
+        ("uplink1", _) => Ok(Port::Uplink(1)),
+        (_, Ok(n)) if snapshot.vports.contains_key(&VportId(n)) => Ok(Port::Vport(VportId(n))),
+        _ => Err(invalid(format!("there is no port \"{name}\""))),
+    }
+}
+
+fn build(tuple: &TraceTuple, vport: &Vport, snapshot: &Snapshot) -> Result<Vec<u8>, DatapathError> {
+    let address =
+        |text: &str| text.parse::<IpAddr>().map_err(|_| invalid(format!("\"{text}\" is not an address")));
+    let mac = |text: &str| text.parse::<MacAddr>().map_err(|e| invalid(format!("\"{text}\" is {e}")));
+    let dst = address(&tuple.destination)?;
+    let src = match tuple.source.as_str() {
+        "" => vport.addresses.iter().copied().find(|a| a.is_ipv4() == dst.is_ipv4()),
+        text => Some(address(text)?),
+    };
+    let src = src.filter(|s| s.is_ipv4() == dst.is_ipv4());
+    let src = src.ok_or_else(|| invalid(format!("the port has no address of the family of {dst}")))?;
+    let src_mac = if tuple.source_mac.is_empty() { vport.mac } else { mac(&tuple.source_mac)? };
+    let dst_mac = if tuple.destination_mac.is_empty() {
+        next_hop(dst, vport, snapshot)
+    } else {
+        mac(&tuple.destination_mac)?
+    };
+    let ends = Ends { src_mac, dst_mac, src, dst };
+    let (from, to) = (tuple.source_port.unwrap_or(SOURCE_PORT), tuple.destination_port);
+    let to = || to.ok_or_else(|| invalid("TCP and UDP need a destination port"));
+    let mut out = [0; 256];
+    let length = match tuple.protocol.to_ascii_lowercase().as_str() {
+        "tcp" => {
+            let header = tcp::Header {
+                src_port: from,
+                dst_port: to()?,
+                sequence: 0,
+                acknowledgment: 0,
+                flags: tcp::Flags::SYN,
+                window: u16::MAX,
+                urgent: 0,
+            };
+            craft::tcp(&mut out, &ends, &header, &[])
+        }
+        "udp" => craft::udp(&mut out, &ends, from, to()?, &[]),
+        "icmp" => craft::ping(&mut out, &ends, 1, 1, &[]),
+        other => return Err(invalid(format!("the protocol \"{other}\" is not tcp, udp or icmp"))),
+    };
+    let length =
+        length.map_err(|reason| invalid(format!("no such packet can be made: {}", reason.describe())))?;
+    Ok(out[..length].to_vec())
+}
+
+/// The MAC that a guest would send to: of the address itself within its subnet, else the router's.
+fn next_hop(dst: IpAddr, vport: &Vport, snapshot: &Snapshot) -> MacAddr {
+    let local = snapshot.subnets.get(&vport.vsid).is_some_and(|s| s.prefixes.iter().any(|p| p.contains(dst)));
+    let mapping = snapshot.mappings.by_ca(vport.rdid, dst).filter(|_| local);
+    mapping.map_or(snapshot.router_mac, |m| m.mac)
+}
+
+fn from_hex(text: &str) -> Result<Vec<u8>, DatapathError> {
+    let digits: Vec<u8> = text
+        .bytes()
+        .filter(|b| !b.is_ascii_whitespace() && *b != b':')
+        .map(|b| char::from(b).to_digit(16).map(|d| d as u8))
+        .collect::<Option<_>>()
+        .ok_or_else(|| invalid("the frame has other than hexadecimal digits"))?;
+    if digits.is_empty() || !digits.len().is_multiple_of(2) || digits.len() > 2 * LONGEST {
+        return Err(invalid(format!(
+            "the frame has {} hexadecimal digits: two for each byte are meant",
+            digits.len()
+        )));
+    }
+    Ok(digits.chunks_exact(2).map(|d| d[0] << 4 | d[1]).collect())
+}
+
+/// Two hexadecimal digits a byte.
+pub(super) fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_digits() {
+        assert_eq!(from_hex("00 1d:D8").unwrap(), [0x00, 0x1d, 0xd8]);
+        assert_eq!(to_hex(&[0x00, 0x1d, 0xd8]), "001dd8");
+        for bad in ["", "0", "0g", "zz"] {
+            assert!(from_hex(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The datapath of a Culvert NIC: its driver and the slow path, seen through [`Datapath`].
+
+mod flow;
+mod frame;
+mod offloads;
+mod open;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use culvert_api::Offload;
+use culvert_api::view::{
+    CountersView, DropEntry, DropsView, FirmwareView, FlowQuery, FlowView, NicInfo, PortCounters, TraceHop,
+    TraceReply, TraceRequest, UplinkView, Verdict, VportState, VportView,
+};
+use culvert_model::HostPart;
+use culvert_nic::Nic;
+use culvert_packet::VportId;
+use culvert_pci::VfHandle;
+use culvert_policy::Decision;
+use culvert_policy::snapshot::{Snapshot, Target};
+use culvert_softpath::software::Outcome;
+use culvert_softpath::{Handle, SlowPath, Status, Traced, port};
+
+use crate::{Datapath, DatapathError};
+
+/// Most flows in an answer where the question names no number.
+const MOST_FLOWS: usize = 1000;
+
+/// A Culvert NIC with its slow path.
+pub struct SoftDatapath {
+    nic: Arc<Nic>,
+    slow: SlowPath,
+    vfs: Vec<VfHandle>,
+    /// Directory of the sockets of vports without a VF.
+    run_dir: PathBuf,
+    /// What was applied last: names for numbers.
+    part: Mutex<Option<Arc<HostPart>>>,
+}
+
+impl SoftDatapath {
+    fn handle(&self) -> Handle {
+        self.slow.handle()
+    }
+
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        let part = self.part.lock().unwrap_or_else(PoisonError::into_inner);
+        part.as_ref().map(|p| p.snapshot.clone())
+    }
+
+    /// Where the virtual machine of a vport attaches.
+    fn attachment(&self, id: VportId, target: Target) -> String {
+        match target {
+            Target::Vf(n) => {
+                self.vfs.iter().find(|vf| vf.index == n).map(|vf| vf.address.to_string()).unwrap_or_default()
+            }
+            Target::Vmq(_) => port::socket_path(&self.run_dir, id).display().to_string(),
+        }
+    }
+
+    fn vport(&self, n: u16, vport: &culvert_flow::tables::Vport, snapshot: Option<&Snapshot>) -> VportView {
+        let known = snapshot.and_then(|s| s.vports.get(&VportId(n)));
+        let mut view = VportView {
+            id: n,
+            vsid: vport.vsid,
+            generation: vport.generation,
+            counters: PortCounters {
+                in_packets: vport.rx_packets,
+                in_bytes: vport.rx_bytes,
+                out_packets: vport.tx_packets,
+                out_bytes: vport.tx_bytes,
+                drops: vport.drops,
+            },
+            ..VportView::default()
+        };
+        let Some(known) = known else { return view };
+        view.attachment = self.attachment(VportId(n), known.target);
+        view.mtu = known.mtu;
+        match known.target {
+            Target::Vf(vf) => {
+                view.served_by = Offload::Vf;
+                view.vf = Some(vf);
+                // A board that does not answer says so by the other calls.
+                let driven = self.nic.vf_is_driven(vf).unwrap_or(false);
+                view.state = if driven { VportState::Up } else { VportState::Down };
+            }
+            Target::Vmq(vmq) => {
+                view.served_by = Offload::Vmq;
+                view.vmq = Some(vmq);
+                view.state = VportState::Up;
+            }
+        }
+        let pa = snapshot.and_then(|s| s.local_pas.get(usize::from(known.local_pa)));
+        view.uplink = pa.map_or(0, |pa| pa.uplink);
+        view
+    }
+}
+
+impl Datapath for SoftDatapath {
+    fn apply(&self, part: Arc<HostPart>) -> Result<(), DatapathError> {
+        self.handle().apply(part.snapshot.clone()).map_err(|e| failed(&e))?;
+        *self.part.lock().unwrap_or_else(PoisonError::into_inner) = Some(part);
+        Ok(())
+    }
+
+    fn nic(&self) -> Result<NicInfo, DatapathError> {
+        let (identity, info) = (self.nic.identity(), self.nic.firmware());
+        let status = self.nic.firmware_status().map_err(|e| lost(&e))?;
+        let links = self.nic.links().map_err(|e| lost(&e))?;
+        // Without the slow path's answer the MACs are missing, and nothing else.
+        let addresses = self.handle().status().map(|s| s.addresses).unwrap_or_default();
+        let uplinks = (0..identity.uplinks).map(|n| {
+            let pa = addresses.iter().find(|a| a.pa.uplink == n);
+            UplinkView {
+                uplink: n,
+                mac: pa.map(|a| a.pa.mac.to_string()).unwrap_or_default(),
+                link: links.get(usize::from(n)).copied().unwrap_or(false),
+                provider_address: pa.map(|a| a.pa.addr.to_string()).unwrap_or_default(),
+            }
+        });
+        let alive = self.nic.alive();
+        // Dead firmware counts nothing; the rest is still worth showing.
+        let vports = if alive { self.nic.vports().unwrap_or_default() } else { Vec::new() };
+        Ok(NicInfo {
+            location: identity.location.clone(),
+            vendor_id: identity.vendor,
+            device_id: identity.device,
+            vendor: String::new(),
+            device: identity.name.clone(),
+            driver: "culvert-nic".to_owned(),
+            firmware: FirmwareView {
+                version: format!("{:?}", status.state).to_lowercase(),
+                abi: info.version.to_string(),
+                alive,
+                boot_epoch: status.epoch,
+                heartbeat: status.heartbeat.into(),
+            },
+            uplinks: uplinks.collect(),
+            total_vfs: identity.total_vfs,
+            num_vfs: self.vfs.len() as u16,
+            vmqs: identity.vmqs,
+            flow_capacity: info.flows.into(),
+            flows: vports.iter().map(|v| u64::from(v.records)).sum(),
+            offloads: offloads::list(),
+        })
+    }
+
+    fn vports(&self) -> Result<Vec<VportView>, DatapathError> {
+        let snapshot = self.snapshot();
+        let all = self.handle().vports().map_err(|e| failed(&e))?;
+        Ok(all.iter().map(|(n, v)| self.vport(*n, v, snapshot.as_deref())).collect())
+    }
+
+    fn flows(&self, query: &FlowQuery) -> Result<Vec<FlowView>, DatapathError> {
+        let snapshot = self.snapshot();
+        let names = flow::Names::new(snapshot.as_deref());
+        let limit = query.limit.unwrap_or(MOST_FLOWS);
+        let wanted = |record: &culvert_flow::FlowRecord| {
+            query.vport.is_none_or(|v| names.vport(record) == Some(v))
+                && query.vsid.is_none_or(|v| names.vsid(record) == v)
+        };
+        let records = self.handle().flows(limit, wanted).map_err(|e| failed(&e))?;
+        Ok(records.iter().enumerate().map(|(n, r)| names.view(n as u64, r)).collect())
+    }
+
+    fn counters(&self) -> Result<CountersView, DatapathError> {
+        let snapshot = self.snapshot();
+        let handle = self.handle();
+        let counters = handle.counters().map_err(|e| failed(&e))?;
+        let mut view = CountersView::default();
+        for (n, vport) in handle.vports().map_err(|e| failed(&e))? {
+            let shown = self.vport(n, &vport, snapshot.as_deref());
+            let name =
+                snapshot.as_deref().and_then(|s| s.vports.get(&VportId(n))).map_or("", |v| v.name.as_str());
+            view.vports.insert(format!("{n} {name}").trim_end().to_owned(), shown.counters);
+        }
+        for (n, c) in counters.uplinks.iter().enumerate().take(self.nic.identity().uplinks.into()) {
+            let shown = PortCounters {
+                in_packets: c.in_packets,
+                in_bytes: c.in_bytes,
+                out_packets: c.out_packets,
+                out_bytes: c.out_bytes,
+                drops: c.drops,
+            };
+            view.uplinks.insert(format!("uplink{n}"), shown);
+        }
+        view.nic = [("finished", counters.finished), ("punted", counters.punted)]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into();
+        let status = handle.status().map_err(|e| failed(&e))?;
+        view.host = host_counters(&status).map(|(name, value)| (name.to_owned(), value)).into();
+        Ok(view)
+    }
+
+    fn drops(&self) -> Result<DropsView, DatapathError> {
+        let mut all = self.handle().drops().map_err(|e| failed(&e))?;
+        all.retain(|(_, packets)| *packets > 0);
+        all.sort_by_key(|(_, packets)| std::cmp::Reverse(*packets));
+        let total = all.iter().map(|(_, packets)| packets).sum();
+        let drops = all.into_iter().map(|(reason, packets)| DropEntry {
+            reason: reason.as_str().to_owned(),
+            packets,
+            by: "nic".to_owned(),
+            meaning: reason.describe().to_owned(),
+        });
+        Ok(DropsView { drops: drops.collect(), total })
+    }
+
+    fn trace(&self, request: &TraceRequest) -> Result<TraceReply, DatapathError> {
+        let snapshot = self.snapshot().ok_or_else(|| DatapathError::Unavailable {
+            detail: "no policy is carried out yet".to_owned(),
+        })?;
+        let (port, frame) = frame::of(request, &snapshot)?;
+        let traced = self.handle().trace(port, frame).map_err(|e| failed(&e))?;
+        Ok(reply(&traced, &flow::Names::new(Some(&snapshot))))
+    }
+}
+
+fn host_counters(status: &Status) -> [(&'static str, u64); 9] {
+    let tally = &status.tally;
+    [
+        ("connections", status.connections as u64),
+        ("exceptions", tally.exceptions),
+        ("tcp_copies", tally.copies),
+        ("underlay_frames", tally.control),
+        ("waited_for_next_hop", tally.held),
+        ("forwarded_in_software", tally.software),
+        ("answered", tally.replies),
+        ("records_offloaded", tally.records),
+        ("lost_in_restarts", status.lost),
+    ]
+}
+
+fn reply(traced: &Traced, names: &flow::Names<'_>) -> TraceReply {
+    let layers = traced.layers.iter().map(|step| TraceHop {
+        layer: step.layer.as_str().to_owned(),
+        vport: step.vport.map(|v| v.0),
+        rule: step.rule.clone(),
+        action: step.action.clone(),
+    });
+    let mut reply = TraceReply { layers: layers.collect(), ..TraceReply::default() };
+    if let Outcome::Send(frames) = &traced.outcome {
+        reply.outputs = frames.iter().map(|(port, _)| flow::port_name(*port)).collect();
+        reply.frame = frames.first().map(|(_, f)| frame::to_hex(f)).unwrap_or_default();
+    }
+    match &traced.decision {
+        Ok(Decision::Forward(forward)) => {
+            reply.verdict = if reply.outputs.len() > 1 { Verdict::Replicate } else { Verdict::Forward };
+            reply.actions = names.actions(&forward.record);
+            if let Err(reason) = forward.offload {
+                reply.reason = format!("not offloaded: {}", reason.as_str());
+            }
+            if let Outcome::Drop(reason) = &traced.outcome {
+                // The policy lets it pass, but what it needs is not there, such as a next hop's MAC.
+                reply.reason = format!("cannot leave now: {}", reason.as_str());
+            }
+        }
+        Ok(Decision::Reply(_)) => reply.verdict = Verdict::Reply,
+        Ok(Decision::Drop(reason)) | Err(reason) => {
+            reply.verdict = Verdict::Drop;
+            reply.reason = reason.as_str().to_owned();
+        }
+    }
+    reply
+}
+
+fn failed(error: &culvert_softpath::Error) -> DatapathError {
+    use culvert_softpath::Error;
+    let detail = error.to_string();
+    match error {
+        Error::Frame { .. } => DatapathError::Invalid { detail },
+        Error::Ended | Error::Timeout { .. } => DatapathError::Unavailable { detail },
+        _ => DatapathError::Failed { detail },
+    }
+}
+
+fn lost(error: &culvert_nic::Error) -> DatapathError {
+    DatapathError::Unavailable { detail: error.to_string() }
+}
