@@ -348,8 +348,8 @@ fn fill_checksum(frame: &mut [u8], checksum: Checksum) {
         return;
     }
     let sum = match culvert_packet::checksum::of(&frame[start..]) {
-        // A UDP checksum of 0 would say that there is none; for TCP both are the same number.
-        0 => 0xffff,
+        // A UDP checksum of 0 would say that there is none (RFC 768); its field is six bytes into the header.
+        0 if offset == 6 => 0xffff,
         sum => sum,
     };
     frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());

@@ -15,18 +15,20 @@ use crate::dma::Fault;
 impl Engine {
     /// Brings a queue into the state that the driver wants.
     pub(super) fn set_up_queue(&mut self, n: usize, queue: &Queue) {
+        let former = std::mem::replace(&mut self.queues[n], *queue);
+        if (former.state, former.starts) == (queue.state, queue.starts) {
+            return;
+        }
         let ring =
             if queue.state == regs::QUEUE_RUNNING { Ring::new(queue.base, queue.size_log2) } else { None };
         if queue.state == regs::QUEUE_RUNNING && ring.is_none() {
-            self.queue_fault(n, Fault::Misaligned);
+            return self.queue_fault(n, Fault::Misaligned);
         }
         if n == QUEUE_COMMAND {
-            if self.from_host.is_some() != ring.is_some() {
-                // What was at the host is lost with it; the firmware counts it when the next host says so.
-                self.shares.clear();
-                self.from_host = ring.map(FromHost::new);
-            }
-        } else if self.to_host[n].is_some() != ring.is_some() {
+            // What was at the host is lost with it; the firmware counts it when the next host says so.
+            self.shares.clear();
+            self.from_host = ring.map(FromHost::new);
+        } else {
             self.to_host[n] = ring.map(ToHost::new);
         }
     }
