@@ -3,7 +3,6 @@
 
 use core::arch::asm;
 
-
 /// PCI configuration space (ECAM) of QEMU's `virt` machine, and a window for BARs.
 const ECAM: usize = 0x3000_0000;
 const BAR0: u32 = 0x4000_0000;

@@ -3,9 +3,7 @@
 use core::sync::atomic::Ordering::{Acquire, Release, SeqCst};
 use core::sync::atomic::fence;
 
-use culvert_abi::soc::{
-    Descriptor, HEADER_LEN, RX_RING, RX_SIZE, TX_HEADERS, TX_RING, TX_SIZE, ctrl,
-};
+use culvert_abi::soc::{Descriptor, HEADER_LEN, RX_RING, RX_SIZE, TX_HEADERS, TX_RING, TX_SIZE, ctrl};
 use culvert_logic::Bus;
 
 use crate::ram::{self, ctrl32};

@@ -1,6 +1,7 @@
 //! `NetStack`: a TCP/IP stack on a port, in a thread of its own, and the handle to it.
 
 mod activity;
+mod neighbour;
 mod nic;
 mod ping;
 mod run;

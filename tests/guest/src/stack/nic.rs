@@ -3,6 +3,7 @@
 use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 
+use super::neighbour::Neighbours;
 use crate::{Error, FrameLog, FramePort, Result};
 
 /// Where TCP's checksum lies in its header.
@@ -23,10 +24,13 @@ pub(super) struct Nic<P> {
     /// Whether smoltcp wanted to send and there was no room.
     pub(super) blocked: bool,
     scratch: Vec<u8>,
+    neighbours: Neighbours,
+    /// A frame that waits behind the introduction of its sender.
+    introduced: Option<Vec<u8>>,
 }
 
 impl<P: FramePort> Nic<P> {
-    pub(super) fn new(port: P, log_frames: Option<usize>) -> Self {
+    pub(super) fn new(port: P, log_frames: Option<usize>, neighbours: Neighbours) -> Self {
         let logs = log_frames.map(|room| (FrameLog::new(room), FrameLog::new(room)));
         Self {
             port,
@@ -37,6 +41,8 @@ impl<P: FramePort> Nic<P> {
             moved: false,
             blocked: false,
             scratch: Vec::new(),
+            neighbours,
+            introduced: None,
         }
     }
 
@@ -124,6 +130,9 @@ impl<P: FramePort> phy::Device for Nic<P> {
         if !self.room() {
             return None;
         }
+        if let Some(frame) = self.introduced.take() {
+            return Some((Rx(frame), Tx(self)));
+        }
         match self.port.receive() {
             Ok(Some(frame)) => {
                 self.moved = true;
@@ -132,6 +141,10 @@ impl<P: FramePort> phy::Device for Nic<P> {
                 }
                 if self.watching {
                     self.seen.push(frame.clone());
+                }
+                if let Some(introduction) = self.neighbours.introduction(&frame) {
+                    self.introduced = Some(frame);
+                    return Some((Rx(introduction), Tx(self)));
                 }
                 Some((Rx(frame), Tx(self)))
             }

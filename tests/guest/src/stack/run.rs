@@ -13,6 +13,7 @@ use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
 
 use super::StackConfig;
 use super::activity::{Activity, Context, Next, fail, tell};
+use super::neighbour::Neighbours;
 use super::nic::Nic;
 use super::{ping, tcp, udp};
 use crate::guest::sleep_on;
@@ -63,7 +64,8 @@ impl<P: FramePort> Runner<P> {
             return Err(Error::Failed(format!("{}/{}: no such prefix", config.ip, config.prefix)));
         }
         let mac = port.mac();
-        let mut nic = Nic::new(port, config.log_frames);
+        let neighbours = Neighbours::new(config.ip, config.prefix, config.gateway);
+        let mut nic = Nic::new(port, config.log_frames, neighbours);
         let mut own = Config::new(EthernetAddress(mac).into());
         // Not the same initial sequence numbers and ports for each guest.
         own.random_seed = mac.iter().fold(std::process::id().into(), |seed, b| seed * 257 + u64::from(*b));
