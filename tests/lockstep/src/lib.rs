@@ -4,6 +4,8 @@
 //! else), because the host's answers name tickets that an engine gives out; then each engine runs it, and
 //! [`compare`] looks at every event's outputs and, at the end, at all counters and the whole table.
 
+#![forbid(unsafe_code)]
+
 pub mod core;
 pub mod firmware;
 pub mod frames;
