@@ -1,8 +1,9 @@
 //! A whole deployment: the provider network, a board and a daemon for each host, guests on VFs.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use culvert_packet::Encap;
 use serde_json::Value;
@@ -69,6 +70,15 @@ pub struct Config {
     pub policy: Value,
     /// Whether each uplink's packets are written to a file.
     pub capture: bool,
+    /// Hosts, from 1, whose router keeps silent until [`Network::answer_arp`].
+    pub silent_router: Vec<usize>,
+}
+
+impl Config {
+    /// Two hosts with this policy, no captures.
+    pub fn two_hosts(policy: Value) -> Self {
+        Config { hosts: 2, policy, capture: false, silent_router: Vec::new() }
+    }
 }
 
 /// A running deployment. Everything ends when this is dropped.
@@ -84,6 +94,8 @@ pub struct Deployment {
 /// A vport, as `culvert vport list` shows it.
 #[derive(Clone, Debug)]
 pub struct VportInfo {
+    /// Its number on its host.
+    pub id: u16,
     /// The network interface's resource id.
     pub name: String,
     /// The VF's socket.
@@ -103,6 +115,7 @@ impl Deployment {
         std::fs::write(&policy, config.policy.to_string())
             .map_err(|e| format!("{}: {e}", policy.display()))?;
         let network = Network::new(config.hosts)?;
+        config.silent_router.iter().try_for_each(|host| network.answer_arp(*host, false))?;
         let hosts = (1..=config.hosts)
             .map(|number| Host { number, name: format!("host{number}"), board: None, daemon: None })
             .collect();
@@ -169,7 +182,7 @@ impl Deployment {
         let mut command = Command::new(self.programs.path("culvertd"));
         command.args(["--host", &name]).arg("--nic").arg(format!("vfio-user:{}", socket.display()));
         command.arg("--firmware").arg(&self.programs.firmware);
-        command.arg("--state").arg(self.dir.path().join(format!("{name}-state"))).arg("--socket").arg(&api);
+        command.arg("--state").arg(self.run_dir(host).join("state")).arg("--socket").arg(&api);
         let mut daemon = Service::start(&format!("{name}-daemon"), &mut command, self.dir.path())?;
         daemon.until(Duration::from_secs(30), "it answers", || {
             api.exists() && self.cli(host, &["nic", "show"]).is_ok()
@@ -201,8 +214,13 @@ impl Deployment {
         self.dir.path().join(format!("{}.sock", self.hosts[host].name))
     }
 
+    /// Where a host's daemon has its sockets.
+    pub fn run_dir(&self, host: usize) -> PathBuf {
+        self.dir.path().join(&self.hosts[host].name)
+    }
+
     fn api_socket(&self, host: usize) -> PathBuf {
-        self.dir.path().join(format!("{}-api.sock", self.hosts[host].name))
+        self.run_dir(host).join("api.sock")
     }
 
     /// Runs `culvert --json` against a host's daemon.
@@ -226,13 +244,21 @@ impl Deployment {
     /// # Errors
     /// There is no such vport, or the guest does not come up.
     pub fn guest(&self, host: usize, vport: &str, ip: &str, log_frames: usize) -> Result<Vm, String> {
-        let found = self.vports(host)?.into_iter().find(|v| v.name == vport);
-        let vf =
-            found.and_then(|v| v.socket).ok_or_else(|| format!("{vport} has no VF on host {}", host + 1))?;
+        let vf = self.vport(host, vport)?.socket;
+        let vf = vf.ok_or_else(|| format!("{vport} has no VF on host {}", host + 1))?;
         let network: culvert_packet::Prefix = prefix_of(ip)?;
         let config = VmConfig { name: vport, vf: &vf, ip, gateway: Some(network.lowest_host()), log_frames };
         let log = self.dir.path().join(format!("guest-{vport}.log"));
         Vm::start(&self.programs.path("culvert-guest"), &config, &log)
+    }
+
+    /// A vport of a host.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn vport(&self, host: usize, name: &str) -> Result<VportInfo, String> {
+        let found = self.vports(host)?.into_iter().find(|v| v.name == name);
+        found.ok_or_else(|| format!("host {} has no vport {name}", host + 1))
     }
 
     /// The vports of a host.
@@ -246,10 +272,46 @@ impl Deployment {
         Ok(vports
             .iter()
             .map(|v| VportInfo {
+                id: v["id"].as_u64().unwrap_or_default() as u16,
                 name: v["name"].as_str().unwrap_or_default().to_owned(),
                 socket: v["vf"].as_u64().map(|n| PathBuf::from(format!("{base}.vf{n}"))),
             })
             .collect())
+    }
+
+    /// Packets that a host has dropped, by reason.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub fn drops(&self, host: usize) -> Result<BTreeMap<String, u64>, String> {
+        let view = self.cli(host, &["drops"])?;
+        let entries = view["drops"].as_array().cloned().unwrap_or_default();
+        let mut drops = BTreeMap::new();
+        for entry in &entries {
+            let reason = entry["reason"].as_str().unwrap_or_default().to_owned();
+            *drops.entry(reason).or_default() += entry["packets"].as_u64().unwrap_or_default();
+        }
+        Ok(drops)
+    }
+
+    /// Waits until a condition holds that a host reports, asking ten times a second.
+    ///
+    /// # Errors
+    /// It does not within `limit`, or the asking fails.
+    pub fn until(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut ready: impl FnMut(&Self) -> Result<bool, String>,
+    ) -> Result<(), String> {
+        let end = Instant::now() + limit;
+        while !ready(self)? {
+            if Instant::now() > end {
+                return Err(format!("not {what} within {} s", limit.as_secs()));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
     }
 
     /// A host's daemon.
@@ -281,6 +343,15 @@ impl Deployment {
     pub fn number(&self, host: usize) -> usize {
         self.hosts[host].number
     }
+}
+
+/// The wider example: Contoso also has VSID 5002, a second VM on host 1, and a vport without a VF.
+///
+/// # Errors
+/// The example is not readable.
+pub fn routed() -> Result<Value, String> {
+    let text = include_str!("../../../docs/examples/routed.json");
+    serde_json::from_str(text).map_err(|e| format!("routed.json: {e}"))
 }
 
 fn prefix_of(ip: &str) -> Result<culvert_packet::Prefix, String> {

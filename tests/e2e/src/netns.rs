@@ -1,12 +1,18 @@
 //! The provider network of a deployment: two subnets, each a bridge with both uplinks of a host, joined by a router that
 //! is the kernel's own, all inside namespaces that go away with this process.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use culvert_device::wire::AfPacket;
+use rustix::thread::LinkNameSpaceType;
 
 use crate::process::die_with_parent;
 
-/// Enters a network namespace of our own (and, for an ordinary user, a user namespace in which we are root). To be called
-/// before the first thread starts.
+/// Enters a network namespace of our own (and, for an ordinary user, a user namespace in which we are root). It holds for
+/// this thread and what it starts; as an ordinary user it is to be called before the first thread starts.
 ///
 /// # Errors
 /// The kernel refuses namespaces: what to do about it.
@@ -17,7 +23,7 @@ pub fn enter() -> Result<(), String> {
     if !uid.is_root() {
         flags |= UnshareFlags::NEWUSER;
     }
-    // SAFETY: no other thread runs yet, and no memory is unshared.
+    // SAFETY: a network namespace belongs to a thread, and no memory is unshared.
     #[expect(unsafe_code, reason = "unsharing some things is unsafe with threads; these are not among them")]
     let entered = unsafe { rustix::thread::unshare_unsafe(flags) };
     entered.map_err(|e| {
@@ -42,13 +48,13 @@ pub fn enter() -> Result<(), String> {
 /// # Errors
 /// What it printed.
 pub fn ip(args: &[&str]) -> Result<(), String> {
-    run(Command::new("ip").args(args))
+    run(Command::new("ip").args(args)).map(|_| ())
 }
 
-fn run(command: &mut Command) -> Result<(), String> {
+fn run(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{command:?}: {e}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
@@ -108,8 +114,28 @@ impl Network {
             let address = format!("192.168.{host}.1/24");
             network.router(&["ip", "addr", "add", &address, "dev", &bridge])?;
             network.router(&["ip", "link", "set", &bridge, "up"])?;
+            // A router, too, holds packets while it asks for a host's MAC: here so many that none is lost by it.
+            let held = format!("net.ipv4.neigh.{bridge}.unres_qlen_bytes=16777216");
+            network.router(&["sysctl", "-qw", &held])?;
         }
+        network.wait_for_forwarding()?;
         Ok(network)
+    }
+
+    /// The kernel takes up to a second from a carrier to a bridge's port that forwards; hosts are not racked up while the
+    /// switch boots.
+    fn wait_for_forwarding(&self) -> Result<(), String> {
+        let ports = 2 * self.hosts;
+        let mut forwarding = 0;
+        for _ in 0..500 {
+            let links = self.router(&["bridge", "link", "show"])?;
+            forwarding = links.matches("state forwarding").count();
+            if forwarding == ports {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err(format!("only {forwarding} of the router's {ports} ports forward after 5 s"))
     }
 
     /// Interface of a host's uplink.
@@ -122,11 +148,11 @@ impl Network {
         self.hosts
     }
 
-    /// Runs a command in the router's namespace.
+    /// Runs a command in the router's namespace. Returns what it printed.
     ///
     /// # Errors
     /// What it printed.
-    pub fn router(&self, command: &[&str]) -> Result<(), String> {
+    pub fn router(&self, command: &[&str]) -> Result<String, String> {
         let pid = self.holder.id().to_string();
         run(Command::new("nsenter").args(["-t", &pid, "-n"]).args(command))
     }
@@ -136,18 +162,45 @@ impl Network {
     /// # Errors
     /// What `ip` printed.
     pub fn set_link(&self, host: usize, uplink: usize, up: bool) -> Result<(), String> {
-        self.router(&["ip", "link", "set", &format!("r{host}u{uplink}"), if up { "up" } else { "down" }])
+        let port = format!("r{host}u{uplink}");
+        self.router(&["ip", "link", "set", &port, if up { "up" } else { "down" }]).map(|_| ())
+    }
+
+    /// Has the router keep silent when a host asks for its MAC, or answer again.
+    ///
+    /// # Errors
+    /// What `sysctl` printed.
+    pub fn answer_arp(&self, host: usize, answer: bool) -> Result<(), String> {
+        // 8: no local address is answered for (the kernel's ip-sysctl.rst).
+        let value = if answer { 0 } else { 8 };
+        self.router(&["sysctl", "-qw", &format!("net.ipv4.conf.br{host}.arp_ignore={value}")]).map(|_| ())
+    }
+
+    /// A station on the wire of a host's uplink: what it sends, the host's MAC port receives.
+    ///
+    /// # Errors
+    /// The kernel refuses the packet socket.
+    pub fn station(&self, host: usize, uplink: usize) -> Result<AfPacket, String> {
+        let namespace = format!("/proc/{}/ns/net", self.holder.id());
+        let open = move || {
+            let file = File::open(&namespace)?;
+            rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+            AfPacket::open(&format!("r{host}u{uplink}"))
+        };
+        // A socket stays in the namespace that its thread was in when it was made.
+        let made = std::thread::spawn(open).join().map_err(|_| "the station's thread panicked")?;
+        made.map_err(|e: std::io::Error| format!("a packet socket on r{host}u{uplink}: {e}"))
     }
 
     /// `unshare` has entered its namespace when it differs from ours.
     fn wait_for_namespace(&self) -> Result<(), String> {
-        let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-        let (ours, id) = (namespace("self"), self.holder.id().to_string());
+        let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).ok();
+        let (ours, id) = (namespace("thread-self"), self.holder.id().to_string());
         for _ in 0..500 {
             if namespace(&id).is_some_and(|n| Some(n) != ours) {
                 return Ok(());
             }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
         Err("the router's namespace was not made within 5 s".to_owned())
     }

@@ -12,6 +12,7 @@ use culvert_guest::{Command, Event, PingReport, ProbeReport, Transfer};
 /// A running guest. It is stopped when this is dropped.
 pub struct Vm {
     name: String,
+    address: IpAddr,
     child: Child,
     input: ChildStdin,
     events: Receiver<Event>,
@@ -63,7 +64,9 @@ impl Vm {
                 }
             }
         });
-        let mut vm = Vm { name: config.name.to_owned(), child, input, events, kept: Vec::new() };
+        let address = config.ip.split('/').next().and_then(|ip| ip.parse().ok());
+        let address = address.ok_or_else(|| format!("{} is no address", config.ip))?;
+        let mut vm = Vm { name: config.name.to_owned(), address, child, input, events, kept: Vec::new() };
         vm.wait(Duration::from_secs(20), |e| matches!(e, Event::Up { .. }).then_some(()))?;
         Ok(vm)
     }
@@ -71,6 +74,11 @@ impl Vm {
     /// The guest's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The guest's address.
+    pub fn address(&self) -> IpAddr {
+        self.address
     }
 
     /// Gives a command; its answer is awaited separately.
@@ -156,7 +164,28 @@ impl Vm {
         })
     }
 
-    /// Starts a probe.
+    /// How many bytes of a transfer have passed, as the guest reports next.
+    ///
+    /// # Errors
+    /// It does not go on within `limit`.
+    pub fn progress(&mut self, limit: Duration) -> Result<u64, String> {
+        self.kept.retain(|e| !matches!(e, Event::Progress { .. }));
+        self.wait(limit, |e| match e {
+            Event::Progress { bytes } => Some(*bytes),
+            _ => None,
+        })
+    }
+
+    /// Has the guest echo UDP datagrams, for probes.
+    ///
+    /// # Errors
+    /// The port is in use.
+    pub fn echo(&mut self) -> Result<(), String> {
+        self.tell(&Command::Echo { port: 7 })?;
+        self.wait(Duration::from_secs(10), |e| matches!(e, Event::Done).then_some(()))
+    }
+
+    /// Starts a probe, of which [`echo`](Self::echo) is the other end.
     ///
     /// # Errors
     /// The guest has ended.
@@ -183,6 +212,25 @@ impl Vm {
     pub fn frame(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.tell(&Command::Frame { hex: hex(bytes) })?;
         self.wait(Duration::from_secs(5), |e| matches!(e, Event::Done).then_some(()))
+    }
+
+    /// Has the guest wait for a frame with these bytes in it; [`awaited`](Self::awaited) has it.
+    ///
+    /// # Errors
+    /// The guest has ended.
+    pub fn await_frame(&mut self, part: &[u8]) -> Result<(), String> {
+        self.tell(&Command::AwaitFrame { hex: hex(part), timeout_ms: 10_000 })
+    }
+
+    /// The frame that was waited for, in hexadecimal.
+    ///
+    /// # Errors
+    /// It did not come.
+    pub fn awaited(&mut self) -> Result<String, String> {
+        self.wait(Duration::from_secs(12), |e| match e {
+            Event::Frame { hex } => Some(hex.clone()),
+            _ => None,
+        })
     }
 
     /// Has the guest write its frame logs; where.

@@ -71,7 +71,7 @@ fn run(args: &Args) -> Result<Report, String> {
     };
     say("starting two hosts: boards, firmware, daemons");
     let mut deployment =
-        Deployment::start(&Config { hosts: 2, policy: figure8(Encap::Vxlan)?, capture: true })?;
+        Deployment::start(&Config { capture: true, ..Config::two_hosts(figure8(Encap::Vxlan)?) })?;
     let outcome = play(args, &mut deployment, &say);
     let kept = keep(args, &deployment);
     match outcome {
@@ -162,8 +162,7 @@ fn linux(deployment: &Deployment, mut tenants: Vec<Tenant>) -> Result<report::Li
     use culvert_e2e::linux_guest::{LinuxGuest, LinuxGuestConfig};
     let Tenant { sql, mut web, .. } = tenants.remove(0);
     drop(sql);
-    let vport = deployment.vports(0)?.into_iter().find(|v| v.name == "contoso-sql");
-    let vf = vport.and_then(|v| v.socket).ok_or("contoso-sql has no VF")?;
+    let vf = deployment.vport(0, "contoso-sql")?.socket.ok_or("contoso-sql has no VF")?;
     let folder = LinuxGuest::folder()?;
     let config = LinuxGuestConfig { name: "linux", vfs: &[&vf], ip: SQL, gateway: None };
     let mut guest = LinuxGuest::start(&folder, &config, &deployment.dir().join("linux.log"))?;

@@ -1,0 +1,39 @@
+//! Frame accounting between two guests: what each put into its transmit ring against what the other took out of its
+//! receive ring, flow by flow.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use culvert_guest::{FlowKey, FrameLog, LossOrder, compare};
+
+use crate::vm::Vm;
+
+/// The fate of every flow between two guests, both ways. Both must have been started with frame logs, and be silent now.
+///
+/// # Errors
+/// A guest does not write its logs, or they had no room.
+pub fn account(one: &mut Vm, other: &mut Vm, dir: &Path) -> Result<Vec<(FlowKey, LossOrder)>, String> {
+    let load = |path: &Path| {
+        let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        FrameLog::load(BufReader::new(file)).map_err(|e| format!("{}: {e}", path.display()))
+    };
+    let (one_logs, other_logs) = (one.frame_log(dir)?, other.frame_log(dir)?);
+    let mut all = Vec::new();
+    for (from, to, sent, received) in [
+        (one.address(), other.address(), &one_logs.0, &other_logs.1),
+        (other.address(), one.address(), &other_logs.0, &one_logs.1),
+    ] {
+        let (sent, received) = (load(sent)?, load(received)?);
+        for flow in sent.flows().into_iter().filter(|f| (f.source, f.destination) == (from, to)) {
+            all.push((flow, compare(&sent, &received, &flow).map_err(|e| format!("{flow}: {e}"))?));
+        }
+    }
+    Ok(all)
+}
+
+/// What is wrong with any of these flows, a line each; empty: every frame arrived, once and in order.
+pub fn faults(flows: &[(FlowKey, LossOrder)]) -> Vec<String> {
+    let bad = flows.iter().filter(|(_, fate)| !fate.is_clean());
+    bad.map(|(flow, fate)| format!("{flow}: {fate:?}")).collect()
+}
