@@ -2,6 +2,7 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+mod arp;
 mod clmul;
 pub mod datapath;
 pub mod encap;

@@ -87,6 +87,8 @@ pub enum Verdict {
         /// The group.
         group: u16,
     },
+    /// The frame, turned into the answer to it, leaves by the uplink that it came in by.
+    Answer,
     /// To the host, unchanged.
     Punt {
         /// Why.
@@ -201,7 +203,7 @@ impl Datapath<'_> {
     ) -> (Verdict, Wire) {
         let c = match self.classify(frame.bytes(), input, checksum) {
             Ok(c) => c,
-            Err((verdict, wire)) => return (self.settle(verdict, input), wire),
+            Err((verdict, wire)) => return (self.no_key(verdict, frame, input), wire),
         };
         let hash = self.table.hash(&c.key);
         let verdict = match self.probe(&c.key, hash) {
@@ -263,6 +265,19 @@ impl Datapath<'_> {
             self.count_drop(reason, input);
         }
         verdict
+    }
+
+    /// The way of a packet that has no key.
+    #[cold]
+    fn no_key(&mut self, verdict: Verdict, frame: &mut Frame<'_>, input: Port) -> Verdict {
+        match (verdict, input) {
+            (Verdict::Punt { reason: Reason::Control, .. }, Port::Uplink(uplink))
+                if self.answer_arp(frame, uplink) =>
+            {
+                Verdict::Answer
+            }
+            _ => self.settle(verdict, input),
+        }
     }
 
     /// The way of a packet whose flow has no record that may be served.

@@ -92,7 +92,7 @@ impl Software {
             Verdict::Drop { reason } => Outcome::Drop(reason),
             Verdict::Punt { reason: Reason::Ttl, .. } => Outcome::Drop(Reason::TtlExceeded),
             Verdict::Punt { reason, .. } => Outcome::Drop(reason),
-            Verdict::Wait => Outcome::Drop(Reason::BadDescriptor),
+            Verdict::Wait | Verdict::Answer => Outcome::Drop(Reason::BadDescriptor),
             Verdict::Replicate { group, .. } => {
                 let v = Variable {
                     inner_len: packet.len(),

@@ -138,6 +138,7 @@ impl Firmware<'_> {
                 }
                 self.transmit(bus, d, input, to, at, flags, shown);
             }
+            Verdict::Answer => self.transmit(bus, d, input, input, at, 0, Shown::default()),
             Verdict::Punt { reason, ticket } => self.exception(bus, d, input, reason, ticket, wire),
             Verdict::Wait => {
                 if let Some(kept) = self.waiting.get_mut(d.buffer as usize) {

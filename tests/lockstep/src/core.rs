@@ -122,6 +122,9 @@ impl Core {
                 self.waiting.insert(id, packet);
             }
             Verdict::Drop { reason } => out.push(dropped(packet.origin, reason)),
+            Verdict::Answer => {
+                self.transmit(packet.input, packet.origin, packet.input, bytes, (None, false), out);
+            }
             Verdict::Punt { reason, ticket } => out.push(exception(&packet, reason, ticket, &wire)),
             Verdict::Forward { to, record, copy, capture } => {
                 let connection = copy.then(|| self.datapath.table.cold(record).connection);

@@ -224,6 +224,14 @@ impl Maker<'_> {
                 let port = BoardPort::Vf(if a == 255 { 9 } else { b % 3 });
                 self.event(What::Frame(Input { port, checksum: 0, bytes }));
             }
+            5..=7 if a >= 248 => {
+                let target = [LOCAL_PA, [192, 168, 1, 11], [192, 168, 1, 99]][usize::from(b % 3)];
+                let request = arp(mac(9), if b & 4 == 0 { PEER_PA } else { LOCAL_PA }, target);
+                let request = if b & 8 == 0 { request } else { tag(&request, 7) };
+                let bytes = damage(request, op, b);
+                let port = BoardPort::Uplink(b >> 4 & 1);
+                self.event(What::Frame(Input { port, checksum: 0, bytes }));
+            }
             5..=7 => {
                 let inner = damage(frame(a, 20 + b % 4, b % 3), op, b);
                 let nvgre = b & 0x80 != 0;

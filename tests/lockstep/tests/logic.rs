@@ -1,5 +1,6 @@
 //! The core against the firmware's logic on this machine: many short traces.
 
+use culvert_abi::command::Op;
 use culvert_abi::soc::Sizes;
 use culvert_lockstep::core::Core;
 use culvert_lockstep::firmware::{FirmwareEngine, Hosted};
@@ -39,6 +40,9 @@ fn traces_reach_every_verdict() {
             for output in core.run(event).expect("the core always answers") {
                 let reason = Reason::from_u8(output.reason).map_or("-", Reason::as_str);
                 seen.insert(format!("{:?} {reason}", output.op));
+                if output.op == Op::Transmit && output.bytes.get(12..14) == Some(&[8, 6]) {
+                    seen.insert(format!("ARP operation {}", output.bytes[21]));
+                }
                 if output.copies.0.is_some() {
                     seen.insert("copy".to_owned());
                 }
@@ -54,6 +58,7 @@ fn traces_reach_every_verdict() {
     }
     let wanted = [
         "Transmit -",
+        "ARP operation 2",
         "copy",
         "capture",
         "Exception miss",

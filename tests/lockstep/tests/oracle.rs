@@ -10,7 +10,7 @@ use culvert_flow::record::{Actions, FlowRecord, HotLine};
 use culvert_flow::tables::{Peer, Tunnel, Vport};
 use culvert_flow::{HashSecret, Port, key};
 use culvert_lockstep::core::Core;
-use culvert_lockstep::frames::{Outer, encapsulate, ethernet, ipv4, ipv6, tag, tcp, udp};
+use culvert_lockstep::frames::{Outer, arp, encapsulate, ethernet, ipv4, ipv6, tag, tcp, udp};
 use culvert_lockstep::{Engine, Event, Input, What};
 use culvert_packet::encap::OuterSpec;
 use culvert_packet::{Encap, MacAddr, VportId, parse};
@@ -165,6 +165,37 @@ fn vxlan_encapsulation() {
             ("tcp.checksum.status", "1"),
         ],
     );
+}
+
+/// RFC 826: who has a provider address is told so, by the MAC that our packets come from.
+#[test]
+fn requests_for_a_provider_address_are_answered() {
+    let ask = |target, vlan: Option<u16>| {
+        let request = arp([2, 0, 0, 0, 0, 9], [192, 168, 1, 1], target);
+        let bytes = vlan.map_or(request.clone(), |id| tag(&request, id));
+        let what = What::Frame(Input { port: BoardPort::Uplink(0), checksum: 0, bytes });
+        core().run(&Event { now: 1, what }).expect("the core always answers").remove(0)
+    };
+    for vlan in [None, Some(77)] {
+        let answer = ask([192, 168, 1, 10], vlan);
+        assert_eq!((answer.op, answer.port), (Op::Transmit, BoardPort::Uplink(0).bits()));
+        check(
+            &answer.bytes,
+            &[
+                ("eth.dst", "02:00:00:00:00:09"),
+                ("eth.src", "02:00:00:00:00:01"),
+                ("vlan.id", if vlan.is_some() { "77" } else { "" }),
+                ("arp.opcode", "2"),
+                ("arp.src.hw_mac", "02:00:00:00:00:01"),
+                ("arp.src.proto_ipv4", "192.168.1.10"),
+                ("arp.dst.hw_mac", "02:00:00:00:00:09"),
+                ("arp.dst.proto_ipv4", "192.168.1.1"),
+            ],
+        );
+    }
+    // Another address, and a VLAN in which we have none, are the host's business.
+    assert_eq!(ask([192, 168, 1, 11], None).op, Op::Exception);
+    assert_eq!(ask([192, 168, 1, 10], Some(78)).op, Op::Exception);
 }
 
 #[test]
