@@ -354,6 +354,16 @@ pub fn routed() -> Result<Value, String> {
     serde_json::from_str(text).map_err(|e| format!("routed.json: {e}"))
 }
 
+impl Drop for Deployment {
+    /// The logs of a test that has failed stay.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.dir.disable_cleanup(true);
+            eprintln!("logs are in {}", self.dir.path().display());
+        }
+    }
+}
+
 fn prefix_of(ip: &str) -> Result<culvert_packet::Prefix, String> {
     let wrong = || format!("{ip} is not an address with its prefix's length");
     let (addr, len) = ip.split_once('/').ok_or_else(wrong)?;

@@ -61,6 +61,19 @@ impl Capture {
         serde_json::from_str(&output(command)?).map_err(|e| format!("tshark's JSON: {e}"))
     }
 
+    /// The bytes of each frame that passes the display filter.
+    ///
+    /// # Errors
+    /// As for [`packets`](Self::packets).
+    pub fn bytes(&self, filter: &str) -> Result<Vec<Vec<u8>>, String> {
+        let mut command = self.command(filter);
+        command.args(["-T", "jsonraw", "-j", "frame"]);
+        let packets: Vec<serde_json::Value> =
+            serde_json::from_str(&output(command)?).map_err(|e| format!("tshark's JSON: {e}"))?;
+        let raw = |p: &serde_json::Value| unhex(p["_source"]["layers"]["frame_raw"][0].as_str()?);
+        packets.iter().map(|p| raw(p).ok_or_else(|| format!("no bytes in {p}"))).collect()
+    }
+
     /// One line for each frame that tshark cannot decode or that has a bad checksum in any layer.
     ///
     /// # Errors
@@ -83,6 +96,11 @@ impl Capture {
         }
         command
     }
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 /// Runs tshark, which ends at the end of the file.

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, Command as Program, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use culvert_guest::{Command, Event, PingReport, ProbeReport, Transfer};
+use culvert_guest::{Command, Counters, Event, PingReport, ProbeReport, Transfer};
 
 /// A running guest. It is stopped when this is dropped.
 pub struct Vm {
@@ -201,6 +201,18 @@ impl Vm {
     pub fn probe(&mut self, limit: Duration) -> Result<ProbeReport, String> {
         self.wait(limit, |e| match e {
             Event::Probe(report) => Some(report.clone()),
+            _ => None,
+        })
+    }
+
+    /// What has passed the guest's VF, as its driver counts.
+    ///
+    /// # Errors
+    /// The guest does not answer.
+    pub fn counters(&mut self) -> Result<Counters, String> {
+        self.tell(&Command::Counters)?;
+        self.wait(Duration::from_secs(5), |e| match e {
+            Event::Counters(counters) => Some(*counters),
             _ => None,
         })
     }

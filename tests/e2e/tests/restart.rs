@@ -1,0 +1,152 @@
+//! Daemons and firmware come and go; the tenants' traffic goes on. And an idle host is idle.
+#![forbid(unsafe_code)]
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use culvert_e2e::accounting::{account, faults};
+use culvert_e2e::deployment::{Config, Deployment, figure8};
+use culvert_e2e::netns;
+use culvert_e2e::process::{children_of, cpu_of};
+use culvert_e2e::vm::Vm;
+use culvert_guest::ProbeReport;
+use culvert_packet::Encap;
+
+/// Frames of a guest's log; more than any of these tests sends.
+const LOG: usize = 1 << 20;
+const LIMIT: Duration = Duration::from_secs(120);
+/// What a killed firmware may cost.
+const OUTAGE_MS: u64 = 2000;
+
+struct Contoso {
+    d: Deployment,
+    sql: Vm,
+    web: Vm,
+}
+
+/// Figure 8 with Contoso's guests, which have found each other.
+fn contoso() -> Contoso {
+    netns::enter().unwrap();
+    let d = Deployment::start(&Config::two_hosts(figure8(Encap::Vxlan).unwrap())).unwrap();
+    let mut sql = d.guest(0, "contoso-sql", "10.1.1.11/24", LOG).unwrap();
+    let mut web = d.guest(1, "contoso-web", "10.1.1.12/24", LOG).unwrap();
+    web.echo().unwrap();
+    let ping = sql.ping(web.address(), 3, 50).unwrap();
+    assert_eq!(ping.received, 3, "{ping:?}");
+    Contoso { d, sql, web }
+}
+
+/// The firmware's process of a host's board.
+fn firmware(d: &Deployment, host: usize) -> u32 {
+    let children = children_of(d.board(host).unwrap().id());
+    assert_eq!(children.len(), 1, "a board runs one firmware: {children:?}");
+    children[0]
+}
+
+/// Packets that the busiest flow of a protocol has counted.
+fn packets(d: &Deployment, host: usize, protocol: &str) -> u64 {
+    let flows = d.cli(host, &["flows"]).unwrap();
+    let all = flows.as_array().unwrap();
+    all.iter().filter(|f| f["protocol"] == protocol).filter_map(|f| f["packets"].as_u64()).max().unwrap_or(0)
+}
+
+#[test]
+fn a_transfer_goes_on_while_the_daemon_is_stopped_and_it_takes_the_flows_over() {
+    let Contoso { mut d, mut sql, mut web } = contoso();
+    let to = web.address();
+    web.listen(5001).unwrap();
+    sql.send(to, 5001, 640 << 20, 7).unwrap();
+    sql.start_probe(to, Duration::from_secs(14)).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let before = packets(&d, 0, "TCP");
+    let exceptions =
+        |d: &Deployment| d.cli(0, &["counters"]).unwrap()["host"]["exceptions"].as_u64().unwrap();
+    assert!(before > 0);
+
+    d.stop_daemon(0).unwrap();
+    let stopped = Instant::now();
+    let first = web.progress(LIMIT).unwrap();
+    std::thread::sleep(Duration::from_secs(10).saturating_sub(stopped.elapsed()));
+    let second = web.progress(LIMIT).unwrap();
+    assert!(second > first, "the transfer stands still at {first} bytes");
+    d.start_daemon(0).unwrap();
+    let after = packets(&d, 0, "TCP");
+    assert!(after > before, "the flow was made anew: {after} packets, and {before} before");
+
+    let probe = sql.probe(LIMIT).unwrap();
+    assert_eq!((probe.received, probe.reordered), (probe.sent, 0), "{probe:?}");
+    let (sent, received) = (sql.transfer(5001, LIMIT).unwrap(), web.transfer(5001, LIMIT).unwrap());
+    assert_eq!((received.bytes, &received.sha256), (640 << 20, &sent.sha256));
+    // The new daemon has seen the end of the connection and nothing else of it.
+    assert!(exceptions(&d) < 16, "{} packets came to the new daemon", exceptions(&d));
+    // Nothing of the tenants was lost.
+    std::thread::sleep(Duration::from_millis(300));
+    let faults = faults(&account(&mut sql, &mut web, d.dir()).unwrap());
+    assert!(faults.is_empty(), "{faults:#?}; drops {:?}", d.drops(0));
+    // It knows the connections: the answers to a connection that the old one allowed still pass.
+    assert_eq!(sql.ping(to, 3, 50).unwrap().received, 3);
+}
+
+/// Kills the firmware in the middle of a probe of eight seconds, in which something may be done before.
+fn kill_firmware(c: &mut Contoso, before: impl FnOnce(&mut Deployment)) -> ProbeReport {
+    let to = c.web.address();
+    c.sql.start_probe(to, Duration::from_secs(8)).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    before(&mut c.d);
+    std::thread::sleep(Duration::from_secs(1));
+    let old = firmware(&c.d, 0);
+    let killed = Command::new("kill").args(["-s", "KILL", &old.to_string()]).status().unwrap();
+    assert!(killed.success());
+    let probe = c.sql.probe(LIMIT).unwrap();
+    assert_ne!(firmware(&c.d, 0), old);
+    probe
+}
+
+fn check_outage(probe: &ProbeReport) {
+    assert!(probe.longest_outage_ms <= OUTAGE_MS, "{probe:?}");
+    assert!(probe.received >= probe.sent - OUTAGE_MS / 10, "{probe:?}");
+    assert!(probe.received < probe.sent, "the firmware was killed, and nobody noticed: {probe:?}");
+}
+
+#[test]
+fn a_killed_firmware_costs_two_seconds_at_most() {
+    let mut c = contoso();
+    let probe = kill_firmware(&mut c, |_| {});
+    check_outage(&probe);
+    let health = c.d.cli(0, &["health"]).unwrap();
+    assert_eq!((&health["ok"], &health["firmwareAlive"]), (&true.into(), &true.into()), "{health}");
+    let to = c.web.address();
+    c.web.listen(5001).unwrap();
+    c.sql.send(to, 5001, 4 << 20, 3).unwrap();
+    let (sent, received) = (c.sql.transfer(5001, LIMIT).unwrap(), c.web.transfer(5001, LIMIT).unwrap());
+    assert_eq!(received.sha256, sent.sha256);
+}
+
+#[test]
+fn a_killed_firmware_costs_two_seconds_at_most_with_the_daemon_down() {
+    let mut c = contoso();
+    let probe = kill_firmware(&mut c, |d| d.stop_daemon(0).unwrap());
+    check_outage(&probe);
+    c.d.start_daemon(0).unwrap();
+    let to = c.web.address();
+    let ping = c.sql.ping(to, 3, 50).unwrap();
+    assert_eq!(ping.received, 3, "{ping:?}");
+}
+
+#[test]
+fn an_idle_host_uses_under_a_twentieth_of_a_core() {
+    let c = contoso();
+    std::thread::sleep(Duration::from_secs(1));
+    let used = |host: usize| {
+        let (board, daemon) = (c.d.board(host).unwrap(), c.d.daemon(host).unwrap());
+        [board.cpu(), cpu_of(firmware(&c.d, host)), daemon.cpu()]
+    };
+    let (start, before) = (Instant::now(), [used(0), used(1)]);
+    std::thread::sleep(Duration::from_secs(6));
+    let (elapsed, after) = (start.elapsed(), [used(0), used(1)]);
+    for host in [0, 1] {
+        let parts: Vec<Duration> = before[host].iter().zip(&after[host]).map(|(b, a)| *a - *b).collect();
+        let share = parts.iter().sum::<Duration>().as_secs_f64() / elapsed.as_secs_f64();
+        assert!(share < 0.05, "host {}: {share:.3} of a core; board, firmware, daemon: {parts:?}", host + 1);
+    }
+}
