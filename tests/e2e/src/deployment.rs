@@ -100,6 +100,8 @@ pub struct VportInfo {
     pub name: String,
     /// The VF's socket.
     pub socket: Option<PathBuf>,
+    /// The socket of a vport without a VF.
+    pub port: Option<PathBuf>,
 }
 
 impl Deployment {
@@ -268,15 +270,13 @@ impl Deployment {
     pub fn vports(&self, host: usize) -> Result<Vec<VportInfo>, String> {
         let list = self.cli(host, &["vport", "list"])?;
         let vports = list.as_array().cloned().unwrap_or_default();
-        let base = self.board_socket(host).display().to_string();
-        Ok(vports
-            .iter()
-            .map(|v| VportInfo {
-                id: v["id"].as_u64().unwrap_or_default() as u16,
-                name: v["name"].as_str().unwrap_or_default().to_owned(),
-                socket: v["vf"].as_u64().map(|n| PathBuf::from(format!("{base}.vf{n}"))),
-            })
-            .collect())
+        let info = |v: &Value| {
+            let attachment = v["attachment"].as_str().filter(|a| !a.is_empty()).map(PathBuf::from);
+            let (socket, port) = if v["vf"].is_u64() { (attachment, None) } else { (None, attachment) };
+            let name = v["name"].as_str().unwrap_or_default().to_owned();
+            VportInfo { id: v["id"].as_u64().unwrap_or_default() as u16, name, socket, port }
+        };
+        Ok(vports.iter().map(info).collect())
     }
 
     /// Packets that a host has dropped, by reason.

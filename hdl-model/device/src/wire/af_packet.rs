@@ -22,8 +22,19 @@ pub struct AfPacket {
     socket: OwnedFd,
     ring: *mut u8,
     next: usize,
-    carrier: std::path::PathBuf,
+    /// The interface's name, as the kernel's requests have it.
+    name: [libc::c_char; libc::IFNAMSIZ],
 }
+
+/// ethtool's request for the carrier (linux/ethtool.h), and where its answer goes.
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+const ETHTOOL_GLINK: u32 = 0x0a;
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
 
 // SAFETY: the ring stays mapped for as long as the value lives, and only this value reaches it.
 unsafe impl Send for AfPacket {}
@@ -66,9 +77,14 @@ impl AfPacket {
         if ring == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let path = format!("/sys/class/net/{interface}/carrier");
-        let wire = AfPacket { socket, ring: ring.cast(), next: 0, carrier: path.into() };
         let name = std::ffi::CString::new(interface).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut wire = AfPacket { socket, ring: ring.cast(), next: 0, name: [0; libc::IFNAMSIZ] };
+        if interface.len() >= wire.name.len() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        for (to, byte) in wire.name.iter_mut().zip(interface.bytes()) {
+            *to = byte as libc::c_char;
+        }
         // SAFETY: the name is a string of C.
         let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
         if index == 0 {
@@ -163,8 +179,16 @@ impl Wire for AfPacket {
     }
 
     fn link(&mut self) -> bool {
-        // The file cannot be read while the interface is down.
-        std::fs::read_to_string(&self.carrier).is_ok_and(|text| text.trim() == "1")
+        // By the socket and not by a file in sysfs, which may show another network namespace.
+        let mut value = EthtoolValue { command: ETHTOOL_GLINK, data: 0 };
+        let mut request = libc::ifreq {
+            ifr_name: self.name,
+            ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: std::ptr::from_mut(&mut value).cast() },
+        };
+        // SAFETY: the kernel reads the request and the value that it points to, and writes the value; both are ours.
+        let result =
+            unsafe { libc::ioctl(self.socket.as_raw_fd(), SIOCETHTOOL, std::ptr::from_mut(&mut request)) };
+        check(result).is_ok() && value.data != 0
     }
 
     fn lost(&mut self) -> u64 {
