@@ -3,9 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// All checksums are looked at; names are not resolved; a captured FCS is not expected.
-const OPTIONS: [&str; 7] =
-    ["-n", "-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE"];
+/// All checksums are looked at; names are not resolved; what TCP carries is data: tests send random bytes, in which
+/// tshark would see all kinds of protocols, broken ones.
+const OPTIONS: [&str; 9] = [
+    "-n",
+    "-o",
+    "ip.check_checksum:TRUE",
+    "-o",
+    "udp.check_checksum:TRUE",
+    "-o",
+    "tcp.check_checksum:TRUE",
+    "-d",
+    "tcp.port==1-65535,data",
+];
 
 /// Frames in which anything is wrong: what tshark cannot decode, and checksums that it finds bad in any layer.
 const PROBLEMS: &str = "_ws.malformed || _ws.unreassembled || ip.checksum.status == 0 || udp.checksum.status == 0 \

@@ -1,19 +1,35 @@
-//! The Linux guest without a NIC: it boots, obeys its console, reboots and powers off.
+//! A stock Linux guest: its console first, then its own virtio-net driver on a VF of the emulated NIC.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
 
-use culvert_e2e::linux_guest::{Finished, LinuxGuest, LinuxGuestConfig};
+use culvert_e2e::accounting::{account, faults};
+use culvert_e2e::deployment::{Config, Deployment, figure8};
+use culvert_e2e::linux_guest::{Finished, LinuxGuest, LinuxGuestConfig, Up};
+use culvert_e2e::netns;
+use culvert_e2e::vm::Vm;
+use culvert_packet::Encap;
 
 /// A boot takes about four seconds on an idle machine without hardware virtualisation.
 const BOOT: Duration = Duration::from_secs(90);
-const COMMAND: Duration = Duration::from_secs(30);
+const COMMAND: Duration = Duration::from_secs(60);
+const COPY: u64 = 8 << 20;
+/// Frames of a neighbour's log; more than it sends.
+const LOG: usize = 1 << 20;
+const SQL: &str = "10.1.1.11/24";
+const WEB: &str = "10.1.1.12/24";
+
+/// Feature bits that the driver is expected to take (virtio 1.2, 5.1.3 and 6): checksums both ways, MTU, MAC, mergeable
+/// buffers, status, control queue with receive modes, VLANs and the MAC, event index, version 1.
+const TAKEN: [usize; 12] = [0, 1, 3, 5, 15, 16, 17, 18, 19, 23, 29, 32];
+/// Segmentation is not offered, in neither direction.
+const REFUSED: [usize; 8] = [7, 8, 9, 10, 11, 12, 13, 14];
 
 #[test]
 fn boots_runs_commands_reboots_and_powers_off() {
     let folder = LinuxGuest::folder().unwrap();
     let logs = tempfile::tempdir().unwrap();
-    let config = LinuxGuestConfig { name: "vm", vfs: &[], ip: "10.1.1.11/24", gateway: None };
+    let config = LinuxGuestConfig { name: "vm", vfs: &[], ip: SQL, gateway: None };
     let mut guest = LinuxGuest::start(&folder, &config, &logs.path().join("console.log")).unwrap();
 
     let up = guest.wait_up(BOOT).unwrap();
@@ -29,4 +45,113 @@ fn boots_runs_commands_reboots_and_powers_off() {
     assert_eq!(guest.reboot(BOOT).unwrap(), up);
     assert_eq!(guest.run("test -e /tmp/mark", COMMAND).unwrap().status, 1, "the file outlived the reboot");
     guest.power_off(COMMAND).unwrap();
+}
+
+#[test]
+fn its_own_driver_pings_and_copies_through_the_overlay_and_again_after_a_reboot() {
+    netns::enter().unwrap();
+    let d = Deployment::start(&Config::two_hosts(figure8(Encap::Vxlan).unwrap())).unwrap();
+    let mut web = d.guest(1, "contoso-web", WEB, 0).unwrap();
+    let mut neighbours =
+        [d.guest(0, "fabrikam-sql", SQL, LOG).unwrap(), d.guest(1, "fabrikam-web", WEB, LOG).unwrap()];
+    let vf = d.vport(0, "contoso-sql").unwrap().socket.expect("contoso-sql has a VF");
+    let config = LinuxGuestConfig { name: "linux", vfs: &[&vf], ip: SQL, gateway: None };
+    let log = d.dir().join("linux.log");
+    let mut guest = LinuxGuest::start(&LinuxGuest::folder().unwrap(), &config, &log).unwrap();
+
+    let first = guest.wait_up(BOOT).unwrap();
+    sees_its_nic(&mut guest, &first);
+    talks(&mut guest, &mut web, 7000);
+
+    // It goes down with frames on their way to it, and the other tenant's guest on the same board notices nothing.
+    web.start_probe("10.1.1.11".parse().unwrap(), Duration::from_secs(2)).unwrap();
+    let [sql, other] = &mut neighbours;
+    other.listen(5001).unwrap();
+    sql.send(other.address(), 5001, 4 * COPY, 1).unwrap();
+    assert_eq!(guest.reboot(BOOT).unwrap(), first);
+    let (sent, received) = (sql.transfer(5001, COMMAND).unwrap(), other.transfer(5001, COMMAND).unwrap());
+    assert_eq!((received.bytes, &received.sha256), (4 * COPY, &sent.sha256));
+    let flows = account(sql, other, d.dir()).unwrap();
+    assert!(faults(&flows).is_empty(), "{:#?}; drops {:?}", faults(&flows), d.drops(0));
+    let _unanswered = web.probe(COMMAND).unwrap();
+
+    sees_its_nic(&mut guest, &first);
+    talks(&mut guest, &mut web, 7010);
+    guest.power_off(COMMAND).unwrap();
+
+    // QEMU is gone, and the VF is free for another guest.
+    let mut next = d.guest(0, "contoso-sql", SQL, 0).unwrap();
+    assert_eq!(next.ping(web.address(), 3, 50).unwrap().received, 3);
+}
+
+/// Runs a command that must succeed, and returns what it printed.
+#[track_caller]
+fn output(guest: &mut LinuxGuest, command: &str) -> String {
+    let finished = guest.run(command, COMMAND).unwrap();
+    assert_eq!(finished.status, 0, "{command}: {}", finished.text);
+    finished.text.trim().to_owned()
+}
+
+/// What the policy says of the vport is what the guest's driver has made of the device.
+fn sees_its_nic(guest: &mut LinuxGuest, up: &Up) {
+    let nic = up.nic.as_ref().expect("a network interface");
+    assert_eq!((nic.mac.as_str(), nic.driver.as_str(), nic.mtu), ("00:1d:d8:07:00:11", "virtio_net", 1500));
+    let state = output(guest, "cd /sys/class/net/eth0; cat carrier operstate device/device device/status");
+    assert_eq!(state.split_whitespace().collect::<Vec<_>>(), ["1", "up", "0x0001", "0x0000000f"]);
+    let features: Vec<bool> =
+        output(guest, "cat /sys/class/net/eth0/device/features").chars().map(|bit| bit == '1').collect();
+    for bit in TAKEN {
+        assert!(features[bit], "feature {bit} is not used: {features:?}");
+    }
+    for bit in REFUSED {
+        assert!(!features[bit], "feature {bit} is used, which was not offered: {features:?}");
+    }
+    // A vector for the configuration and one for each queue: MSI-X has come up, and delivers.
+    let interrupts = output(guest, "ping -c 1 -q 10.1.1.12 > /tmp/ping; cat /proc/interrupts");
+    for queue in ["config", "input.0", "output.0"] {
+        let line = interrupts.lines().find(|l| l.ends_with(queue));
+        let line = line.unwrap_or_else(|| panic!("no vector for {queue}:\n{interrupts}"));
+        assert!(line.contains("MSI"), "{line}");
+        if queue == "input.0" {
+            assert_ne!(line.split_whitespace().nth(1), Some("0"), "{line}");
+        }
+    }
+    // The host allows neither another address nor promiscuity: the control queue says so.
+    let change = guest.run("ip link set eth0 address 02:00:00:00:00:01", COMMAND).unwrap();
+    assert_ne!(change.status, 0, "the guest has changed its address: {}", change.text);
+    assert_eq!(output(guest, "cat /sys/class/net/eth0/address"), nic.mac);
+}
+
+/// Pings, also with the largest packets, and copies with checked digests, both ways.
+fn talks(guest: &mut LinuxGuest, web: &mut Vm, port: u16) {
+    for size in [56, 1472] {
+        let ping = output(guest, &format!("ping -c 5 -i 0.2 -q -s {size} 10.1.1.12"));
+        assert!(ping.contains("5 packets received"), "{ping}");
+    }
+    let back = web.ping("10.1.1.11".parse().unwrap(), 5, 100).unwrap();
+    assert_eq!((back.sent, back.received), (5, 5));
+
+    web.listen(port).unwrap();
+    let sum = output(
+        guest,
+        &format!(
+            "dd if=/dev/urandom of=/tmp/data bs=65536 count=128 2> /dev/null; nc 10.1.1.12 {port} < /tmp/data; \
+             sha256sum < /tmp/data; rm /tmp/data"
+        ),
+    );
+    let received = web.transfer(port, COMMAND).unwrap();
+    assert_eq!((received.bytes, sum.split_whitespace().next()), (COPY, Some(received.sha256.as_str())));
+
+    let port = port + 1;
+    let listens = format!("netstat -ltn | grep -q :{port}");
+    output(
+        guest,
+        &format!(
+            "rm -f /tmp/sum; (nc -l -p {port} | sha256sum > /tmp/sum.new; mv /tmp/sum.new /tmp/sum) & until {listens}; do sleep 0.1; done"
+        ),
+    );
+    web.send("10.1.1.11".parse().unwrap(), port, COPY, 3).unwrap();
+    let sent = web.transfer(port, COMMAND).unwrap();
+    let sum = output(guest, "until [ -e /tmp/sum ]; do sleep 0.1; done; cat /tmp/sum");
+    assert_eq!((sent.bytes, sum.split_whitespace().next()), (COPY, Some(sent.sha256.as_str())));
 }

@@ -55,6 +55,8 @@ pub(crate) struct Decoded {
     file: PathBuf,
     vxlan: usize,
     nvgre: usize,
+    /// TCP segments that are missing, and those that were sent again, for whatever reason.
+    lost: usize,
     retransmissions: usize,
     problems: Vec<String>,
 }
@@ -108,7 +110,9 @@ impl Report {
                     .iter()
                     .map(|(name, port)| {
                         let packets = |field: &str| port[field].as_u64().unwrap_or(0);
-                        (name.clone(), packets("inPackets"), packets("outPackets"))
+                        // The name follows the vport's number.
+                        let name = name.split_once(' ').map_or(name.as_str(), |(_, name)| name);
+                        (name.to_owned(), packets("inPackets"), packets("outPackets"))
                     })
                     .collect(),
             });
@@ -170,6 +174,9 @@ impl Report {
             all.push("the connection that the access control list denies was not dropped".to_owned());
         }
         for d in &self.decoded {
+            if d.lost > 0 {
+                all.push(format!("{}: TCP segments are missing at {} places", d.file.display(), d.lost));
+            }
             all.extend(d.problems.iter().take(3).map(|p| format!("{}: {p}", d.file.display())));
         }
         let decoded = |count: fn(&Decoded) -> usize| self.decoded.iter().map(count).sum::<usize>();
@@ -213,8 +220,8 @@ impl Report {
         });
         let captures = self.decoded.iter().map(|d| {
             json!({
-                "file": d.file, "vxlan": d.vxlan, "nvgre": d.nvgre, "retransmissions": d.retransmissions,
-                "problems": d.problems.len(),
+                "file": d.file, "vxlan": d.vxlan, "nvgre": d.nvgre, "lostSegments": d.lost,
+                "retransmissions": d.retransmissions, "problems": d.problems.len(),
             })
         });
         let linux = self.linux.as_ref().map(|l| {
@@ -245,6 +252,7 @@ fn decode(file: PathBuf) -> Result<Decoded, String> {
     Ok(Decoded {
         vxlan: capture.count(VXLAN)?,
         nvgre: capture.count(NVGRE)?,
+        lost: capture.count("tcp.analysis.lost_segment")?,
         retransmissions: capture.count("tcp.analysis.retransmission")?,
         problems: capture.problems()?,
         file,
@@ -299,10 +307,11 @@ impl fmt::Display for Report {
         for d in &self.decoded {
             writeln!(
                 f,
-                "  {}: {} VXLAN, {} NVGRE, {} TCP retransmissions, {}",
+                "  {}: {} VXLAN, {} NVGRE, {} TCP segments lost, {} sent twice, {}",
                 d.file.display(),
                 d.vxlan,
                 d.nvgre,
+                d.lost,
                 d.retransmissions,
                 if d.problems.is_empty() { "all checksums good" } else { "PROBLEMS" }
             )?;
