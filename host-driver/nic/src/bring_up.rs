@@ -14,7 +14,7 @@ use culvert_pci::Device;
 
 use crate::completion::Completions;
 use crate::event::events;
-use crate::nic::{Identity, Nic, Shared};
+use crate::nic::{Identity, Nic, Shared, lock};
 use crate::queue::{RxQueue, command_queue};
 use crate::registers::Bar0;
 use crate::watchdog::Watchdog;
@@ -126,6 +126,8 @@ impl Nic {
         nic.spawn("nic-completions", move || server.completions.serve(completions, &server.stop))?;
         nic.adopted = runs && shared.has_vports()?;
         if nic.adopted {
+            // Another one would empty the flow table.
+            lock(&shared.settings).1 = info.router_mac;
             shared.command(Op::HostRestart, 0, 0, &[])?;
         } else {
             shared.configure()?;

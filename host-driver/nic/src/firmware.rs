@@ -7,6 +7,7 @@ use culvert_abi::regs::{
     FW_CONTROL, FW_EPOCH, FW_ERROR, FW_HEARTBEAT, FW_IMAGE_HIGH, FW_IMAGE_LEN, FW_IMAGE_LOW, FW_START,
     FW_STATE, FirmwareState, LOG, LOG_HEAD, LOG_LEN, PANIC, PANIC_LEN,
 };
+use culvert_packet::MacAddr;
 use culvert_pci::Device;
 
 use crate::error::image_problem;
@@ -36,6 +37,8 @@ pub struct FirmwareInfo {
     pub pending: u32,
     /// Its boot epoch.
     pub epoch: u32,
+    /// The distributed router's MAC that it was configured with; zero before.
+    pub router_mac: MacAddr,
 }
 
 /// What the board says of the firmware.

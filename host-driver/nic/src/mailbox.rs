@@ -48,7 +48,9 @@ fn request(bar: &Bar0, device: &str, name: &'static str, words: &[u32], reply: u
 
 /// HELLO: compares versions.
 pub(crate) fn hello(bar: &Bar0, device: &str) -> Result<FirmwareInfo> {
-    let answer = request(bar, device, "HELLO", &[mailbox::HELLO, culvert_abi::VERSION], 9)?;
+    let answer = request(bar, device, "HELLO", &[mailbox::HELLO, culvert_abi::VERSION], 11)?;
+    let [a, b, c, d] = answer[9].to_le_bytes();
+    let [e, f, ..] = answer[10].to_le_bytes();
     Ok(FirmwareInfo {
         version: answer[1],
         flows: answer[2],
@@ -58,6 +60,7 @@ pub(crate) fn hello(bar: &Bar0, device: &str) -> Result<FirmwareInfo> {
         peers: answer[6],
         pending: answer[7],
         epoch: answer[8],
+        router_mac: MacAddr([a, b, c, d, e, f]),
     })
 }
 

@@ -169,7 +169,7 @@ impl FirmwareState {
 /// is a command in queue 0.
 pub mod mailbox {
     /// Word 1: the driver's version. Reply: 1 version, 2 flow records, 3 tunnels, 4 groups, 5 vports, 6 peers,
-    /// 7 pending slots, 8 firmware epoch.
+    /// 7 pending slots, 8 firmware epoch, 9 and 10 router MAC as in `CONFIGURE`; 0 before it.
     pub const HELLO: u32 = 1;
     /// Words 1 to 18: the flow hash's secret (nine 64-bit words, low half first); word 19 and 20: router MAC as in
     /// `VF_MAC_LOW` and `VF_MAC_HIGH`. Clears all tables. Must come before [`START`].

@@ -20,6 +20,9 @@ impl Firmware<'_> {
                 reply[6] = self.datapath.peers.capacity() as u32;
                 reply[7] = self.datapath.pending.capacity() as u32;
                 reply[8] = self.epoch;
+                let [a, b, c, d, e, f] = self.datapath.router_mac.0;
+                reply[9] = u32::from_le_bytes([a, b, c, d]);
+                reply[10] = u32::from_le_bytes([e, f, 0, 0]);
                 if request[1] != culvert_abi::VERSION {
                     reply[0] = Reason::BadVersion as u32;
                 }

@@ -142,12 +142,14 @@ fn talks(guest: &mut LinuxGuest, web: &mut Vm, port: u16) {
     let received = web.transfer(port, COMMAND).unwrap();
     assert_eq!((received.bytes, sum.split_whitespace().next()), (COPY, Some(received.sha256.as_str())));
 
+    // A listener whose own input never ends, so that it is the sender that closes first.
     let port = port + 1;
-    let listens = format!("netstat -ltn | grep -q :{port}");
     output(
         guest,
         &format!(
-            "rm -f /tmp/sum; (nc -l -p {port} | sha256sum > /tmp/sum.new; mv /tmp/sum.new /tmp/sum) & until {listens}; do sleep 0.1; done"
+            "rm -f /tmp/sum; [ -p /tmp/open ] || mkfifo /tmp/open; \
+             (nc -l -p {port} 0<> /tmp/open | sha256sum > /tmp/new; mv /tmp/new /tmp/sum) & \
+             until netstat -ltn | grep -q :{port}; do sleep 0.1; done"
         ),
     );
     web.send("10.1.1.11".parse().unwrap(), port, COPY, 3).unwrap();

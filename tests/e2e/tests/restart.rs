@@ -27,7 +27,9 @@ struct Contoso {
 /// Figure 8 with Contoso's guests, which have found each other.
 fn contoso() -> Contoso {
     netns::enter().unwrap();
-    let d = Deployment::start(&Config::two_hosts(figure8(Encap::Vxlan).unwrap())).unwrap();
+    let mut policy = figure8(Encap::Vxlan).unwrap();
+    policy["virtualNetworkManager"][0]["properties"]["routerMacAddress"] = "021122334455".into();
+    let d = Deployment::start(&Config::two_hosts(policy)).unwrap();
     let mut sql = d.guest(0, "contoso-sql", "10.1.1.11/24", LOG).unwrap();
     let mut web = d.guest(1, "contoso-web", "10.1.1.12/24", LOG).unwrap();
     web.echo().unwrap();
