@@ -8,7 +8,7 @@ use common::*;
 use culvert_flow::record::Actions;
 use culvert_flow::{Port, key};
 use culvert_packet::craft::{self, Ends};
-use culvert_packet::{Encap, MacAddr, Reason, VportId, arp, parse, tcp::Flags};
+use culvert_packet::{Encap, MacAddr, Reason, VportId, arp, icmp, parse, tcp::Flags};
 use culvert_policy::acl::AclSet;
 use culvert_policy::{Decision, Input, Packet, decide};
 use proptest::prelude::*;
@@ -140,6 +140,69 @@ fn arp_is_answered_from_policy() {
     }
     dropped(Input::Vport(SQL), &built(|out| craft::arp(out, &request("10.1.1.77"))), Reason::ArpUnknown);
     dropped(Input::Vport(SQL), &built(|out| craft::arp(out, &request("10.1.1.11"))), Reason::ArpSuppressed);
+}
+
+/// RFC 4861: as with ARP, only the gateway says that it is a router.
+#[test]
+fn neighbour_solicitations_are_answered_from_policy() {
+    let (mut s, mut c) = (figure8(), connections());
+    s.subnets.get_mut(&5001).expect("Contoso's").gateways.push(ip("fd00:1::1"));
+    s.vports.get_mut(&SQL).expect("Contoso's").addresses.push(ip("fd00:1::11"));
+    let mut web = *s.mappings.by_ca(CONTOSO, ip("10.1.1.12")).expect("Contoso's");
+    web.ca = ip("fd00:1::12");
+    s.mappings.insert(web);
+    let solicitation = |target: &str, mac_option| {
+        let ends = ends((11, "fd00:1::11"), (0, "ff02::1:ff00:12"));
+        let ends = Ends { dst_mac: MacAddr([0x33, 0x33, 0xff, 0, 0, 0x12]), ..ends };
+        let target = target.parse().expect("an address");
+        let message = icmp::Neighbour { solicitation: true, flags: 0, target, mac: Some(mac_option) };
+        let mut frame = built(|out| craft::neighbour(out, &ends, &message));
+        // Hop limit: 255 says that no router has forwarded it.
+        frame[21] = 255;
+        frame
+    };
+    for (target, answer, router) in [("fd00:1::12", mac(12), 0), ("fd00:1::1", ROUTER, 0x80)] {
+        let frame = solicitation(target, mac(11));
+        let (decision, _) = ask(&s, &mut c, Input::Vport(SQL), &frame, 0);
+        let Decision::Reply(reply) = decision else { panic!("no answer for {target}: {decision:?}") };
+        let said = icmp::Neighbour::parse(&reply[54..]).expect("a well-formed answer").expect("an answer");
+        assert_eq!((said.solicitation, said.mac, said.flags), (false, Some(answer), router | 0x60));
+        assert_eq!((said.target.to_string(), reply[21]), (target.to_owned(), 255));
+        assert!(icmp::verify(ip(target), ip("fd00:1::11"), &reply[54..]));
+    }
+    let mut why = |frame: &[u8]| ask(&s, &mut c, Input::Vport(SQL), frame, 0).0;
+    let drop = |reason| Decision::Drop(reason);
+    assert_eq!(why(&solicitation("fd00:1::77", mac(11))), drop(Reason::ArpUnknown));
+    assert_eq!(why(&solicitation("fd00:1::12", mac(12))), drop(Reason::SpoofedMac));
+    let mut forwarded = solicitation("fd00:1::12", mac(11));
+    forwarded[21] = 254;
+    assert_eq!(why(&forwarded), drop(Reason::Unsupported));
+}
+
+/// RFC 792: the gateway says so when a packet's time is over, and is silent about errors (RFC 1812 section 4.3.2.7).
+#[test]
+fn the_gateway_reports_an_exceeded_ttl() {
+    let (s, mut c) = (figure8(), connections());
+    let to_other = Ends { dst_mac: ROUTER, ..ends((11, "10.1.1.11"), (0, "10.1.2.13")) };
+    let last_hop = |mut frame: Vec<u8>| {
+        frame[22] = 1;
+        let sum = culvert_packet::checksum::of(&[&frame[14..24], &[0, 0], &frame[26..34]].concat());
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        frame
+    };
+    let probe = last_hop(udp(&to_other, (40_000, 33_434)));
+    let (decision, _) = ask(&s, &mut c, Input::Vport(SQL), &probe, 0);
+    let Decision::Reply(reply) = decision else { panic!("{decision:?}") };
+    let headers = culvert_packet::parse(&reply).expect("a well-formed answer");
+    assert_eq!((headers.protocol, headers.l4_src), (1, 11), "ICMP time exceeded");
+    assert_eq!((&reply[..6], &reply[6..12]), (&mac(11).0[..], &ROUTER.0[..]));
+    assert_eq!((&reply[26..30], &reply[30..34]), (&[10, 1, 1, 1][..], &[10, 1, 1, 11][..]));
+    assert_eq!(reply[42..], probe[14..], "it carries what it is about");
+    assert!(icmp::verify(ip("10.1.1.1"), ip("10.1.1.11"), &reply[34..]));
+
+    let unreachable = icmp::Header { kind: icmp::v4::UNREACHABLE, ..icmp::Header::default() };
+    let error = last_hop(built(|out| craft::icmp(out, &to_other, &unreachable, &[0; 28])));
+    dropped(Input::Vport(SQL), &error, Reason::TtlExceeded);
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn a_vport_without_a_vf_is_served_by_its_vmq() {
     web.echo().unwrap();
     let monitor = d.vport(0, "contoso-monitor").unwrap();
     assert!(monitor.socket.is_none(), "it has a VF: {monitor:?}");
-    let socket = monitor.port.clone().unwrap();
+    let socket = monitor.port.unwrap();
     let port = SyntheticPort::open(&socket).unwrap();
 
     let ends = Ends { src_mac: MONITOR, dst_mac: WEB, src: v4(1, 15), dst: v4(1, 12) };

@@ -1,11 +1,11 @@
-//! Answers that the host gives in the place of others: ARP from policy, and the gateway's echo.
+//! Answers that the host gives in the place of others: ARP and neighbour discovery from policy, and what the gateway says.
 
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use culvert_packet::craft::{self, Ends};
-use culvert_packet::{Family, Reason, VportId, arp, icmp};
+use culvert_packet::{Family, Fragment, Reason, VportId, arp, icmp};
 
 use super::{Outcome, Packet, Stop};
 use crate::snapshot::{Snapshot, Subnet, Vport};
@@ -53,6 +53,90 @@ pub(super) fn arp(
     Err(Stop::Reply(tagged_as(packet, frame)))
 }
 
+/// Whether a packet is of neighbour discovery (RFC 4861): a solicitation or an advertisement.
+pub(super) fn is_neighbour_discovery(packet: &Packet<'_>) -> bool {
+    let h = &packet.headers;
+    let kinds = [u16::from(icmp::v6::NEIGHBOUR_SOLICITATION), u16::from(icmp::v6::NEIGHBOUR_ADVERTISEMENT)];
+    h.family == Family::V6 && h.protocol == 58 && h.l4 != 0 && kinds.contains(&h.l4_src)
+}
+
+/// Neighbour discovery of a vport: as [`arp`].
+pub(super) fn neighbour(
+    s: &Snapshot,
+    packet: &Packet<'_>,
+    id: VportId,
+    vport: &Vport,
+    subnet: &Subnet,
+    trace: &mut impl TraceSink,
+) -> Outcome {
+    let mut end = |rule, reason: Reason| {
+        trace.step(Layer::Bridge, Some(id), rule, reason.as_str());
+        Err(Stop::Drop(reason))
+    };
+    let message = transport(packet).unwrap_or_default();
+    let Some((IpAddr::V6(src), dst)) = packet.addresses() else { return Err(Reason::Unsupported.into()) };
+    // RFC 4861, section 7.1: a packet that has been forwarded, or is damaged, is none.
+    if packet.headers.ttl != 255 || !icmp::verify(IpAddr::V6(src), dst, message) {
+        return end("neighbour", Reason::Unsupported);
+    }
+    let Some(question) = icmp::Neighbour::parse(message)? else { return Err(Reason::Unsupported.into()) };
+    if question.mac.is_some_and(|mac| mac != vport.mac) {
+        return end("neighbour-sender", Reason::SpoofedMac);
+    }
+    let target = IpAddr::V6(question.target);
+    if !question.solicitation || vport.addresses.contains(&target) {
+        return end("neighbour", Reason::ArpSuppressed);
+    }
+    let gateway = subnet.gateways.contains(&target);
+    let mac = if gateway {
+        s.router_mac
+    } else {
+        match s.mappings.by_ca(vport.rdid, target).filter(|m| m.vsid == vport.vsid) {
+            Some(mapping) => mapping.mac,
+            None => return end("neighbour", Reason::ArpUnknown),
+        }
+    };
+    let router = if gateway { icmp::Neighbour::ROUTER } else { 0 };
+    let flags = router | icmp::Neighbour::SOLICITED | icmp::Neighbour::OVERRIDE;
+    let answer = icmp::Neighbour { solicitation: false, flags, target: question.target, mac: Some(mac) };
+    let ends = Ends { src_mac: mac, dst_mac: vport.mac, src: target, dst: IpAddr::V6(src) };
+    let mut frame = vec![0; 128];
+    let len = craft::neighbour(&mut frame, &ends, &answer)?;
+    frame.truncate(len);
+    trace.step(Layer::Bridge, Some(id), "neighbour", "reply");
+    Err(Stop::Reply(tagged_as(packet, frame)))
+}
+
+/// The transport part of an IP packet, without padding.
+fn transport<'p>(packet: &Packet<'p>) -> Option<&'p [u8]> {
+    let h = &packet.headers;
+    packet.frame.get(usize::from(h.l4)..usize::from(h.l3) + usize::from(h.l3_len))
+}
+
+/// What the gateway says to a packet whose TTL is over (RFC 792, RFC 4443 section 3.3). `None`: nothing, because the
+/// packet is itself an error or not a packet's beginning (RFC 1812 section 4.3.2.7).
+pub(super) fn time_exceeded(packet: &Packet<'_>, gateway: IpAddr) -> Option<Vec<u8>> {
+    let h = &packet.headers;
+    let (src, _) = packet.addresses()?;
+    let (kind, most, errors) = match h.family {
+        // RFC 1812 section 4.3.2.3: no more than 576 bytes; RFC 4443: no more than the least MTU.
+        Family::V4 => (icmp::v4::TIME_EXCEEDED, 576 - 28, &[3, 4, 5, 11, 12][..]),
+        _ => (icmp::v6::TIME_EXCEEDED, 1280 - 48, &[1, 2, 3, 4, 137][..]),
+    };
+    let is_error =
+        matches!((h.family, h.protocol), (Family::V4, 1) | (Family::V6, 58)) && errors.contains(&h.l4_src);
+    if is_error || h.fragment == Fragment::Later {
+        return None;
+    }
+    let whole = packet.frame.get(usize::from(h.l3)..usize::from(h.l3) + usize::from(h.l3_len))?;
+    let data = whole.get(..whole.len().min(most))?;
+    let ends = Ends { src_mac: packet.dst_mac(), dst_mac: packet.src_mac(), src: gateway, dst: src };
+    let mut frame = vec![0; data.len() + 128];
+    let len = craft::icmp(&mut frame, &ends, &icmp::Header { kind, ..icmp::Header::default() }, data).ok()?;
+    frame.truncate(len);
+    Some(tagged_as(packet, frame))
+}
+
 /// The answer to an echo request to the gateway. `None`: it is none.
 pub(super) fn ping(packet: &Packet<'_>) -> Option<Vec<u8>> {
     let h = &packet.headers;
@@ -65,8 +149,7 @@ pub(super) fn ping(packet: &Packet<'_>) -> Option<Vec<u8>> {
     if !is_icmp || h.l4 == 0 || h.l4_src != u16::from(request) {
         return None;
     }
-    let end = usize::from(h.l3) + usize::from(h.l3_len);
-    let (question, data) = icmp::Header::parse(packet.frame.get(usize::from(h.l4)..end)?).ok()?;
+    let (question, data) = icmp::Header::parse(transport(packet)?).ok()?;
     let ends = Ends { src_mac: packet.dst_mac(), dst_mac: packet.src_mac(), src: dst, dst: src };
     let header = icmp::Header::echo(reply, question.identifier(), question.sequence());
     let mut frame = vec![0; packet.frame.len() + 64];

@@ -29,12 +29,15 @@ pub(super) fn decide(
     if let Some((src, _)) = packet.addresses() {
         check_source(packet, id, vport, src, trace)?;
     }
+    if answer::is_neighbour_discovery(packet) {
+        return answer::neighbour(s, packet, id, vport, subnet, trace);
+    }
     let dst_mac = packet.dst_mac();
     if dst_mac.is_multicast() {
         return flood(s, connections, packet, id, vport, subnet, trace);
     }
     let (to, routed) = if dst_mac == s.router_mac {
-        (route(s, packet, id, vport, trace)?, true)
+        (route(s, packet, id, (vport, subnet), trace)?, true)
     } else {
         (bridge(s, id, vport, dst_mac, trace)?, false)
     };
@@ -110,7 +113,7 @@ fn route<'s>(
     s: &'s Snapshot,
     packet: &Packet<'_>,
     id: VportId,
-    vport: &Vport,
+    (vport, subnet): (&Vport, &Subnet),
     trace: &mut impl TraceSink,
 ) -> Result<&'s Mapping, Stop> {
     let mut fail = |reason: Reason| {
@@ -132,7 +135,14 @@ fn route<'s>(
         return fail(Reason::NoRoute);
     }
     if packet.headers.ttl <= 1 {
-        return fail(Reason::TtlExceeded);
+        let gateway = subnet.gateways.iter().find(|g| g.is_ipv4() == dst.is_ipv4());
+        return match gateway.and_then(|gateway| answer::time_exceeded(packet, *gateway)) {
+            Some(reply) => {
+                trace.step(Layer::Router, Some(id), "ttl", "reply");
+                Err(Stop::Reply(reply))
+            }
+            None => fail(Reason::TtlExceeded),
+        };
     }
     match s.mappings.by_ca(vport.rdid, dst) {
         Some(to) => {

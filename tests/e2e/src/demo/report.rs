@@ -76,8 +76,10 @@ pub(crate) struct Boot {
     pub(crate) seconds: f64,
 }
 
-/// Share of packets that the firmware must handle alone.
+/// Share of packets that the firmware must handle alone, and packets from which on that can be judged: each flow's first
+/// ones come to the host.
 const OFFLOADED: f64 = 0.999;
+const JUDGED: u64 = 30_000;
 
 fn sum(ports: &Value, field: &str) -> u64 {
     let ports = ports.as_object().into_iter().flatten();
@@ -159,7 +161,7 @@ impl Report {
             }
         }
         for host in &self.hosts {
-            if Self::share(host) < OFFLOADED {
+            if host.frames >= JUDGED && Self::share(host) < OFFLOADED {
                 let share = 100.0 * Self::share(host);
                 all.push(format!(
                     "{}: the firmware handled only {share:.2} % of the frames alone",
