@@ -293,6 +293,15 @@ impl Engine {
                 capture.flush();
             }
         }
+        for (n, vf) in self.vfs.iter().enumerate() {
+            for (reason, count) in vf.take_discards() {
+                self.state.counters.drop(BoardPort::Vf(n as u8), reason, count);
+            }
+            // A fault is no frame of the port: it counts under its reason alone.
+            for (reason, count) in vf.take_faults() {
+                self.state.counters.drop(BoardPort::None, reason, count);
+            }
+        }
         self.state.finished.store(self.soc.word64(culvert_abi::soc::ctrl::FINISHED), Relaxed);
         self.state.punted.store(self.soc.word64(culvert_abi::soc::ctrl::PUNTED), Relaxed);
         self.watch_firmware();

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use culvert_packet::Reason;
+
 use super::config::{Discard, RxError};
 use super::ring::RingFault;
 
@@ -46,6 +48,8 @@ pub(super) struct Live {
     interrupts: AtomicU64,
     discards: [AtomicU64; Discard::COUNT],
     faults: [AtomicU64; RingFault::COUNT],
+    /// What the board has been told of already: discards, faults.
+    told: [[AtomicU64; RingFault::COUNT]; 2],
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -54,6 +58,12 @@ fn add(counter: &AtomicU64, n: u64) {
 
 fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
+}
+
+/// What has come to a counter since it was last told of.
+fn new(counter: &AtomicU64, told: &AtomicU64) -> u64 {
+    let now = get(counter);
+    now - told.swap(now, Ordering::Relaxed)
 }
 
 impl Live {
@@ -91,6 +101,16 @@ impl Live {
 
     pub(super) fn interrupt(&self) {
         add(&self.interrupts, 1);
+    }
+
+    /// Discards since the last call.
+    pub(super) fn new_discards(&self) -> [(Reason, u64); Discard::COUNT] {
+        std::array::from_fn(|i| (Discard::ALL[i].reason(), new(&self.discards[i], &self.told[0][i])))
+    }
+
+    /// Faults since the last call, by kind.
+    pub(super) fn new_faults(&self) -> [(Reason, u64); RingFault::COUNT] {
+        std::array::from_fn(|i| (RingFault::reason_at(i), new(&self.faults[i], &self.told[1][i])))
     }
 
     pub(super) fn snapshot(&self) -> Counters {

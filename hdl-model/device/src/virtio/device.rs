@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::config::VfConfig;
+use culvert_packet::Reason;
+
+use super::config::{Discard, VfConfig};
 use super::control::RxMode;
 use super::counters::{Counters, Live};
 use super::features::{CONTROL, LINK_UP, NO_VECTOR, QUEUES, RX, TX, VECTORS, bar, feature, status};
@@ -119,6 +121,17 @@ impl NetDevice {
     /// Counters since the VF came to be.
     pub fn counters(&self) -> Counters {
         self.counters.snapshot()
+    }
+
+    /// Transmitted frames discarded since the last call, by the reason under which the board counts them. For one
+    /// caller, the engine.
+    pub fn take_discards(&self) -> [(Reason, u64); Discard::COUNT] {
+        self.counters.new_discards()
+    }
+
+    /// Faults since the last call, likewise.
+    pub fn take_faults(&self) -> [(Reason, u64); RingFault::COUNT] {
+        self.counters.new_faults()
     }
 
     /// The host's settings.
@@ -294,7 +307,9 @@ impl NetDevice {
         };
         // A guest can reset its device and do it again as often as it likes: it must not fill the log.
         if count.is_power_of_two() {
-            tracing::warn!(queue, count, reason = fault.reason().as_str(), "virtio queue stopped: {fault}");
+            let mac = lock(&self.port).config.mac.map(|byte| format!("{byte:02x}")).join(":");
+            let reason = fault.reason().as_str();
+            tracing::warn!(mac, queue, count, reason, "virtio queue stopped: {fault}");
         }
         self.config_changed();
     }

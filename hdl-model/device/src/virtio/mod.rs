@@ -25,6 +25,7 @@
 //! NetDevice::set_polling(&self, polling: bool)
 //! NetDevice::is_running(&self) -> bool            // DRIVER_OK, both data queues enabled, no fault
 //! NetDevice::counters(&self) -> Counters          // frames and bytes each way, discards, faults
+//! NetDevice::take_discards(&self), take_faults(&self)  // by reason, since the last call: into the board's counters
 //! NetDevice::config(&self) -> VfConfig;  NetDevice::set_config(&self, VfConfig)  // tells the guest
 //! NetDevice::rx_mode(&self) -> RxMode             // what the guest asked of its filters, as far as allowed
 //! Wake::new() -> io::Result<Wake>;  Wake::ring(&self);  Wake::drain(&self);  Wake: AsFd + Clone

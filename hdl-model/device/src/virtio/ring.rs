@@ -86,10 +86,12 @@ impl RingFault {
 
     /// The reason under which the board reports it.
     pub const fn reason(self) -> Reason {
-        match self {
-            Self::Memory(_) => Reason::DmaFault,
-            _ => Reason::BadDescriptor,
-        }
+        Self::reason_at(self.index())
+    }
+
+    /// The reason of the kind with this place among the counters: from 7 on it is the memory.
+    pub(super) const fn reason_at(index: usize) -> Reason {
+        if index < 7 { Reason::BadDescriptor } else { Reason::DmaFault }
     }
 
     /// The kind's word in counters and logs.

@@ -76,6 +76,12 @@ impl SplitQueue {
         [base, base + self.avail(0) as u64, base + self.used(0) as u64]
     }
 
+    /// The queue's memory, for tests that spoil it.
+    #[must_use]
+    pub fn memory(&self) -> &DmaBuffer {
+        &self.memory
+    }
+
     fn avail(&self, offset: usize) -> usize {
         16 * usize::from(self.size) + offset
     }
@@ -121,6 +127,12 @@ impl SplitQueue {
     #[must_use]
     pub fn unpublished(&self) -> u16 {
         self.offered.wrapping_sub(self.published)
+    }
+
+    /// How many chains the device has not given back.
+    #[must_use]
+    pub fn in_flight(&self) -> u16 {
+        self.published.wrapping_sub(self.taken)
     }
 
     /// Lets the device see what was offered. True if it wants to be notified of it.
