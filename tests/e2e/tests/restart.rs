@@ -10,11 +10,14 @@ use culvert_e2e::netns;
 use culvert_e2e::process::{children_of, cpu_of};
 use culvert_e2e::vm::Vm;
 use culvert_guest::ProbeReport;
-use culvert_packet::Encap;
+use culvert_packet::craft::{self, Ends};
+use culvert_packet::{Encap, MacAddr};
 
 /// Frames of a guest's log; more than any of these tests sends.
 const LOG: usize = 1 << 20;
 const LIMIT: Duration = Duration::from_secs(120);
+/// More than one VF may have at the host.
+const NEW_FLOWS: u16 = 400;
 /// What a killed firmware may cost.
 const OUTAGE_MS: u64 = 2000;
 
@@ -68,6 +71,18 @@ fn a_transfer_goes_on_while_the_daemon_is_stopped_and_it_takes_the_flows_over() 
     d.stop_daemon(0).unwrap();
     let stopped = Instant::now();
     let first = web.progress(LIMIT).unwrap();
+    // New flows find nobody who would decide on them, and are in nobody's way.
+    let ends = Ends {
+        src_mac: MacAddr([0x00, 0x1d, 0xd8, 0x07, 0x00, 0x11]),
+        dst_mac: MacAddr([0x00, 0x1d, 0xd8, 0x07, 0x00, 0x12]),
+        src: sql.address(),
+        dst: "10.1.1.99".parse().unwrap(),
+    };
+    for port in 0..NEW_FLOWS {
+        let mut frame = vec![0; 128];
+        let len = craft::udp(&mut frame, &ends, 1000, 2000 + port, b"anybody?").unwrap();
+        sql.frame(&frame[..len]).unwrap();
+    }
     std::thread::sleep(Duration::from_secs(10).saturating_sub(stopped.elapsed()));
     let second = web.progress(LIMIT).unwrap();
     assert!(second > first, "the transfer stands still at {first} bytes");
@@ -83,6 +98,8 @@ fn a_transfer_goes_on_while_the_daemon_is_stopped_and_it_takes_the_flows_over() 
     assert!(exceptions(&d) < 16, "{} packets came to the new daemon", exceptions(&d));
     // Nothing of the tenants was lost.
     std::thread::sleep(Duration::from_millis(300));
+    let drops = d.drops(0).unwrap();
+    assert_eq!(drops.get("queue_stopped"), Some(&NEW_FLOWS.into()), "{drops:?}");
     let faults = faults(&account(&mut sql, &mut web, d.dir()).unwrap());
     assert!(faults.is_empty(), "{faults:#?}; drops {:?}", d.drops(0));
     // It knows the connections: the answers to a connection that the old one allowed still pass.

@@ -160,12 +160,14 @@ impl Engine {
             }
             return;
         }
+        // Without a host, that is to say a queue that runs, nothing new can be decided.
+        let reason = if full { Reason::ExceptionFull } else { Reason::QueueStopped };
         if d.ticket == 0 {
-            self.state.counters.drop(origin, Reason::ExceptionFull, 1);
+            self.state.counters.drop(origin, reason, 1);
         } else {
             // The firmware counts it, and the flow's pending record.
             self.state.counters.port_drop(origin, 1);
-            self.report_dropped(d.vport, d.ticket, Reason::ExceptionFull);
+            self.report_dropped(d.vport, d.ticket, reason);
         }
     }
 }
