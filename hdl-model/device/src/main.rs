@@ -22,7 +22,9 @@ struct Args {
     /// Socket of the PF. VF n gets this path with ".vfN" appended.
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
-    /// What MAC port 0 is connected to: af_packet:INTERFACE or unix:OWN,OTHER.
+    /// What MAC port 0 is connected to: af_packet:INTERFACE, tap:INTERFACE, unix:OWN,OTHER or pcap:IN,OUT. A TAP interface
+    /// is made if it is not there. Of the capture files either may be left empty; frames come in at 1000 a second, or at
+    /// another pace with pcap:IN,OUT,PACE, once the file IN is there.
     #[arg(long, value_name = "WIRE")]
     uplink0: WireSpec,
     /// What MAC port 1 is connected to.

@@ -19,8 +19,9 @@ const UNSAFE: &[&str] = &[
     "hdl-model/device/src/dma",
     // Memory shared with the firmware.
     "hdl-model/device/src/soc",
-    // The packet ring that the kernel shares.
+    // The packet ring that the kernel shares, and requests to the kernel about a TAP.
     "hdl-model/device/src/wire/af_packet.rs",
+    "hdl-model/device/src/wire/tap.rs",
     // Mapped BARs, DMA memory and the calls that vfio-ioctls lacks.
     "host-driver/pci/src/linux_vfio/function.rs",
     "host-driver/pci/src/mapped.rs",

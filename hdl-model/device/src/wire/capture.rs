@@ -70,6 +70,11 @@ impl Capture {
         }
     }
 
+    /// Whether nothing can be written any more.
+    pub fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
     /// Brings what was written to the file.
     pub fn flush(&mut self) {
         if self.out.flush().is_err() {

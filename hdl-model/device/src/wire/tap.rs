@@ -1,0 +1,161 @@
+//! A TAP interface (the kernel's Documentation/networking/tuntap.rst): what the board sends, the kernel receives on it, and
+//! the other way round. It may be there already, for instance in a bridge; otherwise it is made, and goes with the board.
+#![allow(unsafe_code, reason = "a TAP is attached and asked for its state through raw requests")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use culvert_packet::Reason;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use super::{Received, Wire};
+
+/// More than an interface can send as one frame.
+const LONGEST: usize = 1 << 16;
+
+/// The interface.
+pub struct Tap {
+    /// Frames pass here. After the interface is gone: something that is never readable.
+    tap: OwnedFd,
+    gone: bool,
+    /// For questions about the interface.
+    socket: OwnedFd,
+    name: [libc::c_char; libc::IFNAMSIZ],
+    text: String,
+    frame: Vec<u8>,
+    /// Frames that the kernel had lost at the last look.
+    lost: Option<u64>,
+}
+
+impl Tap {
+    /// Attaches to an interface, which is made if there is none of this name.
+    ///
+    /// # Errors
+    /// An impossible name, no right to do so, or the interface is in use or no TAP.
+    pub fn open(interface: &str) -> io::Result<Self> {
+        let mut name = [0; libc::IFNAMSIZ];
+        // A percent sign would have the kernel choose a number.
+        if interface.is_empty() || interface.len() >= name.len() || interface.contains(['%', '/', '\0']) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        for (to, byte) in name.iter_mut().zip(interface.bytes()) {
+            *to = byte as libc::c_char;
+        }
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let tap = rustix::fs::open("/dev/net/tun", flags, Mode::empty())?;
+        // No header of the driver's before a frame; then the kernel completes checksums and segments itself.
+        let kind = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+        ask(&tap, libc::TUNSETIFF, name, kind)?;
+        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+        let (text, frame) = (interface.to_owned(), vec![0; LONGEST]);
+        Ok(Tap { tap, gone: false, socket, name, text, frame, lost: None })
+    }
+
+    /// The interface was deleted: its file would be readable for ever.
+    fn leave(&mut self) {
+        if let Ok(silent) = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK) {
+            tracing::warn!(interface = self.text, "the TAP interface is gone");
+            self.tap = silent;
+            self.gone = true;
+        }
+    }
+}
+
+/// Makes a request about an interface: its name and flags go in, its flags come out.
+fn ask(
+    file: &OwnedFd,
+    request: libc::Ioctl,
+    name: [libc::c_char; libc::IFNAMSIZ],
+    flags: libc::c_short,
+) -> io::Result<libc::c_short> {
+    let mut about =
+        libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
+    // SAFETY: both requests that are made read and write this structure alone, which is ours.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), request, std::ptr::from_mut(&mut about)) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the flags were stored above, and the kernel has only changed them.
+    Ok(unsafe { about.ifr_ifru.ifru_flags })
+}
+
+impl Wire for Tap {
+    fn receive(&mut self, into: &mut [u8]) -> Received {
+        let len = match rustix::io::read(&self.tap, &mut self.frame) {
+            Ok(len) => len,
+            Err(Errno::BADFD) if !self.gone => {
+                self.leave();
+                return Received::Nothing;
+            }
+            Err(_) => return Received::Nothing,
+        };
+        match into.get_mut(..len) {
+            _ if len < 14 => Received::Bad(Reason::Runt),
+            Some(place) => {
+                place.copy_from_slice(&self.frame[..len]);
+                Received::Frame(len)
+            }
+            None => Received::Bad(Reason::TooLong),
+        }
+    }
+
+    fn send(&mut self, header: &[u8], payload: &[u8]) -> Result<(), Reason> {
+        if self.gone {
+            return Err(Reason::UplinkDown);
+        }
+        match rustix::io::writev(&self.tap, &[io::IoSlice::new(header), io::IoSlice::new(payload)]) {
+            Ok(_) => Ok(()),
+            // The interface is down, or deleted.
+            Err(Errno::IO | Errno::BADFD) => Err(Reason::UplinkDown),
+            Err(_) => Err(Reason::RingFull),
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.tap.as_fd()
+    }
+
+    fn link(&mut self) -> bool {
+        let flags = ask(&self.socket, libc::SIOCGIFFLAGS as libc::Ioctl, self.name, 0);
+        !self.gone && flags.is_ok_and(|flags| flags & libc::IFF_UP as libc::c_short != 0)
+    }
+
+    fn lost(&mut self) -> u64 {
+        // Of the thread's namespace, in which the interface was made.
+        let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+        let Some(now) = transmit_drops(&text, &self.text) else { return 0 };
+        let before = self.lost.replace(now).unwrap_or(now);
+        now.saturating_sub(before)
+    }
+}
+
+/// Frames that an interface could not hand over, out of the kernel's table (proc_net_dev): eight columns of what it has
+/// received, and the same of what it has sent.
+fn transmit_drops(table: &str, interface: &str) -> Option<u64> {
+    let (_, columns) =
+        table.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == interface)?;
+    columns.split_whitespace().nth(8 + 3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::transmit_drops;
+
+    const TABLE: &str = "\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:   10       1    0    2    0     0          0         0       30       4    0    5    0     0       0          0
+  tap0:   11       2    0    3    0     0          0         0       40       5    0    7    0     0       0          0
+";
+
+    #[test]
+    fn drops_are_those_of_the_interface_and_of_its_transmitter() {
+        assert_eq!(transmit_drops(TABLE, "tap0"), Some(7));
+        assert_eq!(transmit_drops(TABLE, "lo"), Some(5));
+        assert_eq!(transmit_drops(TABLE, "tap"), None);
+        assert_eq!(transmit_drops("tap0: 1 2", "tap0"), None);
+    }
+}
