@@ -72,12 +72,14 @@ pub struct Config {
     pub capture: bool,
     /// Hosts, from 1, whose router keeps silent until [`Network::answer_arp`].
     pub silent_router: Vec<usize>,
+    /// Other wires than the interfaces of the network: host from 0, uplink, and what `culvert-nic` is to be told.
+    pub wires: Vec<(usize, usize, String)>,
 }
 
 impl Config {
     /// Two hosts with this policy, no captures.
     pub fn two_hosts(policy: Value) -> Self {
-        Config { hosts: 2, policy, capture: false, silent_router: Vec::new() }
+        Config { hosts: 2, policy, capture: false, silent_router: Vec::new(), wires: Vec::new() }
     }
 }
 
@@ -88,6 +90,7 @@ pub struct Deployment {
     network: Network,
     policy: PathBuf,
     capture: bool,
+    wires: Vec<(usize, usize, String)>,
     dir: TempDir,
 }
 
@@ -121,8 +124,8 @@ impl Deployment {
         let hosts = (1..=config.hosts)
             .map(|number| Host { number, name: format!("host{number}"), board: None, daemon: None })
             .collect();
-        let capture = config.capture;
-        let mut deployment = Deployment { hosts, programs, network, policy, capture, dir };
+        let (capture, wires) = (config.capture, config.wires.clone());
+        let mut deployment = Deployment { hosts, programs, network, policy, capture, wires, dir };
         for host in 0..config.hosts {
             deployment.start_board(host)?;
         }
@@ -160,7 +163,11 @@ impl Deployment {
         let mut command = Command::new(self.programs.path("culvert-nic"));
         command.arg("--socket").arg(&socket);
         for uplink in 0..2 {
-            let wire = format!("af_packet:{}", Network::interface(host + 1, uplink));
+            let other = self.wires.iter().find(|(h, u, _)| (*h, *u) == (host, uplink));
+            let wire = match other {
+                Some((_, _, wire)) => wire.clone(),
+                None => format!("af_packet:{}", Network::interface(host + 1, uplink)),
+            };
             command.arg(format!("--uplink{uplink}")).arg(wire);
             if self.capture {
                 command.arg(format!("--capture{uplink}")).arg(self.capture(host, uplink));

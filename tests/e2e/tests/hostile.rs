@@ -288,6 +288,8 @@ fn a_driver_that_breaks_the_rules_of_dma_stops_itself_and_nobody_else() {
             assert_eq!((one.bytes, &one.sha256), (BULK, &two.sha256), "{what}");
         }
     }
+    // What is still on its way, such as the last acknowledgement.
+    std::thread::sleep(Duration::from_millis(500));
     let flows = account(&mut sql, &mut other, d.dir()).unwrap();
     assert!(flows.len() >= 4 * ATTACKS.len(), "only {} flows", flows.len());
     assert!(faults(&flows).is_empty(), "{:#?}; drops {:?}", faults(&flows), d.drops(0));

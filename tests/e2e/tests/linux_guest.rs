@@ -71,6 +71,8 @@ fn its_own_driver_pings_and_copies_through_the_overlay_and_again_after_a_reboot(
     assert_eq!(guest.reboot(BOOT).unwrap(), first);
     let (sent, received) = (sql.transfer(5001, COMMAND).unwrap(), other.transfer(5001, COMMAND).unwrap());
     assert_eq!((received.bytes, &received.sha256), (4 * COPY, &sent.sha256));
+    // What is still on its way, such as the last acknowledgement.
+    std::thread::sleep(Duration::from_millis(500));
     let flows = account(sql, other, d.dir()).unwrap();
     assert!(faults(&flows).is_empty(), "{:#?}; drops {:?}", faults(&flows), d.drops(0));
     let _unanswered = web.probe(COMMAND).unwrap();

@@ -134,28 +134,8 @@ impl Wire for Tap {
 
 /// Frames that an interface could not hand over, out of the kernel's table (proc_net_dev): eight columns of what it has
 /// received, and the same of what it has sent.
-fn transmit_drops(table: &str, interface: &str) -> Option<u64> {
+pub(super) fn transmit_drops(table: &str, interface: &str) -> Option<u64> {
     let (_, columns) =
         table.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == interface)?;
     columns.split_whitespace().nth(8 + 3)?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::transmit_drops;
-
-    const TABLE: &str = "\
-Inter-|   Receive                                                |  Transmit
- face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
-    lo:   10       1    0    2    0     0          0         0       30       4    0    5    0     0       0          0
-  tap0:   11       2    0    3    0     0          0         0       40       5    0    7    0     0       0          0
-";
-
-    #[test]
-    fn drops_are_those_of_the_interface_and_of_its_transmitter() {
-        assert_eq!(transmit_drops(TABLE, "tap0"), Some(7));
-        assert_eq!(transmit_drops(TABLE, "lo"), Some(5));
-        assert_eq!(transmit_drops(TABLE, "tap"), None);
-        assert_eq!(transmit_drops("tap0: 1 2", "tap0"), None);
-    }
 }

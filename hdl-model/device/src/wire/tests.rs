@@ -1,5 +1,6 @@
-//! How wires are named on the command line.
+//! How wires are named on the command line, and what the kernel's tables say of them.
 
+use super::tap::transmit_drops;
 use super::{PACE, WireSpec};
 
 fn pcap(input: Option<&str>, output: Option<&str>, pace: u32) -> Result<WireSpec, String> {
@@ -29,4 +30,19 @@ fn what_is_no_wire_is_told_what_would_be_one() {
         let error = text.parse::<WireSpec>().expect_err(text).to_string();
         assert!(error.contains(&format!("{text:?}")) && error.contains("tap:INTERFACE"), "{error}");
     }
+}
+
+const INTERFACES: &str = "\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:   10       1    0    2    0     0          0         0       30       4    0    5    0     0       0          0
+  tap0:   11       2    0    3    0     0          0         0       40       5    0    7    0     0       0          0
+";
+
+#[test]
+fn drops_of_a_tap_are_those_of_its_transmitter() {
+    assert_eq!(transmit_drops(INTERFACES, "tap0"), Some(7));
+    assert_eq!(transmit_drops(INTERFACES, "lo"), Some(5));
+    assert_eq!(transmit_drops(INTERFACES, "tap"), None);
+    assert_eq!(transmit_drops("tap0: 1 2", "tap0"), None);
 }
