@@ -44,6 +44,17 @@ pub(crate) enum Command {
     Mappings,
     /// What would become of a packet, layer by layer. Changes nothing.
     Trace(Trace),
+    /// Send a capture through a host's policy, without a daemon or a NIC.
+    ///
+    /// The frames go, at the times that the capture gives them, through the same slow path and forwarding core that a host
+    /// runs. What leaves is written to a pcapng file with one interface for each port: uplink0, uplink1 and the network
+    /// interfaces of the host. For every packet there is a verdict (forward, replicate, reply, host, drop) and a reason: why
+    /// it was dropped, or why it did not simply pass by the record of its flow, such as miss for a flow's first packet.
+    ///
+    /// Three things differ from a running host. All next hops of the provider network have the MAC 00:00:5e:00:53:01, since
+    /// there is nobody to ask. The secrets of the flow hashes are always the same, and with them the UDP source ports and
+    /// NVGRE FlowIDs. Both uplinks have a link, and every vport is up.
+    Replay(Replay),
     /// How the daemon is.
     Health,
 }
@@ -136,6 +147,42 @@ pub(crate) struct Trace {
     pub(crate) frame: Option<String>,
 }
 
+/// The capture to replay, and where.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Replay {
+    /// Bundle of resources; - for standard input.
+    #[arg(long)]
+    pub(crate) policy: PathBuf,
+    /// The host: the resourceId of its server in the policy.
+    #[arg(long)]
+    pub(crate) host: String,
+    /// The frames come from this network interface of the host.
+    #[arg(long, required_unless_present = "uplink", conflicts_with = "uplink")]
+    pub(crate) vport: Option<String>,
+    /// The frames come from the wire, at uplink 0 or 1.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub(crate) uplink: Option<u8>,
+    /// Capture to read: pcap or pcapng, Ethernet.
+    #[arg(long = "in", value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// Capture to write: pcapng.
+    #[arg(long = "out", value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// What forwards.
+    #[arg(long, value_enum, default_value_t = EngineKind::Core)]
+    pub(crate) engine: EngineKind,
+    /// Show the layers of the policy that were asked about each packet.
+    #[arg(long)]
+    pub(crate) trace: bool,
+}
+
+/// What forwards replayed packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineKind {
+    /// The match-action core, in this process.
+    Core,
+}
+
 /// Protocols that a packet can be made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Protocol {
@@ -189,6 +236,11 @@ mod tests {
         assert!(parse("trace --port a --frame 00ff").is_ok());
         assert_eq!(parse("trace --port a").unwrap_err().exit_code(), 2);
         assert_eq!(parse("trace --port a --to 10.1.1.12 --frame 00").unwrap_err().exit_code(), 2);
+        let replay = |port: &str| parse(&format!("replay --policy p --host h {port} --in a --out b"));
+        assert!(replay("--vport a").is_ok() && replay("--uplink 1").is_ok());
+        for wrong in ["", "--vport a --uplink 0", "--uplink 2", "--vport a --engine firmware"] {
+            assert_eq!(replay(wrong).unwrap_err().exit_code(), 2, "{wrong}");
+        }
         assert_eq!(parse("flows --vport x").unwrap_err().exit_code(), 2);
     }
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use culvert_api::{ErrorBody, ErrorReply};
 use thiserror::Error;
 
+use crate::capture::Broken;
+
 /// Why a command did not do what was asked.
 #[derive(Debug, Error)]
 pub(crate) enum Error {
@@ -16,6 +18,14 @@ pub(crate) enum Error {
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
+    },
+    /// A file is no capture, or a broken one.
+    #[error("{path} is not a capture that can be replayed: {problem}")]
+    Capture {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: Broken,
     },
     /// The daemon does not answer.
     #[error("culvertd does not answer on {socket}: {detail}")]
@@ -47,6 +57,9 @@ impl Error {
                 &path.display().to_string(),
                 "check the path and its permissions",
             ),
+            Error::Capture { path, problem } => {
+                ErrorBody::new("Capture", self.to_string(), &path.display().to_string(), problem.remedy())
+            }
             Error::NoDaemon { socket, .. } => ErrorBody::new(
                 "NoDaemon",
                 self.to_string(),

@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod capture;
 mod client;
 mod command;
 mod error;
+mod replay;
 mod table;
 
 use std::io::Write;

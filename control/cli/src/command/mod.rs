@@ -1,6 +1,7 @@
 //! The commands: each asks the daemon (or a file) and renders the answer.
 
 mod policy;
+mod replay;
 mod trace;
 mod views;
 
@@ -25,6 +26,7 @@ pub(crate) fn run(cli: &Cli) -> Result<String, Error> {
         Command::Mappings => views::mappings(&client, cli.json),
         Command::Health => views::health(&client, cli.json),
         Command::Trace(packet) => trace::run(packet, &client, cli.json),
+        Command::Replay(replay) => replay::run(replay, cli.json),
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) fn run(command: &Policy, client: &Client, json: bool) -> Result<Strin
     }
 }
 
-fn read(path: &Path) -> Result<String, Error> {
+pub(super) fn read(path: &Path) -> Result<String, Error> {
     let failed = |source| Error::File { path: path.to_owned(), source };
     if path == Path::new("-") {
         let mut text = String::new();
@@ -86,7 +86,8 @@ struct Valid {
     warnings: Vec<Warning>,
 }
 
-fn validate(text: &str, json: bool) -> Result<String, Error> {
+/// A policy that holds together, and what is odd about it.
+pub(super) fn check(text: &str) -> Result<(Fabric, Vec<Warning>), Error> {
     let refused = |code, details: Vec<ErrorBody>| {
         let count = details.len();
         let mut body = ErrorBody { details, ..ErrorBody::new(code, "", "", "") };
@@ -97,7 +98,11 @@ fn validate(text: &str, json: bool) -> Result<String, Error> {
         .map_err(|errors| refused("InvalidDocument", errors.iter().map(ErrorBody::from).collect()))?;
     let checked = Fabric::check(&parsed.bundle)
         .map_err(|problems| refused("InvalidPolicy", problems.iter().map(ErrorBody::from).collect()))?;
-    let fabric = checked.fabric;
+    Ok((checked.fabric, parsed.warnings.into_iter().chain(checked.warnings).collect()))
+}
+
+fn validate(text: &str, json: bool) -> Result<String, Error> {
+    let (fabric, found) = check(text)?;
     let valid = Valid {
         valid: true,
         virtual_networks: fabric.networks.len(),
@@ -105,7 +110,7 @@ fn validate(text: &str, json: bool) -> Result<String, Error> {
         network_interfaces: fabric.interfaces.len(),
         servers: fabric.hosts.len(),
         access_control_lists: fabric.acls.len(),
-        warnings: parsed.warnings.into_iter().chain(checked.warnings).collect(),
+        warnings: found,
     };
     Ok(show(&valid, json, |v| {
         let mut out = String::new();

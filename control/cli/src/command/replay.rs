@@ -1,0 +1,255 @@
+//! `culvert replay`: a capture through one host's policy and the core.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs::File;
+use std::io::{BufReader, BufWriter};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use culvert_abi::{pci, regs};
+use culvert_api::ErrorBody;
+use culvert_flow::{HashSecret, Port};
+use culvert_model::{Fabric, HostPart, Indices, Site, host_part};
+use culvert_packet::VportId;
+use serde::Serialize;
+
+use super::{policy, show};
+use crate::args::{EngineKind, Replay};
+use crate::capture::{Captured, Reader, Writer};
+use crate::error::Error;
+use crate::replay::{Host, NEXT_HOP, Treated, Verdict};
+use crate::table::{Table, or_dash};
+
+/// Secret of what outer headers show of inner flows. Always the same, so that a replay can be repeated.
+const ENTROPY: HashSecret = HashSecret([0x0123_4567_89ab_cdef; 9]);
+
+/// A capture that was replayed.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    engine: &'static str,
+    host: String,
+    /// Where the frames came in.
+    port: String,
+    /// What stands for the MAC of every next hop.
+    next_hop_mac: String,
+    packets: Vec<Packet>,
+}
+
+/// A packet of it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Packet {
+    /// From 1 on, as in the capture.
+    number: u64,
+    /// Its length.
+    bytes: usize,
+    /// Its length before the capture cut it short.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    original_bytes: Option<usize>,
+    verdict: Verdict,
+    reason: String,
+    outputs: Vec<Output>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    trace: Vec<Hop>,
+}
+
+/// A frame that left.
+#[derive(Serialize)]
+struct Output {
+    port: String,
+    bytes: usize,
+}
+
+/// One layer's part.
+#[derive(Serialize)]
+struct Hop {
+    layer: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vport: Option<String>,
+    rule: String,
+    action: String,
+}
+
+/// The host's ports by their names, in the order of the output's interfaces.
+struct Ports(Vec<(Port, String)>);
+
+impl Ports {
+    fn of(part: &HostPart) -> Self {
+        let uplinks = (0..Port::UPLINKS).map(|n| (Port::Uplink(n), format!("uplink{n}")));
+        let vports = part.snapshot.vports.iter().map(|(id, v)| (Port::Vport(*id), v.name.clone()));
+        Self(uplinks.chain(vports).collect())
+    }
+
+    /// Interface of the output and name.
+    fn find(&self, port: Port) -> Option<(usize, &str)> {
+        self.0.iter().position(|(p, _)| *p == port).map(|n| (n, self.0[n].1.as_str()))
+    }
+}
+
+pub(super) fn run(replay: &Replay, json: bool) -> Result<String, Error> {
+    let EngineKind::Core = replay.engine;
+    let (fabric, _) = policy::check(&policy::read(&replay.policy)?)?;
+    let part = part(fabric, &replay.host)?;
+    let ports = Ports::of(&part);
+    let input = match replay.uplink {
+        Some(n) => Port::Uplink(n),
+        None => vport(&part, &replay.host, replay.vport.as_deref().unwrap_or_default())?,
+    };
+    let mut host = Host::new(&part.snapshot).map_err(|e| {
+        refused("TooLarge", format!("the NIC cannot take this policy: {e}"), "/", "make the policy smaller")
+    })?;
+    let packets = packets(replay, &ports, input, &mut host)?;
+    let report = Report {
+        engine: "core",
+        host: replay.host.clone(),
+        port: ports.find(input).map(|(_, name)| name.to_owned()).unwrap_or_default(),
+        next_hop_mac: NEXT_HOP.to_string(),
+        packets,
+    };
+    Ok(show(&report, json, |report| render(report, replay)))
+}
+
+/// Replays the capture and writes what leaves.
+fn packets(replay: &Replay, ports: &Ports, input: Port, host: &mut Host) -> Result<Vec<Packet>, Error> {
+    let unreadable = |source| Error::File { path: replay.input.clone(), source };
+    let unwritable = |source| Error::File { path: replay.output.clone(), source };
+    let broken = |problem| Error::Capture { path: replay.input.clone(), problem };
+    let file = File::open(&replay.input).map_err(unreadable)?;
+    let same = |there: std::fs::Metadata| {
+        file.metadata().is_ok_and(|here| (here.dev(), here.ino()) == (there.dev(), there.ino()))
+    };
+    if std::fs::metadata(&replay.output).is_ok_and(same) {
+        let (path, message) = (replay.output.display().to_string(), "--in and --out name the same file");
+        return Err(refused("SameFile", message.to_owned(), &path, "write to another file"));
+    }
+    let mut reader = Reader::new(BufReader::new(file)).map_err(broken)?;
+    let output = BufWriter::new(File::create(&replay.output).map_err(unwritable)?);
+    let names = ports.0.iter().map(|(_, name)| name.as_str());
+    let mut writer = Writer::new(output, names).map_err(unwritable)?;
+    let (mut packets, mut first) = (Vec::new(), None);
+    while let Some(captured) = reader.next().map_err(broken)? {
+        let first = *first.get_or_insert(captured.time);
+        let ms = captured.time.saturating_sub(first) / 1_000_000;
+        let treated = host.treat(input, &captured.frame, ms, replay.trace);
+        let packet = describe(packets.len() as u64 + 1, &captured, &treated, ports);
+        let comment = format!("packet {}: {} {}", packet.number, packet.verdict.as_str(), packet.reason);
+        for (port, frame) in &treated.outputs {
+            if let Some((interface, _)) = ports.find(*port) {
+                writer.frame(interface, captured.time, frame, comment.trim_end()).map_err(unwritable)?;
+            }
+        }
+        packets.push(packet);
+    }
+    writer.finish().map_err(unwritable)?;
+    Ok(packets)
+}
+
+fn describe(number: u64, captured: &Captured, treated: &Treated, ports: &Ports) -> Packet {
+    let name = |port: Port| ports.find(port).map(|(_, name)| name.to_owned()).unwrap_or_default();
+    let outputs =
+        treated.outputs.iter().map(|(port, frame)| Output { port: name(*port), bytes: frame.len() });
+    let trace = treated.layers.iter().map(|step| Hop {
+        layer: step.layer.as_str(),
+        vport: step.vport.map(|id| name(Port::Vport(id))),
+        rule: step.rule.clone(),
+        action: step.action.clone(),
+    });
+    let bytes = captured.frame.len();
+    Packet {
+        number,
+        bytes,
+        original_bytes: Some(captured.original).filter(|original| *original != bytes),
+        verdict: treated.verdict,
+        reason: treated.reason.map(|r| r.as_str().to_owned()).unwrap_or_default(),
+        outputs: outputs.collect(),
+        trace: trace.collect(),
+    }
+}
+
+/// The part of one host, on a NIC of our own kind.
+fn part(fabric: Fabric, host: &str) -> Result<HostPart, Error> {
+    let site = Site {
+        host: host.to_owned(),
+        entropy: ENTROPY,
+        vfs: pci::TOTAL_VFS,
+        vmqs: (regs::QUEUE_COUNT - regs::QUEUE_VMQ0) as u16,
+    };
+    let part = host_part(Arc::new(fabric), &site, &mut Indices::default())
+        .map_err(|e| refused("TooLarge", e.to_string(), &format!("/servers/{host}"), e.remedy()))?;
+    if part.host.is_none() {
+        let known: Vec<&str> = part.fabric.hosts.iter().map(|h| h.name.as_str()).collect();
+        let message = format!("the policy has no server \"{host}\"");
+        return Err(refused("UnknownHost", message, host, one_of(&known)));
+    }
+    Ok(part)
+}
+
+/// The vport of a network interface.
+fn vport(part: &HostPart, host: &str, name: &str) -> Result<Port, Error> {
+    let here = part.snapshot.vports.iter().find(|(_, v)| v.name.eq_ignore_ascii_case(name));
+    if let Some((id, _)) = here {
+        return Ok(Port::Vport(VportId(id.0)));
+    }
+    let known: Vec<&str> = part.snapshot.vports.values().map(|v| v.name.as_str()).collect();
+    let elsewhere = part.fabric.interfaces.iter().find(|i| i.name.eq_ignore_ascii_case(name));
+    let message = match elsewhere.map(|i| i.host.and_then(|n| part.fabric.hosts.get(n))) {
+        None => format!("the policy has no network interface \"{name}\""),
+        Some(None) => format!("the network interface \"{name}\" is on no server"),
+        Some(Some(server)) => {
+            format!("the network interface \"{name}\" is on {}, not on {host}", server.name)
+        }
+    };
+    Err(refused("UnknownPort", message, name, one_of(&known)))
+}
+
+fn one_of(known: &[&str]) -> String {
+    if known.is_empty() { "there are none".to_owned() } else { format!("use one of {}", known.join(", ")) }
+}
+
+fn refused(code: &str, message: String, target: &str, remedy: impl Into<String>) -> Error {
+    Error::Refused(Box::new(ErrorBody::new(code, message, target, remedy)))
+}
+
+/// Writing to a string cannot fail; its results are dropped for that reason.
+fn render(report: &Report, replay: &Replay) -> String {
+    let mut table = Table::new(["packet", "bytes", "verdict", "reason", "out"]);
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut out = String::new();
+    for p in &report.packets {
+        *counts.entry(p.verdict.as_str()).or_default() += 1;
+        let outputs: Vec<String> = p.outputs.iter().map(|o| format!("{} ({})", o.port, o.bytes)).collect();
+        let bytes = match p.original_bytes {
+            Some(original) => format!("{} of {original}", p.bytes),
+            None => p.bytes.to_string(),
+        };
+        table.row([
+            p.number.to_string(),
+            bytes,
+            p.verdict.as_str().to_owned(),
+            or_dash(&p.reason),
+            or_dash(&outputs.join(", ")),
+        ]);
+        if !p.trace.is_empty() {
+            let _ = writeln!(out, "\npacket {}", p.number);
+            let mut hops = Table::new(["layer", "vport", "rule", "action"]);
+            for hop in &p.trace {
+                let vport = or_dash(hop.vport.as_deref().unwrap_or_default());
+                hops.row([hop.layer.to_owned(), vport, or_dash(&hop.rule), hop.action.clone()]);
+            }
+            out.push_str(&hops.render(""));
+        }
+    }
+    let counts: Vec<String> = counts.iter().map(|(verdict, n)| format!("{n} {verdict}")).collect();
+    let _ = writeln!(
+        out,
+        "\n{} packets into {} of {}: {}; what left is in {}",
+        report.packets.len(),
+        report.port,
+        report.host,
+        or_dash(&counts.join(", ")),
+        replay.output.display()
+    );
+    table.render("the capture has no frames") + &out
+}
