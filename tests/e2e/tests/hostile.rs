@@ -260,6 +260,7 @@ fn a_driver_that_breaks_the_rules_of_dma_stops_itself_and_nobody_else() {
 
         let mut rogue = Rogue::start(&device);
         let before = d.drops(0).unwrap();
+        let moved = sql.counters().unwrap().rx_frames;
         act(&mut rogue, &mut web);
         rogue.has_stopped(what);
         let mut counted = BTreeMap::new();
@@ -281,6 +282,7 @@ fn a_driver_that_breaks_the_rules_of_dma_stops_itself_and_nobody_else() {
             // By function-level reset, and by the driver's own alone.
             device.reset().unwrap();
         }
+        assert!(sql.counters().unwrap().rx_frames > moved + 100, "{what}: there was no traffic meanwhile");
         recovers(&device, what);
 
         for port in [port, port + 100] {

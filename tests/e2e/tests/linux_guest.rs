@@ -60,6 +60,8 @@ fn its_own_driver_pings_and_copies_through_the_overlay_and_again_after_a_reboot(
     let mut guest = LinuxGuest::start(&LinuxGuest::folder().unwrap(), &config, &log).unwrap();
 
     let first = guest.wait_up(BOOT).unwrap();
+    let console = std::fs::read_to_string(&log).unwrap();
+    assert!(!console.contains("qemu-system"), "QEMU complains:\n{console}");
     sees_its_nic(&mut guest, &first);
     talks(&mut guest, &mut web, 7000);
 

@@ -36,8 +36,9 @@ pub const CONFIG_REGION: u32 = 7;
 pub const REGION_COUNT: usize = 9;
 /// Interrupt index of MSI-X in VFIO.
 pub const MSIX_INDEX: u32 = 2;
-/// Interrupt indices of a PCI device in VFIO: INTx, MSI, MSI-X, error, request.
-pub const IRQ_INDEX_COUNT: usize = 5;
+/// Number of interrupt indices: INTx, MSI and MSI-X. An index for errors or removal requests that never come would have
+/// QEMU warn of it at each start.
+pub const IRQ_INDEX_COUNT: usize = 3;
 
 /// Why a server could not be started.
 #[derive(Debug, thiserror::Error)]
