@@ -39,7 +39,8 @@ impl Tap {
         let mut name = [0; libc::IFNAMSIZ];
         // A percent sign would have the kernel choose a number.
         if interface.is_empty() || interface.len() >= name.len() || interface.contains(['%', '/', '\0']) {
-            return Err(io::ErrorKind::InvalidInput.into());
+            let why = "a name has 1 to 15 bytes, and neither % nor /";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         for (to, byte) in name.iter_mut().zip(interface.bytes()) {
             *to = byte as libc::c_char;
