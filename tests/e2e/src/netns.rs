@@ -52,6 +52,9 @@ pub fn ip(args: &[&str]) -> Result<(), String> {
 }
 
 fn run(command: &mut Command) -> Result<String, String> {
+    // An ordinary user's path does not lead to the system's programs.
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
     let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{command:?}: {e}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
