@@ -3,6 +3,7 @@
 use culvert_packet::Encap;
 use culvert_packet::encap::MAX_OUTER;
 
+use crate::frame::Frame;
 use crate::tables::Tunnel;
 
 /// What of the outer headers depends on the packet.
@@ -31,6 +32,36 @@ pub fn write(tunnel: &Tunnel, v: &Variable, out: &mut [u8]) -> Option<usize> {
         (Encap::Nvgre, 42, 14) => copy_and_patch::<42, 14>(tunnel, encap, v, out),
         _ => other(tunnel, encap, v, out),
     }
+}
+
+/// Puts the headers of a tunnel of the common shape in front of a frame. `false`, and nothing happens: it has another
+/// shape, or there is no room.
+#[inline(always)]
+pub(crate) fn push_common(tunnel: &Tunnel, v: &Variable, frame: &mut Frame<'_>) -> bool {
+    // Encapsulation, header length, offset of the IP header; the second byte is the uplink.
+    const VXLAN: u32 = u32::from_le_bytes([Encap::Vxlan as u8, 0, 50, 14]);
+    const NVGRE: u32 = u32::from_le_bytes([Encap::Nvgre as u8, 0, 42, 14]);
+    let shape = u32::from_le_bytes([tunnel.encap, tunnel.uplink, tunnel.header_len, tunnel.ip_offset]);
+    match shape & 0xffff_00ff {
+        VXLAN => push_patched::<50>(tunnel, Encap::Vxlan, v, frame),
+        NVGRE => push_patched::<42>(tunnel, Encap::Nvgre, v, frame),
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn push_patched<const LEN: usize>(
+    tunnel: &Tunnel,
+    encap: Encap,
+    v: &Variable,
+    frame: &mut Frame<'_>,
+) -> bool {
+    let (Some(header), Some(out)) = (tunnel.header.first_chunk::<LEN>(), frame.push_array::<LEN>()) else {
+        return false;
+    };
+    *out = *header;
+    patch(out, 14, tunnel.ip_sum, encap, v);
+    true
 }
 
 #[inline(always)]

@@ -78,6 +78,16 @@ impl<'a> Frame<'a> {
         self.buf.get_mut(self.start..self.start + self.len)
     }
 
+    /// Adds `N` bytes at the front and returns them. `None`, and nothing happens, if there is no room.
+    #[inline(always)]
+    pub fn push_array<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        let start = self.start.checked_sub(N)?;
+        let added = self.buf.get_mut(start..)?.first_chunk_mut()?;
+        self.start = start;
+        self.len += N;
+        Some(added)
+    }
+
     /// Moves the first `n` bytes `by` bytes towards the back and drops the `by` bytes that they cover: takes a header
     /// out from behind them.
     pub fn close_gap(&mut self, n: usize, by: usize) -> bool {

@@ -9,6 +9,7 @@ pub mod encap;
 mod frame;
 pub mod hash;
 pub mod key;
+mod line;
 pub mod pending;
 mod port;
 pub mod process;

@@ -192,8 +192,33 @@ impl Datapath<'_> {
 
     /// All stages, for one packet in `buffer`. With [`Verdict::Punt`] comes what the host wants to know of its outer
     /// headers. Drops are counted here, everything else by the engine when it is done.
-    #[inline]
+    #[inline(always)]
     pub fn process(
+        &mut self,
+        frame: &mut Frame<'_>,
+        input: Port,
+        checksum: Checksum,
+        buffer: BufferId,
+        now: u32,
+    ) -> (Verdict, Wire) {
+        let done = match input {
+            Port::Vport(id) => self.line_out(frame, id, now).map(|(n, record)| (Port::Uplink(n), record)),
+            Port::Uplink(_) => {
+                self.line_in(frame, checksum, now).map(|(id, record)| (Port::Vport(id), record))
+            }
+            Port::Host | Port::None => None,
+        };
+        match done {
+            Some((to, record)) => {
+                (Verdict::Forward { to, record, copy: false, capture: false }, Wire::default())
+            }
+            None => self.process_by_stages(frame, input, checksum, buffer, now),
+        }
+    }
+
+    /// The same without the straight line for the commonest packets.
+    #[inline(never)]
+    pub fn process_by_stages(
         &mut self,
         frame: &mut Frame<'_>,
         input: Port,
@@ -380,7 +405,7 @@ impl Datapath<'_> {
 }
 
 /// FIN, SYN, RST.
-const TCP_CONTROL: u8 = 0x07;
+pub(crate) const TCP_CONTROL: u8 = 0x07;
 
 /// ECN bits of the inner packet.
 #[inline(always)]

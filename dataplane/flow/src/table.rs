@@ -68,6 +68,12 @@ fn equal_lanes(word: u64, pattern: u64) -> u64 {
     x.wrapping_sub(LOW) & !x & (LOW << 15)
 }
 
+/// Whether two keys are equal, without a branch for each word.
+#[inline(always)]
+fn equal(a: &[u64; 8], b: &[u64; 8]) -> bool {
+    a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
 impl<'m> FlowTable<'m> {
     /// Lays an empty table into `memory`.
     ///
@@ -145,7 +151,7 @@ impl<'m> FlowTable<'m> {
     }
 
     #[inline(always)]
-    fn find_in(&self, bucket: u32, tag: u16, key: &FlowKey) -> Option<RecordId> {
+    fn find_in(&self, bucket: u32, tag: u16, words: &[u64; 8]) -> Option<RecordId> {
         let tags = &self.memory.buckets[bucket as usize & (self.memory.buckets.len() - 1)].0;
         let pattern = u64::from(tag) * 0x0001_0001_0001_0001;
         let [a, b]: [u64; 2] = zerocopy::transmute!(*tags);
@@ -154,7 +160,7 @@ impl<'m> FlowTable<'m> {
             let mut lanes = equal_lanes(half, pattern);
             while lanes != 0 {
                 let id = base + (lanes.trailing_zeros() >> 4);
-                if self.memory.keys.get(id as usize).is_some_and(|k| k.words() == key.words()) {
+                if self.memory.keys.get(id as usize).is_some_and(|k| equal(&k.words(), words)) {
                     return Some(RecordId(id));
                 }
                 lanes &= lanes - 1;
@@ -167,10 +173,21 @@ impl<'m> FlowTable<'m> {
     /// The record of a key.
     #[inline(always)]
     pub fn find(&self, key: &FlowKey, hash: u64) -> Option<RecordId> {
+        self.find_words(&key.words(), hash)
+    }
+
+    /// The record of a key of IPv4, given as its words.
+    #[inline(always)]
+    pub(crate) fn find_ipv4(&self, words: &[u64; 8]) -> Option<RecordId> {
+        self.find_words(words, self.secret.hash_ipv4(words))
+    }
+
+    #[inline(always)]
+    fn find_words(&self, words: &[u64; 8], hash: u64) -> Option<RecordId> {
         let tag = Self::tag(hash);
         let bucket = hash as u32 & self.mask;
-        match self.find_in(bucket, tag, key) {
-            None => self.find_in(self.other_bucket(bucket, tag), tag, key),
+        match self.find_in(bucket, tag, words) {
+            None => self.find_in(self.other_bucket(bucket, tag), tag, words),
             found => found,
         }
     }

@@ -46,7 +46,7 @@ pub use ethernet::EtherType;
 pub use id::{Encap, MacAddr, OutOfRange, ParseError, Rdid, VlanId, Vni, VportId, Vsid};
 pub use ip::Protocol;
 pub use offload::{ChecksumState, Gso, Offload};
-pub use outer::{Outer, parse_outer, verify_udp};
+pub use outer::{Outer, parse_outer, parse_outer_common, verify_udp};
 pub use parse::{Family, Fragment, Headers, parse};
 pub use prefix::Prefix;
 pub use reason::{Class, Reason};

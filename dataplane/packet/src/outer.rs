@@ -51,14 +51,15 @@ const FAST: usize = 50;
 /// The frame is malformed: why.
 #[inline(always)]
 pub fn parse_outer(frame: &[u8]) -> Result<Option<Outer>, Reason> {
-    match common(frame) {
+    match parse_outer_common(frame) {
         Some(outer) => Ok(Some(outer)),
         None => general(frame),
     }
 }
 
+/// The straight line of [`parse_outer`] alone: `None` says nothing of the frame but that it takes the general way.
 #[inline(always)]
-fn common(frame: &[u8]) -> Option<Outer> {
+pub fn parse_outer_common(frame: &[u8]) -> Option<Outer> {
     let head = frame.first_chunk::<FAST>()?;
     let kind = u32::from_be_bytes(field::<12, 4, FAST>(head));
     let total = u16::from_be_bytes(field::<16, 2, FAST>(head));

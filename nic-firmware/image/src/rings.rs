@@ -1,5 +1,6 @@
 //! The two rings between board and firmware, as the logic's bus.
 
+use core::hint::black_box;
 use core::sync::atomic::Ordering::{Acquire, Release, SeqCst};
 use core::sync::atomic::fence;
 
@@ -18,6 +19,9 @@ pub(crate) struct Rings {
     tx_produced: u32,
     tx_published: u32,
     tx_limit: u32,
+    /// Where the rings are. Not constants to the compiler, which would add each field's offset to them anew.
+    rx: &'static [Descriptor; RX_SIZE as usize],
+    tx: &'static mut [Descriptor; TX_SIZE as usize],
 }
 
 impl Rings {
@@ -25,7 +29,15 @@ impl Rings {
     pub(crate) fn new() -> Self {
         ctrl32(ctrl::RX_CONSUMED).store(0, Release);
         ctrl32(ctrl::TX_PRODUCED).store(0, Release);
-        Rings { rx_consumed: 0, rx_seen: 0, tx_produced: 0, tx_published: 0, tx_limit: TX_SIZE }
+        Rings {
+            rx_consumed: 0,
+            rx_seen: 0,
+            tx_produced: 0,
+            tx_published: 0,
+            tx_limit: TX_SIZE,
+            rx: black_box(ram::slot(RX_RING)),
+            tx: black_box(ram::slot(TX_RING)),
+        }
     }
 
     /// Whether there is a descriptor from the board.
@@ -36,6 +48,10 @@ impl Rings {
     /// Shows the board what was sent and taken, and wakes it if it sleeps.
     pub(crate) fn publish(&mut self) {
         ctrl32(ctrl::RX_CONSUMED).store(self.rx_consumed, Release);
+        self.publish_sent();
+    }
+
+    fn publish_sent(&mut self) {
         if self.tx_published != self.tx_produced {
             self.tx_published = self.tx_produced;
             ctrl32(ctrl::TX_PRODUCED).store(self.tx_produced, Release);
@@ -54,8 +70,17 @@ impl Rings {
     /// Waits until the ring to the board has room. The board empties it without waiting for the firmware.
     #[inline(always)]
     fn wait_for_room(&mut self) {
+        if self.tx_produced == self.tx_limit {
+            self.wait();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait(&mut self) {
         while self.tx_produced == self.tx_limit {
-            self.publish();
+            // Only what was sent: the descriptor that is being served stays where it is.
+            self.publish_sent();
             self.tx_limit = ctrl32(ctrl::TX_CONSUMED).load(Acquire).wrapping_add(TX_SIZE);
             core::hint::spin_loop();
         }
@@ -63,16 +88,17 @@ impl Rings {
 }
 
 impl Bus for Rings {
+    type Taken = &'static Descriptor;
+
     #[inline(always)]
-    fn receive(&mut self) -> Option<Descriptor> {
+    fn receive(&mut self) -> Option<&'static Descriptor> {
         if self.rx_consumed == self.rx_seen {
             self.rx_seen = ctrl32(ctrl::RX_PRODUCED).load(Acquire);
             if self.rx_consumed == self.rx_seen {
                 return None;
             }
         }
-        let at = u64::from(self.rx_consumed % RX_SIZE) * size_of::<Descriptor>() as u64;
-        let descriptor: Descriptor = *ram::slot(RX_RING + at);
+        let descriptor = &self.rx[(self.rx_consumed % RX_SIZE) as usize];
         self.rx_consumed = self.rx_consumed.wrapping_add(1);
         Some(descriptor)
     }
@@ -91,8 +117,7 @@ impl Bus for Rings {
     #[inline(always)]
     fn send(&mut self, descriptor: &Descriptor) {
         self.wait_for_room();
-        let at = u64::from(self.tx_produced % TX_SIZE) * size_of::<Descriptor>() as u64;
-        *ram::slot(TX_RING + at) = *descriptor;
+        self.tx[(self.tx_produced % TX_SIZE) as usize] = *descriptor;
         self.tx_produced = self.tx_produced.wrapping_add(1);
         if self.tx_produced.wrapping_sub(self.tx_published) >= PUBLISH {
             self.tx_published = self.tx_produced;

@@ -1,11 +1,16 @@
 //! What the firmware needs of the SoC: two rings and the packet buffers.
 
+use core::ops::Deref;
+
 use culvert_abi::soc::{Descriptor, HEADER_LEN};
 
 /// Rings and buffers. The image implements it on shared memory, tests on vectors.
 pub trait Bus {
+    /// A descriptor where it lies. It stays as it is until the next one is taken.
+    type Taken: Deref<Target = Descriptor>;
+
     /// The next descriptor from the board.
-    fn receive(&mut self) -> Option<Descriptor>;
+    fn receive(&mut self) -> Option<Self::Taken>;
 
     /// A packet buffer. `None`: there is no such buffer.
     fn buffer(&mut self, number: u32) -> Option<&mut [u8]>;

@@ -12,7 +12,7 @@ use culvert_packet::{MacAddr, Reason, VportId};
 use crate::bus::Bus;
 
 /// VFs that the firmware knows.
-const VFS: usize = culvert_abi::pci::TOTAL_VFS as usize;
+pub(crate) const VFS: usize = culvert_abi::pci::TOTAL_VFS as usize;
 /// VMQ filters at most: one for each VMQ.
 pub(crate) const FILTERS: usize = culvert_abi::regs::QUEUE_COUNT - QUEUE_VMQ0;
 /// Packets that may wait on one flow.
@@ -83,8 +83,10 @@ impl<'m> Firmware<'m> {
     /// Takes up to `budget` descriptors from the board and does what they ask. Returns how many there were.
     pub fn poll(&mut self, bus: &mut impl Bus, budget: usize) -> usize {
         for n in 0..budget {
-            let Some(descriptor) = bus.receive() else { return n };
-            self.handle(bus, &descriptor);
+            let Some(taken) = bus.receive() else { return n };
+            if taken.op != Op::Frame as u8 || !self.line(bus, &taken) {
+                self.handle(bus, &{ *taken });
+            }
         }
         budget
     }
@@ -94,7 +96,7 @@ impl<'m> Firmware<'m> {
         &self.datapath
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn handle(&mut self, bus: &mut impl Bus, d: &Descriptor) {
         match Op::from_u8(d.op) {
             Some(Op::Frame) => self.frame(bus, d),

@@ -6,12 +6,12 @@ use culvert_abi::regs::QUEUE_EXCEPTION;
 use culvert_abi::soc::{BoardPort, CAPTURE, COPY, Descriptor, NO_BUFFER, RELEASE};
 use culvert_flow::encap::Variable;
 use culvert_flow::pending::Ticket;
-use culvert_flow::tables::Member;
+use culvert_flow::tables::{Member, Vport};
 use culvert_flow::{Actions, Checksum, Frame, Port, RecordId, Verdict, Wire};
 use culvert_packet::{Reason, VportId};
 
 use crate::bus::Bus;
-use crate::firmware::Firmware;
+use crate::firmware::{Firmware, VFS};
 
 /// Where a frame lies after the core has worked on it.
 #[derive(Clone, Copy)]
@@ -45,14 +45,82 @@ fn checksum(offload: &Offload) -> Checksum {
 }
 
 impl Firmware<'_> {
-    /// A frame from a VF or from the wire.
+    /// The straight line for the commonest packets, from ring to ring. `false`: the packet is as it was, and goes the
+    /// other way.
     #[inline(always)]
+    pub(crate) fn line(&mut self, bus: &mut impl Bus, d: &Descriptor) -> bool {
+        let Some(mut frame) = packet(bus, d) else { return false };
+        match BoardPort::from_bits(d.port) {
+            BoardPort::Vf(n) => {
+                let id = self.vf_vport[usize::from(n) % VFS];
+                let Some((uplink, _)) = self.datapath.line_out(&mut frame, VportId(id), d.now) else {
+                    return false;
+                };
+                if let Some(vport) = self.datapath.vports.get_mut(usize::from(id)) {
+                    vport.rx_packets += 1;
+                    vport.rx_bytes += u64::from(d.len);
+                }
+                let at = (frame.start(), frame.len());
+                self.sent(bus, d, at, (id, BoardPort::Uplink(uplink)));
+            }
+            BoardPort::Uplink(n) => {
+                let Some((to, _)) = self.datapath.line_in(&mut frame, checksum(&d.offload), d.now) else {
+                    return false;
+                };
+                match self.datapath.vports.get_mut(usize::from(to.0)) {
+                    Some(vport) if vport.is_up() && vport.target == Vport::VF => {
+                        vport.tx_packets += 1;
+                        vport.tx_bytes += frame.len() as u64;
+                        let port = BoardPort::Vf(vport.number as u8);
+                        let at = (frame.start(), frame.len());
+                        self.sent(bus, d, at, (Port::Uplink(n).bits(), port));
+                    }
+                    _ => {
+                        let at = place(&frame);
+                        self.datapath.counters.finished += 1;
+                        self.transmit(bus, d, Port::Uplink(n), Port::Vport(to), at, 0, Shown::default());
+                    }
+                }
+            }
+            BoardPort::Queue(_) | BoardPort::None => return false,
+        }
+        true
+    }
+
+    /// Sends what the straight line has finished: bytes from `start` on, from a port of the data path to one of the
+    /// board.
+    #[inline(always)]
+    fn sent(
+        &mut self,
+        bus: &mut impl Bus,
+        d: &Descriptor,
+        (start, len): (usize, usize),
+        (from, to): (u16, BoardPort),
+    ) {
+        self.datapath.counters.finished += 1;
+        bus.send(&Descriptor {
+            buffer: d.buffer,
+            offset: start as u16,
+            len: len as u16,
+            op: Op::Transmit as u8,
+            flags: RELEASE,
+            port: to.bits(),
+            target: d.port,
+            now: d.now,
+            vport: from,
+            offload: d.offload,
+            ..Descriptor::default()
+        });
+    }
+
+    /// A frame from a VF or from the wire that the straight line has left.
     pub(crate) fn frame(&mut self, bus: &mut impl Bus, d: &Descriptor) {
         let input = self.input(d);
         let Some(mut frame) = packet(bus, d) else {
             return self.drop_packet(bus, d, Reason::BadDescriptor, input);
         };
-        let (verdict, wire) = self.datapath.process(&mut frame, input, checksum(&d.offload), d.buffer, d.now);
+        let (verdict, wire) =
+            self.datapath.process_by_stages(&mut frame, input, checksum(&d.offload), d.buffer, d.now);
         let at = place(&frame);
         if !matches!(verdict, Verdict::Punt { .. } | Verdict::Wait) {
             self.datapath.counters.finished += 1;
@@ -115,7 +183,6 @@ impl Firmware<'_> {
         self.emit(bus, d, input, verdict, wire, at);
     }
 
-    #[inline(always)]
     fn emit(
         &mut self,
         bus: &mut impl Bus,
@@ -151,7 +218,7 @@ impl Firmware<'_> {
     }
 
     /// Sends a frame out of one port, buffer and all.
-    #[inline(always)]
+    #[inline(never)]
     fn transmit(
         &mut self,
         bus: &mut impl Bus,
@@ -166,7 +233,7 @@ impl Firmware<'_> {
             Ok(port) => port,
             Err(reason) => return self.drop_packet(bus, d, reason, input),
         };
-        self.count(input, to, at.len);
+        self.count(input, to, usize::from(d.len), at.len);
         bus.send(&Descriptor {
             op: Op::Transmit as u8,
             reason: 0,
@@ -195,19 +262,18 @@ impl Firmware<'_> {
         }
     }
 
-    #[inline(always)]
-    fn count(&mut self, input: Port, to: Port, len: usize) {
+    fn count(&mut self, input: Port, to: Port, received: usize, sent: usize) {
         if let Port::Vport(VportId(n)) = input
             && let Some(vport) = self.datapath.vports.get_mut(usize::from(n))
         {
             vport.rx_packets += 1;
-            vport.rx_bytes += len as u64;
+            vport.rx_bytes += received as u64;
         }
         if let Port::Vport(VportId(n)) = to
             && let Some(vport) = self.datapath.vports.get_mut(usize::from(n))
         {
             vport.tx_packets += 1;
-            vport.tx_bytes += len as u64;
+            vport.tx_bytes += sent as u64;
         }
     }
 
@@ -290,7 +356,7 @@ impl Firmware<'_> {
                 Member::Port(port) if port == input => continue,
                 Member::Port(port) => match self.output(port, at.dst_mac) {
                     Ok(to) => {
-                        self.count(Port::None, port, at.len);
+                        self.count(Port::None, port, 0, at.len);
                         Descriptor { port: to.bits(), header_len: 0, ..base }
                     }
                     Err(reason) => {
@@ -302,7 +368,7 @@ impl Firmware<'_> {
             bus.send(&copy);
             sent = true;
         }
-        self.count(input, Port::None, at.len);
+        self.count(input, Port::None, usize::from(d.len), 0);
         if !sent {
             self.datapath.count_drop(Reason::NoReceiver, input);
         }

@@ -32,9 +32,16 @@ pub struct Core {
     vf_vport: HashMap<u8, u16>,
     waiting: HashMap<u32, Packet>,
     next_buffer: u32,
+    /// Without the straight line.
+    by_stages: bool,
 }
 
 impl Core {
+    /// With empty tables, and without the straight line for the commonest packets.
+    pub fn by_stages(sizes: &Sizes) -> Self {
+        Core { by_stages: true, ..Core::new(sizes) }
+    }
+
     /// With empty tables.
     pub fn new(sizes: &Sizes) -> Self {
         let memory = Store::new(sizes).leak();
@@ -50,7 +57,7 @@ impl Core {
             router_mac: MacAddr::ZERO,
             counters: Counters::default(),
         };
-        Core { datapath, vf_vport: HashMap::new(), waiting: HashMap::new(), next_buffer: 0 }
+        Core { datapath, vf_vport: HashMap::new(), waiting: HashMap::new(), next_buffer: 0, by_stages: false }
     }
 
     fn buffer(&mut self) -> u32 {
@@ -85,18 +92,18 @@ impl Core {
         }
     }
 
-    fn count(&mut self, input: Port, to: Port, len: usize) {
+    fn count(&mut self, input: Port, to: Port, received: usize, sent: usize) {
         if let Port::Vport(VportId(n)) = input
             && let Some(v) = self.datapath.vports.get_mut(usize::from(n))
         {
             v.rx_packets += 1;
-            v.rx_bytes += len as u64;
+            v.rx_bytes += received as u64;
         }
         if let Port::Vport(VportId(n)) = to
             && let Some(v) = self.datapath.vports.get_mut(usize::from(n))
         {
             v.tx_packets += 1;
-            v.tx_bytes += len as u64;
+            v.tx_bytes += sent as u64;
         }
     }
 
@@ -110,6 +117,9 @@ impl Core {
         let id = self.buffer();
         let dp = &mut self.datapath;
         let (verdict, wire) = match by {
+            Entry::Fresh if self.by_stages => {
+                dp.process_by_stages(&mut frame, packet.input, packet.checksum, id, now)
+            }
             Entry::Fresh => dp.process(&mut frame, packet.input, packet.checksum, id, now),
             Entry::Returned(ticket) => dp.process_returned(&mut frame, packet.input, ticket, id, now),
             Entry::Waited(record) => {
@@ -123,12 +133,14 @@ impl Core {
             }
             Verdict::Drop { reason } => out.push(dropped(packet.origin, reason)),
             Verdict::Answer => {
-                self.transmit(packet.input, packet.origin, packet.input, bytes, (None, false), out);
+                let from = (packet.input, packet.bytes.len());
+                self.transmit(from, packet.origin, packet.input, bytes, (None, false), out);
             }
             Verdict::Punt { reason, ticket } => out.push(exception(&packet, reason, ticket, &wire)),
             Verdict::Forward { to, record, copy, capture } => {
                 let connection = copy.then(|| self.datapath.table.cold(record).connection);
-                self.transmit(packet.input, packet.origin, to, bytes, (connection, capture), out);
+                let from = (packet.input, packet.bytes.len());
+                self.transmit(from, packet.origin, to, bytes, (connection, capture), out);
             }
             Verdict::Replicate { record, group } => self.replicate(&packet, record, group, &bytes, out),
         }
@@ -136,7 +148,7 @@ impl Core {
 
     fn transmit(
         &mut self,
-        input: Port,
+        (input, received): (Port, usize),
         origin: u16,
         to: Port,
         bytes: Vec<u8>,
@@ -145,7 +157,7 @@ impl Core {
     ) {
         match self.output(to) {
             Ok(port) => {
-                self.count(input, to, bytes.len());
+                self.count(input, to, received, bytes.len());
                 out.push(transmitted(port, bytes, copies));
             }
             Err(reason) => {
@@ -167,7 +179,7 @@ impl Core {
             let made = match Member::from_bits(bits) {
                 Member::Port(port) if port == packet.input => continue,
                 Member::Port(port) => self.output(port).map(|to| {
-                    self.count(Port::None, port, bytes.len());
+                    self.count(Port::None, port, 0, bytes.len());
                     transmitted(to, bytes.to_vec(), (None, false))
                 }),
                 Member::Tunnel(index) => {
@@ -187,7 +199,7 @@ impl Core {
                 Err(reason) => self.datapath.count_drop(reason, packet.input),
             }
         }
-        self.count(packet.input, Port::None, bytes.len());
+        self.count(packet.input, Port::None, packet.bytes.len(), 0);
         if !sent {
             self.datapath.count_drop(Reason::NoReceiver, packet.input);
         }
@@ -285,7 +297,7 @@ impl Engine for Core {
             }
             What::InjectOut(Injected { port, ticket, bytes }, target) => {
                 let none = (None, false);
-                self.transmit(*port, port.bits(), *target, bytes.clone(), none, &mut out);
+                self.transmit((*port, bytes.len()), port.bits(), *target, bytes.clone(), none, &mut out);
                 self.returned(*ticket, 1, now, &mut out);
             }
             What::Dropped { port, ticket, count, reason } => {

@@ -298,8 +298,10 @@ impl VecBus {
 }
 
 impl Bus for VecBus {
-    fn receive(&mut self) -> Option<Descriptor> {
-        self.rx.pop_front()
+    type Taken = Box<Descriptor>;
+
+    fn receive(&mut self) -> Option<Box<Descriptor>> {
+        self.rx.pop_front().map(Box::new)
     }
 
     fn buffer(&mut self, number: u32) -> Option<&mut [u8]> {

@@ -18,6 +18,14 @@ proptest! {
         let mut firmware = FirmwareEngine::new(Hosted::new(&sizes));
         compare(&trace, &mut Core::new(&sizes), &mut firmware).map_err(TestCaseError::fail)?;
     }
+
+    /// The straight line is a shortcut: the stages behind it give the same.
+    #[test]
+    fn equal_with_and_without_the_straight_line(steps in prop::collection::vec(any::<[u8; 3]>(), 1..150)) {
+        let sizes = Sizes { pending: 6, ..Sizes::new(6) };
+        let trace = generate::trace(&mut Core::new(&sizes), &steps);
+        compare(&trace, &mut Core::new(&sizes), &mut Core::by_stages(&sizes)).map_err(TestCaseError::fail)?;
+    }
 }
 
 /// The traces are worth something: they reach every verdict and nearly every reason that the core can give.

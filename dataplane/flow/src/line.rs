@@ -1,0 +1,153 @@
+//! The straight line: the commonest hits, with the key in registers and no branch but those that leave it.
+//!
+//! An untagged IPv4 packet of TCP or UDP, no fragment and no SYN, FIN or RST, whose record does nothing but put outer
+//! headers on or take them off, is finished here. Whatever else comes is left as it was for the stages of
+//! [`Datapath::process_by_stages`]. The line is a shortcut and no second opinion: `tests/lockstep` holds both ways to
+//! equal results.
+
+use culvert_packet::{VportId, parse_outer_common};
+
+use crate::datapath::Datapath;
+use crate::encap::{self, Variable};
+use crate::frame::Frame;
+use crate::port::Port;
+use crate::process::{Checksum, TCP_CONTROL};
+use crate::record::{Actions, Direction, HotLine};
+use crate::table::RecordId;
+
+/// Bytes that the line reads of an inner frame: up to the TCP flags.
+const HEAD: usize = 48;
+/// A MAC address in the lower bits of a word.
+const MAC: u64 = (1 << 48) - 1;
+/// EtherType IPv4, version 4, five words of header: as they lie in memory.
+const IPV4: u64 = 0x0045_0008;
+/// More fragments, and the fragment's offset, as they lie in memory.
+const FRAGMENT: u32 = 0xff3f;
+
+/// What the line needs of an inner frame.
+struct Inner {
+    /// The key's words but the first one.
+    words: [u64; 8],
+    ecn: u8,
+}
+
+#[inline(always)]
+fn word<const AT: usize>(head: &[u8; HEAD]) -> u64 {
+    const { assert!(AT + 8 <= HEAD) };
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&head[AT..AT + 8]);
+    u64::from_le_bytes(bytes)
+}
+
+#[inline(always)]
+fn inner(frame: &[u8], first: u64) -> Option<Inner> {
+    let head = frame.first_chunk::<HEAD>()?;
+    let kind = word::<12>(head);
+    // Fragment, TTL, protocol.
+    let rest = word::<20>(head) as u32;
+    let protocol = u64::from(rest >> 24);
+    let (least, control) = match protocol {
+        6 => (40, head[47] & TCP_CONTROL),
+        17 => (28, 0),
+        _ => return None,
+    };
+    let total = usize::from(((kind >> 32) as u16).swap_bytes());
+    let common = kind & 0x00ff_ffff == IPV4
+        && rest & FRAGMENT == 0
+        && total >= least
+        && total <= frame.len() - 14
+        && control == 0;
+    if !common {
+        return None;
+    }
+    let addresses = word::<26>(head);
+    let ports = u32::from_be(word::<34>(head) as u32).rotate_left(16);
+    let words = [
+        first,
+        word::<0>(head) & MAC,
+        word::<6>(head) & MAC | 4 << 48 | protocol << 56,
+        addresses & 0xffff_ffff,
+        0,
+        addresses >> 32,
+        0,
+        u64::from(ports),
+    ];
+    Some(Inner { words, ecn: (kind >> 24) as u8 & 3 })
+}
+
+/// Whether a record does this and nothing else. Control segments, which are copied, do not come this far.
+#[inline(always)]
+fn only(hot: &HotLine, action: Actions) -> bool {
+    hot.actions & !Actions::COPY_TCP_CONTROL.bits() == action.bits() && hot.pending == 0
+}
+
+#[inline(always)]
+fn count(hot: &mut HotLine, len: usize, now: u32) {
+    hot.last_used = now;
+    hot.packets += 1;
+    hot.bytes += len as u64;
+}
+
+impl Datapath<'_> {
+    /// Finishes a packet from a vport, and says by which uplink it leaves and by which record; or leaves it as it is.
+    #[inline(always)]
+    pub fn line_out(&mut self, frame: &mut Frame<'_>, id: VportId, now: u32) -> Option<(u8, RecordId)> {
+        let vport = self.vports.get(usize::from(id.0)).filter(|v| v.is_up())?;
+        let first = Direction::Outbound as u64 | u64::from(id.0) << 16;
+        let inner = inner(frame.bytes(), first)?;
+        let record = self.table.find_ipv4(&inner.words)?;
+        let hot = self.table.hot_mut(record);
+        let fresh = only(hot, Actions::PUSH_OUTER)
+            && hot.gen_src == vport.generation
+            && hot.gen_dst == 0
+            && hot.out >= Port::MAX_VPORTS
+            && self.map_cells.get(usize::from(hot.map_cell)) == Some(&hot.gen_map);
+        let tunnel = self.tunnels.get_mut(usize::from(hot.tunnel))?;
+        let len = frame.len();
+        if !fresh || len > usize::from(tunnel.max_inner) {
+            return None;
+        }
+        let v = Variable { inner_len: len, ecn: inner.ecn, entropy: hot.entropy, vsid: hot.vsid };
+        if !encap::push_common(tunnel, &v, frame) {
+            return None;
+        }
+        tunnel.packets += 1;
+        tunnel.bytes += len as u64;
+        count(hot, len, now);
+        Some((tunnel.uplink, record))
+    }
+
+    /// Finishes a packet from the wire, and says to which vport it goes and by which record; or leaves it as it is.
+    #[inline(always)]
+    pub fn line_in(
+        &mut self,
+        frame: &mut Frame<'_>,
+        checksum: Checksum,
+        now: u32,
+    ) -> Option<(VportId, RecordId)> {
+        let outer = parse_outer_common(frame.bytes())?;
+        let bad = outer.udp_checksum != 0 && checksum == Checksum::Bad;
+        if outer.tos & 3 != 0 || bad || !self.peers.is_local(4, &outer.dst) {
+            return None;
+        }
+        let peer = self.peers.index(4, &outer.src)?;
+        let first = Direction::Inbound as u64
+            | (outer.encap as u64) << 8
+            | u64::from(peer) << 16
+            | u64::from(outer.vsid) << 32;
+        let (start, len) = (usize::from(outer.inner), usize::from(outer.inner_len));
+        let inner = inner(frame.bytes().get(start..start + len)?, first)?;
+        let record = self.table.find_ipv4(&inner.words)?;
+        let hot = self.table.hot_mut(record);
+        let vport = self.vports.get(usize::from(hot.out))?;
+        let fresh = only(hot, Actions::POP_OUTER)
+            && hot.gen_dst == vport.generation
+            && hot.out < Port::MAX_VPORTS
+            && self.map_cells.get(usize::from(hot.map_cell)) == Some(&hot.gen_map);
+        if !fresh || !frame.cut(start, len) {
+            return None;
+        }
+        count(hot, len, now);
+        Some((VportId(hot.out), record))
+    }
+}
