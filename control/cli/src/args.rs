@@ -28,13 +28,13 @@ pub(crate) enum Command {
     /// Apply, show or check policies.
     #[command(subcommand)]
     Policy(Policy),
-    /// NICs, and what they take off the host.
+    /// The NIC, and what it takes off the host.
     #[command(subcommand)]
     Nic(Nic),
     /// Virtual ports.
     #[command(subcommand)]
     Vport(Vport),
-    /// Flows in the NIC and on the host.
+    /// Flows in the NIC.
     Flows(Flows),
     /// Packets and bytes by port.
     Counters,
@@ -46,14 +46,15 @@ pub(crate) enum Command {
     Trace(Trace),
     /// Send a capture through a host's policy, without a daemon or a NIC.
     ///
-    /// The frames go, at the times that the capture gives them, through the same slow path and forwarding core that a host
-    /// runs. What leaves is written to a pcapng file with one interface for each port: uplink0, uplink1 and the network
-    /// interfaces of the host. For every packet there is a verdict (forward, replicate, reply, host, drop) and a reason: why
-    /// it was dropped, or why it did not simply pass by the record of its flow, such as miss for a flow's first packet.
+    /// The frames go, at the times that the capture gives them, through the same slow path and forwarding core that a
+    /// host runs. What leaves is written to a pcapng file with one interface for each port: uplink0, uplink1 and the
+    /// network interfaces of the host. For every packet there is a verdict (forward, replicate, reply, host, drop) and
+    /// a reason: why it was dropped, or why it did not simply pass by the record of its flow, such as miss for a
+    /// flow's first packet.
     ///
-    /// Three things differ from a running host. All next hops of the provider network have the MAC 00:00:5e:00:53:01, since
-    /// there is nobody to ask. The secrets of the flow hashes are always the same, and with them the UDP source ports and
-    /// NVGRE FlowIDs. Both uplinks have a link, and every vport is up.
+    /// Three things differ from a running host. All next hops of the provider network have the MAC 00:00:5e:00:53:01,
+    /// since there is nobody to ask. The secrets of the flow hashes are always the same, and with them the UDP source
+    /// ports and NVGRE FlowIDs. Both uplinks have a link, and every vport is up.
     Replay(Replay),
     /// How the daemon is.
     Health,
@@ -85,10 +86,10 @@ pub(crate) enum Policy {
     },
 }
 
-/// NICs, and what they take off the host.
+/// The NIC, and what it takes off the host.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum Nic {
-    /// One line.
+    /// The host's NIC in one line.
     List,
     /// Everything, with what is and is not offloaded and why.
     Show,
@@ -104,13 +105,13 @@ pub(crate) enum Vport {
 /// Which flows.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Flows {
-    /// Only of this vport.
+    /// Only of the vport with this number.
     #[arg(long)]
     pub(crate) vport: Option<u16>,
     /// Only of this VSID.
     #[arg(long)]
     pub(crate) vsid: Option<u32>,
-    /// At most so many.
+    /// At most so many flows.
     #[arg(long, default_value_t = 1000)]
     pub(crate) limit: usize,
 }
@@ -118,7 +119,8 @@ pub(crate) struct Flows {
 /// The packet to trace.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Trace {
-    /// Where it comes in: a network interface of this host, a vport's number, uplink0 or uplink1.
+    /// Where it comes in: a network interface of this host or a vport's number; or uplink0 or uplink1, for a whole
+    /// frame with its outer headers.
     #[arg(long)]
     pub(crate) port: String,
     /// Destination address.
@@ -130,10 +132,10 @@ pub(crate) struct Trace {
     /// Protocol.
     #[arg(long, value_enum, default_value_t = Protocol::Tcp)]
     pub(crate) protocol: Protocol,
-    /// Source port.
+    /// Source port; left out: 49152.
     #[arg(long)]
     pub(crate) sport: Option<u16>,
-    /// Destination port.
+    /// Destination port; TCP and UDP need one.
     #[arg(long)]
     pub(crate) dport: Option<u16>,
     /// Source MAC; left out: the port's own.

@@ -51,12 +51,13 @@ pub(crate) enum Error {
 impl Error {
     fn body(&self) -> ErrorBody {
         match self {
-            Error::File { path, .. } => ErrorBody::new(
-                "File",
-                self.to_string(),
-                &path.display().to_string(),
-                "check the path and its permissions",
-            ),
+            Error::File { path, source } => {
+                let remedy = match source.kind() {
+                    std::io::ErrorKind::InvalidData => "write the file in UTF-8",
+                    _ => "check the path and its permissions",
+                };
+                ErrorBody::new("File", self.to_string(), &path.display().to_string(), remedy)
+            }
             Error::Capture { path, problem } => {
                 ErrorBody::new("Capture", self.to_string(), &path.display().to_string(), problem.remedy())
             }

@@ -42,11 +42,8 @@ fn apply(text: &str, merge: bool, dry_run: bool, client: &Client, json: bool) ->
             paths.iter().for_each(|path| line(&mut out, &format!("{sign} {path}")));
         }
         let (new, changed, gone) = (reply.created.len(), reply.updated.len(), reply.deleted.len());
-        let verb = if dry_run { "would be" } else { "are" };
-        line(
-            &mut out,
-            &format!("{new} new, {changed} changed, {gone} deleted, {} {verb} unchanged", reply.unchanged),
-        );
+        let counts = format!("{new} new, {changed} changed, {gone} deleted, {} unchanged", reply.unchanged);
+        line(&mut out, &if dry_run { format!("would be {counts}") } else { counts });
         warnings(&mut out, &reply.warnings);
         if !dry_run && !reply.applied {
             line(
@@ -89,9 +86,8 @@ struct Valid {
 /// A policy that holds together, and what is odd about it.
 pub(super) fn check(text: &str) -> Result<(Fabric, Vec<Warning>), Error> {
     let refused = |code, details: Vec<ErrorBody>| {
-        let count = details.len();
-        let mut body = ErrorBody { details, ..ErrorBody::new(code, "", "", "") };
-        body.message = format!("the policy has {count} {}", if count == 1 { "problem" } else { "problems" });
+        let message = format!("the policy has {}", count(details.len(), "problem"));
+        let body = ErrorBody { details, ..ErrorBody::new(code, message, "", "") };
         Error::Refused(Box::new(body))
     };
     let parsed = Bundle::parse(text)
@@ -116,8 +112,12 @@ fn validate(text: &str, json: bool) -> Result<String, Error> {
         let mut out = String::new();
         warnings(&mut out, &v.warnings);
         let text = format!(
-            "valid: {} virtual networks with {} subnets, {} network interfaces on {} servers, {} access control lists",
-            v.virtual_networks, v.virtual_subnets, v.network_interfaces, v.servers, v.access_control_lists
+            "valid: {} with {}, {} on {}, {}",
+            count(v.virtual_networks, "virtual network"),
+            count(v.virtual_subnets, "subnet"),
+            count(v.network_interfaces, "network interface"),
+            count(v.servers, "server"),
+            count(v.access_control_lists, "access control list")
         );
         line(&mut out, &text);
         out
@@ -126,6 +126,11 @@ fn validate(text: &str, json: bool) -> Result<String, Error> {
 
 fn warnings(out: &mut String, warnings: &[Warning]) {
     warnings.iter().for_each(|w| line(out, &format!("warning: {}: {}", w.target, w.message)));
+}
+
+/// A number of things.
+fn count(n: usize, thing: &str) -> String {
+    if n == 1 { format!("1 {thing}") } else { format!("{n} {thing}s") }
 }
 
 /// Writing to a string cannot fail; the result is dropped for that reason.
@@ -144,7 +149,7 @@ mod tests {
         let text = validate(FIGURE8, false).unwrap();
         assert_eq!(
             text,
-            "valid: 2 virtual networks with 2 subnets, 4 network interfaces on 2 servers, 1 access control lists\n"
+            "valid: 2 virtual networks with 2 subnets, 4 network interfaces on 2 servers, 1 access control list\n"
         );
         let json: Value = serde_json::from_str(&validate(FIGURE8, true).unwrap()).unwrap();
         assert_eq!(json["networkInterfaces"], 4);
@@ -163,6 +168,14 @@ mod tests {
         assert!(text.contains("-> give the virtual machine another address of the subnet"), "{text}");
         let json: Value = serde_json::from_str(&error.json()).unwrap();
         assert!(json["error"]["details"].as_array().unwrap().len() >= 2);
+    }
+
+    #[test]
+    fn all_examples_are_right() {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples");
+        let files = std::fs::read_dir(examples).unwrap().map(|file| file.unwrap().path());
+        let valid = files.map(|file| validate(&read(&file).unwrap(), true).unwrap());
+        assert!(valid.filter(|text| text.contains("\"warnings\": []")).count() >= 3);
     }
 
     #[test]

@@ -26,8 +26,8 @@ fn nic_list(nics: &[NicInfo]) -> String {
         let links: Vec<&str> = nic.uplinks.iter().map(|u| if u.link { "up" } else { "down" }).collect();
         table.row([
             nic.location.clone(),
-            format!("{:04x}:{:04x}", nic.vendor_id, nic.device_id),
-            format!("{} {}", nic.vendor, nic.device).trim().to_owned(),
+            nic_id(nic),
+            nic_name(nic),
             nic.driver.clone(),
             if nic.firmware.alive { nic.firmware.version.clone() } else { "dead".to_owned() },
             links.join(","),
@@ -38,14 +38,18 @@ fn nic_list(nics: &[NicInfo]) -> String {
     table.render("no NIC")
 }
 
+fn nic_name(nic: &NicInfo) -> String {
+    format!("{} {}", nic.vendor, nic.device).trim().to_owned()
+}
+
+fn nic_id(nic: &NicInfo) -> String {
+    format!("{:04x}:{:04x}", nic.vendor_id, nic.device_id)
+}
+
 /// Writing to a string cannot fail; its results are dropped for that reason.
 fn nic_details(nic: &NicInfo) -> String {
     let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "{} {} ({:04x}:{:04x}) at {}",
-        nic.vendor, nic.device, nic.vendor_id, nic.device_id, nic.location
-    );
+    let _ = writeln!(out, "{} ({}) at {}", nic_name(nic), nic_id(nic), nic.location);
     let _ = writeln!(out, "driver    {}", nic.driver);
     let firmware = &nic.firmware;
     let alive = if firmware.alive { "answers" } else { "does not answer" };
@@ -126,48 +130,54 @@ pub(super) fn flows(query: &Flows, client: &Client, json: bool) -> Result<String
         let _ = write!(path, "&vsid={vsid}");
     }
     let flows: Vec<FlowView> = client.get(&path)?;
-    Ok(show(&flows, json, |flows| {
-        let mut table = Table::new([
-            "dir",
-            "vport",
-            "VSID",
-            "proto",
-            "source",
-            "destination",
-            "state",
-            "packets",
-            "bytes",
-            "idle ms",
-            "action",
+    let most = query.limit;
+    Ok(show(&flows, json, |flows| flow_table(flows, most)))
+}
+
+fn flow_table(flows: &[FlowView], most: usize) -> String {
+    let head =
+        ["dir", "vport", "VSID", "proto", "source", "destination", "state", "packets", "bytes", "action"];
+    let mut table = Table::new(head);
+    for f in flows {
+        let icmp = f.protocol.starts_with("ICMP");
+        let end = |address: &str, mac: &str, port: u16| match (address, port) {
+            ("", _) => mac.to_owned(),
+            (address, _) if icmp => address.to_owned(),
+            (address, 0) => address.to_owned(),
+            (address, port) if address.contains(':') => format!("[{address}]:{port}"),
+            (address, port) => format!("{address}:{port}"),
+        };
+        // Of ICMP the ports are its type, and an echo's identifier or the code.
+        let protocol = match (f.protocol.as_str(), f.source_port) {
+            ("ICMP", 0 | 8) | ("ICMPv6", 128 | 129) => {
+                format!("{} {} id {}", f.protocol, f.source_port, f.destination_port)
+            }
+            (name, kind) if icmp => format!("{name} {kind} code {}", f.destination_port),
+            (name, _) => name.to_owned(),
+        };
+        let state = if f.not_offloaded.is_empty() {
+            f.state.as_str().to_owned()
+        } else {
+            format!("{} ({})", f.state.as_str(), f.not_offloaded)
+        };
+        table.row([
+            f.direction.clone(),
+            f.vport.map_or_else(|| "-".to_owned(), |v| v.to_string()),
+            f.vsid.to_string(),
+            protocol,
+            end(&f.source, &f.source_mac, f.source_port),
+            end(&f.destination, &f.destination_mac, f.destination_port),
+            state,
+            f.packets.to_string(),
+            f.bytes.to_string(),
+            f.action.clone(),
         ]);
-        for f in flows {
-            let end = |address: &str, mac: &str, port: u16| match (address, port) {
-                ("", _) => mac.to_owned(),
-                (address, 0) => address.to_owned(),
-                (address, port) if address.contains(':') => format!("[{address}]:{port}"),
-                (address, port) => format!("{address}:{port}"),
-            };
-            let state = if f.not_offloaded.is_empty() {
-                f.state.as_str().to_owned()
-            } else {
-                format!("{} ({})", f.state.as_str(), f.not_offloaded)
-            };
-            table.row([
-                f.direction.clone(),
-                f.vport.map_or_else(|| "-".to_owned(), |v| v.to_string()),
-                f.vsid.to_string(),
-                f.protocol.clone(),
-                end(&f.source, &f.source_mac, f.source_port),
-                end(&f.destination, &f.destination_mac, f.destination_port),
-                state,
-                f.packets.to_string(),
-                f.bytes.to_string(),
-                f.idle_ms.to_string(),
-                f.action.clone(),
-            ]);
-        }
-        table.render("no flows")
-    }))
+    }
+    let mut out = table.render("no flows");
+    if flows.len() >= most {
+        let _ = writeln!(out, "the first {most}; more with --limit");
+    }
+    out
 }
 
 pub(super) fn counters(client: &Client, json: bool) -> Result<String, Error> {
@@ -236,4 +246,32 @@ pub(super) fn health(client: &Client, json: bool) -> Result<String, Error> {
         h.problems.iter().for_each(|p| out.push_str(&format!("  * {p}\n")));
         out
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_echo_has_an_identifier_and_no_port() {
+        let flow = |protocol: &str, source_port, destination_port| FlowView {
+            protocol: protocol.into(),
+            source: "10.1.1.11".into(),
+            destination: "10.1.1.12".into(),
+            source_port,
+            destination_port,
+            ..FlowView::default()
+        };
+        let text = flow_table(&[flow("ICMP", 8, 77), flow("TCP", 40_000, 80)], 2);
+        assert!(text.contains("ICMP 8 id 77  10.1.1.11        10.1.1.12 "), "{text}");
+        assert!(text.contains("TCP           10.1.1.11:40000  10.1.1.12:80 "), "{text}");
+        assert!(text.ends_with("the first 2; more with --limit\n"), "{text}");
+        assert!(!flow_table(&[flow("ICMP", 3, 1)], 2).contains("the first"));
+    }
+
+    #[test]
+    fn a_nic_whose_vendor_is_in_its_name() {
+        let nic = NicInfo { device: "Red Hat, Inc. device 10f0".into(), ..NicInfo::default() };
+        assert!(nic_details(&nic).starts_with("Red Hat, Inc. device 10f0 (0000:0000) at "));
+    }
 }
