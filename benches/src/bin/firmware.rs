@@ -24,6 +24,9 @@ struct Args {
     /// Packets in each measurement.
     #[arg(long, default_value_t = 20_000)]
     packets: u32,
+    /// Flows in the table: packets are of random ones.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 65_536])]
+    flows: Vec<u32>,
 }
 
 fn main() -> ExitCode {
@@ -42,7 +45,7 @@ fn run(args: &Args) -> Result<(), String> {
         println!("{:14} {:>6} {:>8} {:>20}", "work", "bytes", "flows", "instructions/packet");
     }
     for kind in Kind::ALL {
-        for flows in [1_000, 65_536] {
+        for &flows in &args.flows {
             let mut link = prepare(kind, flows)?;
             for len in [64, 1500] {
                 let instructions = measure(&mut link, kind, flows, len, args.packets)?;

@@ -114,7 +114,9 @@ fn patch(out: &mut [u8], ip: usize, ip_sum: u16, encap: Encap, v: &Variable) {
     let mut sum = u32::from(ip_sum) + u32::from(total) + u32::from(ecn);
     sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);
-    out[ip + 1] |= ecn;
+    if ecn != 0 {
+        out[ip + 1] |= ecn;
+    }
     out[ip + 2..ip + 4].copy_from_slice(&total.to_be_bytes());
     out[ip + 10..ip + 12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
     patch_transport(&mut out[ip + 20..], encap, v);

@@ -17,6 +17,8 @@ use crate::table::RecordId;
 
 /// Bytes that the line reads of an inner frame: up to the TCP flags.
 const HEAD: usize = 48;
+/// Headers of IPv4 and TCP.
+const LEAST: usize = 40;
 /// A MAC address in the lower bits of a word.
 const MAC: u64 = (1 << 48) - 1;
 /// EtherType IPv4, version 4, five words of header: as they lie in memory.
@@ -46,18 +48,15 @@ fn inner(frame: &[u8], first: u64) -> Option<Inner> {
     // Fragment, TTL, protocol.
     let rest = word::<20>(head) as u32;
     let protocol = u64::from(rest >> 24);
-    let (least, control) = match protocol {
-        6 => (40, head[47] & TCP_CONTROL),
-        17 => (28, 0),
+    let control = match protocol {
+        6 => head[47] & TCP_CONTROL,
+        17 => 0,
         _ => return None,
     };
     let total = usize::from(((kind >> 32) as u16).swap_bytes());
-    let common = kind & 0x00ff_ffff == IPV4
-        && rest & FRAGMENT == 0
-        && total >= least
-        && total <= frame.len() - 14
-        && control == 0;
-    if !common {
+    let unlike = kind & 0x00ff_ffff ^ IPV4 | u64::from(rest & FRAGMENT) | u64::from(control);
+    // UDP of less than twelve bytes is left to the stages with the rest.
+    if unlike != 0 || total < LEAST || total > frame.len() - 14 {
         return None;
     }
     let addresses = word::<26>(head);

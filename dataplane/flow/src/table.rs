@@ -12,6 +12,9 @@ use crate::record::{ColdLine, FlowKey, FlowRecord, HotLine};
 /// Records in a bucket.
 pub const WAYS: usize = 8;
 
+/// Free ways of a key's first bucket that are left to others.
+const SPARE: usize = 2;
+
 /// Tags of the eight records of a bucket; 0 marks a free way.
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(16))]
@@ -57,6 +60,12 @@ pub struct FlowTable<'m> {
     secret: HashSecret,
     mask: u32,
     len: u32,
+}
+
+/// A tag in each lane of a word.
+#[inline(always)]
+fn pattern(tag: u16) -> u64 {
+    u64::from(tag) * 0x0001_0001_0001_0001
 }
 
 /// Lanes of `word` that equal the tag repeated in `pattern`: bit 15 of each such 16-bit lane. The lowest one found is
@@ -153,7 +162,7 @@ impl<'m> FlowTable<'m> {
     #[inline(always)]
     fn find_in(&self, bucket: u32, tag: u16, words: &[u64; 8]) -> Option<RecordId> {
         let tags = &self.memory.buckets[bucket as usize & (self.memory.buckets.len() - 1)].0;
-        let pattern = u64::from(tag) * 0x0001_0001_0001_0001;
+        let pattern = pattern(tag);
         let [a, b]: [u64; 2] = zerocopy::transmute!(*tags);
         let mut base = bucket * WAYS as u32;
         for half in [a, b] {
@@ -176,10 +185,27 @@ impl<'m> FlowTable<'m> {
         self.find_words(&key.words(), hash)
     }
 
-    /// The record of a key of IPv4, given as its words.
+    /// The record of a key of IPv4, given as its words. Most are in their first bucket, at the first way whose tag fits.
     #[inline(always)]
     pub(crate) fn find_ipv4(&self, words: &[u64; 8]) -> Option<RecordId> {
-        self.find_words(words, self.secret.hash_ipv4(words))
+        let hash = self.secret.hash_ipv4(words);
+        let bucket = hash as u32 & self.mask;
+        let [a, b]: [u64; 2] = zerocopy::transmute!(self.memory.buckets.get(bucket as usize)?.0);
+        let pattern = pattern(Self::tag(hash));
+        let (lanes, base) = match equal_lanes(a, pattern) {
+            0 => (equal_lanes(b, pattern), bucket * WAYS as u32 + 4),
+            lanes => (lanes, bucket * WAYS as u32),
+        };
+        let id = base + (lanes.trailing_zeros() >> 4);
+        match self.memory.keys.get(id as usize) {
+            Some(key) if lanes != 0 && equal(&key.words(), words) => Some(RecordId(id)),
+            _ => self.find_elsewhere(*words, hash),
+        }
+    }
+
+    #[inline(never)]
+    fn find_elsewhere(&self, words: [u64; 8], hash: u64) -> Option<RecordId> {
+        self.find_words(&words, hash)
     }
 
     #[inline(always)]
@@ -205,7 +231,8 @@ impl<'m> FlowTable<'m> {
         let first = hash as u32 & self.mask;
         let second = self.other_bucket(first, tag);
         let free = |b: u32| self.memory.buckets[b as usize].0.iter().filter(|&&t| t == 0).count();
-        let bucket = if free(first) >= free(second) { first } else { second };
+        // Where the look-up begins, as long as there is room to spare.
+        let bucket = if free(first) > SPARE || free(first) >= free(second) { first } else { second };
         let (id, evicted) = match self.memory.buckets[bucket as usize].0.iter().position(|&t| t == 0) {
             Some(way) => (RecordId(bucket * WAYS as u32 + way as u32), None),
             None => {

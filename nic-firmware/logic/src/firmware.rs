@@ -82,13 +82,21 @@ impl<'m> Firmware<'m> {
 
     /// Takes up to `budget` descriptors from the board and does what they ask. Returns how many there were.
     pub fn poll(&mut self, bus: &mut impl Bus, budget: usize) -> usize {
-        for n in 0..budget {
-            let Some(taken) = bus.receive() else { return n };
-            if taken.op != Op::Frame as u8 || !self.line(bus, &taken) {
+        let (mut n, mut straight) = (0, 0);
+        while n < budget
+            && let Some(taken) = bus.receive()
+        {
+            n += 1;
+            if taken.op == Op::Frame as u8 && self.line(bus, &taken) {
+                straight += 1;
+            } else {
+                // A command may ask for the counters.
+                self.datapath.counters.finished += core::mem::take(&mut straight);
                 self.handle(bus, &{ *taken });
             }
         }
-        budget
+        self.datapath.counters.finished += straight;
+        n
     }
 
     /// The data path, for counters.

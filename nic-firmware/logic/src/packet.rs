@@ -77,7 +77,6 @@ impl Firmware<'_> {
                     }
                     _ => {
                         let at = place(&frame);
-                        self.datapath.counters.finished += 1;
                         self.transmit(bus, d, Port::Uplink(n), Port::Vport(to), at, 0, Shown::default());
                     }
                 }
@@ -97,7 +96,6 @@ impl Firmware<'_> {
         (start, len): (usize, usize),
         (from, to): (u16, BoardPort),
     ) {
-        self.datapath.counters.finished += 1;
         bus.send(&Descriptor {
             buffer: d.buffer,
             offset: start as u16,
