@@ -4,16 +4,32 @@
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use culvert_guest::{FlowKey, FrameLog, LossOrder, compare};
 
 use crate::vm::Vm;
 
-/// The fate of every flow between two guests, both ways. Both must have been started with frame logs, and be silent now.
+/// How long a frame may be under way after the guests have told of the end of what they did.
+const UNDER_WAY: Duration = Duration::from_secs(5);
+
+/// The fate of every flow between two guests, both ways. Both must have been started with frame logs, and send no more
+/// than the acknowledgements of what they have done; those are waited for, since what is lost stays lost.
 ///
 /// # Errors
 /// A guest does not write its logs, or they had no room.
 pub fn account(one: &mut Vm, other: &mut Vm, dir: &Path) -> Result<Vec<(FlowKey, LossOrder)>, String> {
+    let deadline = Instant::now() + UNDER_WAY;
+    loop {
+        let flows = compare_logs(one, other, dir)?;
+        if faults(&flows).is_empty() || Instant::now() >= deadline {
+            return Ok(flows);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn compare_logs(one: &mut Vm, other: &mut Vm, dir: &Path) -> Result<Vec<(FlowKey, LossOrder)>, String> {
     let load = |path: &Path| {
         let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
         FrameLog::load(BufReader::new(file)).map_err(|e| format!("{}: {e}", path.display()))
