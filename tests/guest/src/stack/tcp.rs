@@ -52,6 +52,8 @@ pub(super) struct Sending {
     socket: Option<SocketHandle>,
     started: Option<Instant>,
     phase: Phase,
+    /// Whether the other side has ended the connection before us.
+    answering: bool,
 }
 
 impl Sending {
@@ -65,7 +67,21 @@ impl Sending {
     ) -> Self {
         let (stream, digest) = (Stream::new(seed), Digest::default());
         let (socket, started, phase) = (None, None, Phase::Running);
-        Self { target, own_port, bytes, stream, digest, window, deadline, reply, socket, started, phase }
+        let answering = false;
+        Self {
+            target,
+            own_port,
+            bytes,
+            stream,
+            digest,
+            window,
+            deadline,
+            reply,
+            socket,
+            started,
+            phase,
+            answering,
+        }
     }
 
     fn give_up(&self, cx: &mut Context<'_>, handle: SocketHandle, why: &str) -> Next {
@@ -127,6 +143,14 @@ impl Activity for Sending {
                 let until = cx.now + LINGER;
                 self.phase = Phase::Lingering(until);
                 return Next::At(Some(until));
+            }
+            // The other side has ended first; our end is what it has still to acknowledge.
+            State::LastAck => self.answering = true,
+            State::Closed if self.answering && socket.send_queue() == 0 => {
+                let (peer, port) = self.target;
+                tell(&self.reply, report(true, peer, port, &self.digest, cx.now - started));
+                cx.sockets.remove(handle);
+                return Next::Over;
             }
             State::Closed => return self.give_up(cx, handle, "connection refused or reset"),
             _ => {}
