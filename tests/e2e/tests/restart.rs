@@ -169,3 +169,18 @@ fn an_idle_host_uses_under_a_twentieth_of_a_core() {
         assert!(share < 0.05, "host {}: {share:.3} of a core; board, firmware, daemon: {parts:?}", host + 1);
     }
 }
+
+/// An interface that is taken down, or away, is no work.
+#[test]
+fn a_wire_that_goes_away_costs_nothing() {
+    let c = contoso();
+    for action in [["link", "set", "h1u1", "down"].as_slice(), &["link", "del", "h1u1"]] {
+        netns::ip(action).unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        let board = c.d.board(0).unwrap();
+        let before = board.cpu();
+        std::thread::sleep(Duration::from_secs(2));
+        let used = board.cpu() - before;
+        assert!(used < Duration::from_millis(200), "{action:?}: {used:?} of processor time in two seconds");
+    }
+}

@@ -179,6 +179,8 @@ impl Wire for AfPacket {
     }
 
     fn link(&mut self) -> bool {
+        // An interface that was taken down leaves an error behind, with which the socket is readable until it is asked.
+        let _told_by_the_link = rustix::net::sockopt::socket_error(&self.socket);
         // By the socket and not by a file in sysfs, which may show another network namespace.
         let mut value = EthtoolValue { command: ETHTOOL_GLINK, data: 0 };
         let mut request = libc::ifreq {
