@@ -64,7 +64,7 @@ fn nic_details(nic: &NicInfo) -> String {
             out,
             "uplink {}  {}, link {link}, provider address {}",
             uplink.uplink,
-            uplink.mac,
+            or_dash(&uplink.mac),
             or_dash(&uplink.provider_address)
         );
     }
