@@ -56,15 +56,15 @@ fn main() -> ! {
         let start = riscv::register::minstret::read64();
         let n = firmware.poll(&mut rings, BURST);
         if n > 0 {
+            let counters = &firmware.datapath().counters;
+            ctrl64(ctrl::FINISHED).store(counters.finished, Relaxed);
+            ctrl64(ctrl::PUNTED).store(counters.punted, Relaxed);
             rings.publish();
             if bench {
                 let spent = riscv::register::minstret::read64() - start;
                 add(ctrl::BENCH_INSTRET, spent);
                 add(ctrl::BENCH_PACKETS, n as u64);
             }
-            let counters = &firmware.datapath().counters;
-            ctrl64(ctrl::FINISHED).store(counters.finished, Relaxed);
-            ctrl64(ctrl::PUNTED).store(counters.punted, Relaxed);
             idle = 0;
         } else {
             idle += 1;

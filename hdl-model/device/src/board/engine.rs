@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use culvert_abi::command::Op;
 use culvert_abi::pf::Offload;
 use culvert_abi::regs::{self, QUEUE_COUNT};
-use culvert_abi::soc::{BoardPort, Descriptor, HEADROOM};
+use culvert_abi::soc::{BoardPort, Descriptor, HEADROOM, ctrl};
 use culvert_packet::{Reason, parse_outer, verify_udp};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -121,6 +121,10 @@ impl Engine {
     fn turn(&mut self) -> bool {
         self.take_changes();
         let mut busy = self.serve_firmware();
+        if busy {
+            // Before what the firmware has sent leaves: a frame that is seen is counted.
+            self.read_counters();
+        }
         busy |= self.restore();
         busy |= self.commands();
         if self.may_serve() {
@@ -302,9 +306,14 @@ impl Engine {
                 self.state.counters.drop(BoardPort::None, reason, count);
             }
         }
-        self.state.finished.store(self.soc.word64(culvert_abi::soc::ctrl::FINISHED), Relaxed);
-        self.state.punted.store(self.soc.word64(culvert_abi::soc::ctrl::PUNTED), Relaxed);
+        self.read_counters();
         self.watch_firmware();
+    }
+
+    /// Shows the host what the firmware has counted.
+    fn read_counters(&self) {
+        self.state.finished.store(self.soc.word64(ctrl::FINISHED), Relaxed);
+        self.state.punted.store(self.soc.word64(ctrl::PUNTED), Relaxed);
     }
 
     /// Announces that it sleeps, looks once more, and sleeps until somebody rings or the next tick is due.
