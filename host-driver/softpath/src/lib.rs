@@ -24,6 +24,7 @@ pub mod policy;
 pub mod port;
 mod provider;
 pub mod software;
+pub mod switch;
 pub mod target;
 mod trace;
 pub mod underlay;

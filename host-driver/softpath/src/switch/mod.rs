@@ -1,0 +1,15 @@
+//! The software path's NIC: the match-action core on threads of the host, between ports of the host.
+//!
+//! To the slow path it is a NIC like any other ([`OffloadTarget`](crate::OffloadTarget)): misses come up as exceptions,
+//! records and packets go down as steps. So policy, connections, next hops, order while a flow is decided and moving
+//! uplinks are the same code whether a VM sits on a VF or on a TAP.
+//!
+//! * [`Pool`] and [`Packet`]: memory for packets, never allocated while packets run.
+//! * [`SwitchPort`]: where packets come from and go to.
+
+pub mod memory;
+mod packet;
+mod port;
+
+pub use packet::{BUFFER, HEADROOM, LARGE_BUFFER, Packet, Pool};
+pub use port::{Sent, SwitchPort};

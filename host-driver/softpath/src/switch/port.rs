@@ -1,0 +1,50 @@
+//! What a port of the software NIC does.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use super::packet::{Packet, Pool};
+
+/// What became of a burst of frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Frames that left; one that was segmented counts as its segments.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Frames that found no room in the port's queue.
+    pub full: u64,
+}
+
+/// A port: a TAP, an interface, the rings of a VM, or memory. One thread uses it. Nothing in it waits.
+pub trait SwitchPort: Send {
+    /// Takes frames that have come, in order, until there are none or `packets` has `most` of them. Each is at least an
+    /// Ethernet header long and lies behind the buffer's headroom. What cannot be taken because the pool is empty
+    /// waits, or is counted by [`lost`](Self::lost).
+    ///
+    /// # Errors
+    /// The port is broken, and will be opened anew.
+    fn receive(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>, most: usize) -> io::Result<()>;
+
+    /// Sends frames in order and gives their buffers back to the pool. What finds no room is dropped.
+    ///
+    /// # Errors
+    /// The port is broken; the frames are gone.
+    fn send(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>) -> io::Result<Sent>;
+
+    /// Frames lost on the way in since this was asked last.
+    fn lost(&mut self) -> u64 {
+        0
+    }
+
+    /// Whether there is a link: somebody on the other side.
+    fn link(&mut self) -> bool {
+        true
+    }
+
+    /// Gets ready for a sleep, after which [`fd`](Self::fd) is readable when frames come. `false`: some have come.
+    fn arm(&mut self) -> bool;
+
+    /// Readable when frames have come.
+    fn fd(&self) -> BorrowedFd<'_>;
+}
