@@ -10,7 +10,7 @@
 //! * [`OffloadTarget`] is what a NIC has to be able to do; [`Policy`] is what is asked of the policy.
 //! * [`Handle`] is how other threads ask and tell.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod ageing;
 mod apply;

@@ -5,11 +5,13 @@
 //! uplinks are the same code whether a VM sits on a VF or on a TAP.
 //!
 //! * [`Pool`] and [`Packet`]: memory for packets, never allocated while packets run.
-//! * [`SwitchPort`]: where packets come from and go to.
+//! * [`SwitchPort`]: where packets come from and go to; [`ports`] has those of the host.
 
 pub mod memory;
 mod packet;
 mod port;
+pub mod ports;
+pub mod segment;
 
 pub use packet::{BUFFER, HEADROOM, LARGE_BUFFER, Packet, Pool};
 pub use port::{Sent, SwitchPort};

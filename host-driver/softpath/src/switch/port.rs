@@ -14,6 +14,10 @@ pub struct Sent {
     pub bytes: u64,
     /// Frames that found no room in the port's queue.
     pub full: u64,
+    /// Frames for which there was no link.
+    pub down: u64,
+    /// Frames that are longer than the port takes, or cannot be cut the way they are meant to be.
+    pub refused: u64,
 }
 
 /// A port: a TAP, an interface, the rings of a VM, or memory. One thread uses it. Nothing in it waits.
@@ -21,6 +25,10 @@ pub trait SwitchPort: Send {
     /// Takes frames that have come, in order, until there are none or `packets` has `most` of them. Each is at least an
     /// Ethernet header long and lies behind the buffer's headroom. What cannot be taken because the pool is empty
     /// waits, or is counted by [`lost`](Self::lost).
+    ///
+    /// Checksums of a frame are complete, unless it is yet to be segmented: then what stands in its (inner) transport
+    /// checksum and in the outer UDP checksum means nothing until a port sends it, and of `offload` only `gso` and `mss`
+    /// count, which go with the frame through whatever becomes of its headers.
     ///
     /// # Errors
     /// The port is broken, and will be opened anew.

@@ -1,0 +1,7 @@
+//! Ports of the software NIC on real interfaces: the kernel on the other side says whether what they do is right.
+//!
+//! Every test makes its own network namespaces. An ordinary user needs user namespaces and /dev/net/tun for that.
+
+mod cable;
+mod namespace;
+mod streams;

@@ -1,0 +1,167 @@
+//! Kernel to kernel over our ports: TAP on one side, packet socket on the other, with and without an overlay between.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+
+use culvert_packet::{Encap, MacAddr, OuterSpec};
+use culvert_softpath::switch::ports::{AfPacket, AfPacketOptions, Filter, Tap};
+
+use crate::cable::{Cable, Passed, Way};
+use crate::namespace::{LIMIT, Namespace, may_begin};
+
+const BYTES: usize = 16 << 20;
+
+/// Bytes in which a lost, doubled or moved piece shows.
+fn pattern() -> Vec<u8> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..BYTES).map(|_| next()).collect()
+}
+
+/// One TCP connection, on which all of the pattern goes one way.
+fn stream(listener: &Namespace, address: &str, client: &Namespace, upload: bool) {
+    let address = address.to_owned();
+    let bound = listener.within(move || TcpListener::bind(&*address).unwrap());
+    let address = bound.local_addr().unwrap();
+    let talk = |mut stream: TcpStream, write: bool| {
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.set_write_timeout(Some(LIMIT)).unwrap();
+        if write {
+            stream.write_all(&pattern()).unwrap();
+            return true;
+        }
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).unwrap();
+        got == pattern()
+    };
+    let server = listener.start(move || talk(bound.accept().unwrap().0, !upload));
+    let client = client.start(move || talk(TcpStream::connect_timeout(&address, LIMIT).unwrap(), upload));
+    assert!(client.wait() && server.wait(), "what arrives is what was sent");
+}
+
+/// Datagrams of many lengths, there and back.
+fn datagrams(listener: &Namespace, address: &str, client: &Namespace) {
+    let address = address.to_owned();
+    let local = if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+    let server = listener.within(move || UdpSocket::bind(&*address).unwrap());
+    let (address, lengths) = (server.local_addr().unwrap(), (1..1300).step_by(37));
+    let count = lengths.clone().count();
+    let echo = listener.start(move || {
+        server.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut buffer = [0; 2000];
+        for _ in 0..count {
+            let (len, from) = server.recv_from(&mut buffer).unwrap();
+            server.send_to(&buffer[..len], from).unwrap();
+        }
+    });
+    client.within(move || {
+        let socket = UdpSocket::bind(local).unwrap();
+        socket.connect(address).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        for len in lengths {
+            let sent = vec![len as u8; len];
+            socket.send(&sent).unwrap();
+            let mut got = [0; 2000];
+            assert_eq!(socket.recv(&mut got).unwrap(), len);
+            assert_eq!(got[..len], sent);
+        }
+    });
+    echo.wait();
+}
+
+/// Ping, datagrams and streams of both families, both ways.
+fn talk(here: &Namespace, there: &Namespace) {
+    here.run("ping -c 3 -i 0.01 -W 10 -s 1000 10.0.0.2");
+    there.run("ping -c 3 -i 0.01 -W 10 fd00::1");
+    for address in ["10.0.0.2:7000", "[fd00::2]:7000"] {
+        datagrams(there, address, here);
+        stream(there, address, here, true);
+        stream(there, address, here, false);
+    }
+    assert_eq!((here.damaged(), there.damaged()), (0, 0));
+}
+
+fn nothing_missing([out, back]: [Passed; 2]) {
+    for passed in [out, back] {
+        assert!(passed.large > 100, "whole pieces of streams pass: {passed:?}");
+        assert!(passed.sent.packets > 100 && passed.lost == 0, "{passed:?}");
+        assert_eq!((passed.sent.down, passed.sent.refused, passed.sent.full), (0, 0, 0), "{passed:?}");
+    }
+    assert!(out.sent.packets > 10 * out.large, "the uplink got segments: {out:?}");
+    assert!(back.sent.packets <= back.taken, "the VM got whole pieces: {back:?}");
+}
+
+#[test]
+fn two_kernels_talk_over_a_tap_and_a_packet_socket() {
+    if !may_begin() {
+        return;
+    }
+    let (here, there) = (Namespace::new(), Namespace::new());
+    here.join("wire", &there, "far");
+    let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+    let tap = here.within(move || Tap::open("vm", 1400, Some(mac)).unwrap());
+    assert!(here.run("ip link show vm").contains("link/ether 02:00:00:00:00:01"));
+    assert!(here.run("ip link show vm").contains("mtu 1400"));
+    let wire = here.within(|| AfPacket::open("wire", &AfPacketOptions::default()).unwrap());
+    here.run("ip addr add 10.0.0.1/24 dev vm");
+    here.run("ip addr add fd00::1/64 dev vm");
+    there.run("ip addr add 10.0.0.2/24 dev far");
+    there.run("ip addr add fd00::2/64 dev far");
+    let cable = Cable::new(tap, wire, Way::Plain);
+    talk(&here, &there);
+    nothing_missing(cable.end());
+}
+
+fn overlay(checksums: &str) {
+    let (here, there) = (Namespace::new(), Namespace::new());
+    here.join("wire", &there, "far");
+    let (ours, theirs) = (Ipv4Addr::new(192, 168, 9, 1), Ipv4Addr::new(192, 168, 9, 2));
+    here.run(&format!("ip addr add {ours}/24 dev wire"));
+    there.run(&format!("ip addr add {theirs}/24 dev far"));
+    there.run(&format!(
+        "ip link add overlay type vxlan id 5001 dstport 4789 local {theirs} remote {ours} {checksums}"
+    ));
+    there.run("ip link set overlay up");
+    let tap = here.within(|| Tap::open("vm", 1450, None).unwrap());
+    let options = AfPacketOptions {
+        filter: Filter::Overlay { address: ours.into(), control: false },
+        promiscuous: false,
+        ..AfPacketOptions::default()
+    };
+    let wire = here.within(move || AfPacket::open("wire", &options).unwrap());
+    here.run("ip addr add 10.0.0.1/24 dev vm");
+    here.run("ip addr add fd00::1/64 dev vm");
+    there.run("ip addr add 10.0.0.2/24 dev overlay");
+    there.run("ip addr add fd00::2/64 dev overlay");
+    let links = there.run("ip -o link show far");
+    let dst_mac: MacAddr = links.split("link/ether ").nth(1).unwrap()[..17].parse().unwrap();
+    let spec = OuterSpec {
+        encap: Encap::Vxlan,
+        src_mac: MacAddr([2, 0, 0, 0, 0, 9]),
+        dst_mac,
+        vlan: None,
+        src: ours.into(),
+        dst: theirs.into(),
+    };
+    let way = Way::Overlay { template: Box::new(spec.template().unwrap()), vsid: 5001 };
+    let cable = Cable::new(tap, wire, way);
+    talk(&here, &there);
+    nothing_missing(cable.end());
+}
+
+#[test]
+fn a_vm_talks_to_the_kernels_vxlan_device() {
+    if may_begin() {
+        overlay("noudpcsum");
+    }
+}
+
+#[test]
+fn a_vm_talks_to_the_kernels_vxlan_device_which_uses_outer_checksums() {
+    if may_begin() {
+        overlay("udpcsum");
+    }
+}
