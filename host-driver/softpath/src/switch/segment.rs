@@ -212,3 +212,6 @@ fn set_tcp(header: &mut [u8], l4: usize, from: usize, first: bool, last: bool) {
         tcp[13] &= !(FIN | PSH);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,5 +3,9 @@
 //! Every test makes its own network namespaces. An ordinary user needs user namespaces and /dev/net/tun for that.
 
 mod cable;
+mod filter;
 mod namespace;
+mod station;
 mod streams;
+mod weather;
+mod wire;

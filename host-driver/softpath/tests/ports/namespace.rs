@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Nothing here takes this long unless it never ends.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -126,5 +126,14 @@ impl<T> Answer<T> {
     /// Waits for it.
     pub(crate) fn wait(self) -> T {
         self.0.recv_timeout(LIMIT).expect("the work ends, and does not panic")
+    }
+}
+
+/// Waits until something holds.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !holds() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }

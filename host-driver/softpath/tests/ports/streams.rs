@@ -76,7 +76,7 @@ fn datagrams(listener: &Namespace, address: &str, client: &Namespace) {
 fn talk(here: &Namespace, there: &Namespace) {
     here.run("ping -c 3 -i 0.01 -W 10 -s 1000 10.0.0.2");
     there.run("ping -c 3 -i 0.01 -W 10 fd00::1");
-    for address in ["10.0.0.2:7000", "[fd00::2]:7000"] {
+    for address in ["10.0.0.2:0", "[fd00::2]:0"] {
         datagrams(there, address, here);
         stream(there, address, here, true);
         stream(there, address, here, false);

@@ -207,7 +207,7 @@ impl SwitchPort for AfPacket {
                 if common {
                     break;
                 }
-                // A pool without large buffers would have it wait for ever.
+                // All that is behind it, for whichever VM, would wait with it.
                 if slot.is_some_and(|slot| slot.queued) {
                     from_queue(socket, &mut [IoSliceMut::new(&mut [0])]);
                 }

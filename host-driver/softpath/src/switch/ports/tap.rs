@@ -16,8 +16,9 @@ use super::vnet;
 use crate::switch::segment::{MAX_HEADERS, Segmentation};
 use crate::switch::{Packet, Pool, Sent, SwitchPort};
 
-/// Bytes of frames that may be under way behind the interface, in a bridge's queue for instance, before it counts as full.
-/// Without a bound one VM that sends faster than its neighbour's queue drains would fill the host's memory.
+/// Bytes of frames that may be under way behind the interface, in the queue of one that they are redirected to for
+/// instance, before it counts as full. Without a bound a VM that sends faster than that drains would fill the host's
+/// memory.
 const UNDER_WAY: i32 = 4 << 20;
 
 /// The interface.
