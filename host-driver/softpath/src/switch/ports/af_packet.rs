@@ -88,8 +88,9 @@ impl AfPacket {
         sys::set_packet(socket, libc::PACKET_COPY_THRESH, &1)?;
         // What we send ourselves does not come back to us.
         sys::set_packet(socket, libc::PACKET_IGNORE_OUTGOING, &1)?;
-        // Without the right to a longer queue it is as long as anybody's.
-        let _own = sockopt::set_socket_recv_buffer_size_force(socket, QUEUE);
+        // An ordinary user gets no more than anybody (net.core.rmem_max), which is short for large frames.
+        sockopt::set_socket_recv_buffer_size_force(socket, QUEUE)
+            .or_else(|_| sockopt::set_socket_recv_buffer_size(socket, QUEUE))?;
         let slot = (OVERHEAD + usize::try_from(mtu).unwrap_or(0).min(LARGEST)).next_power_of_two();
         let blocks = (options.slots.max(1) * slot).div_ceil(BLOCK);
         let slots = blocks * BLOCK / slot;
@@ -110,7 +111,8 @@ impl AfPacket {
         }
         let sender = packet_socket()?;
         sys::set_packet(sender.as_fd(), libc::PACKET_QDISC_BYPASS, &1)?;
-        let _own = sockopt::set_socket_send_buffer_size_force(&sender, UNDER_WAY);
+        sockopt::set_socket_send_buffer_size_force(&sender, UNDER_WAY)
+            .or_else(|_| sockopt::set_socket_send_buffer_size(&sender, UNDER_WAY))?;
         sys::bind(sender.as_fd(), index, 0)?;
         let outbox = Outbox::new(sender, index);
         Ok(AfPacket { socket: owned, ring, next: 0, outbox, index, unfit: 0, gone: false })
