@@ -87,12 +87,23 @@ pub fn sizes(flows: u32) -> Sizes {
     Sizes::new((flows * 3 / 2).next_power_of_two().ilog2().max(10))
 }
 
+/// Both hosts of flow `n`: the lower half of 10.1.0.0/16 sends, the upper half of 10.2.0.0/16 receives. No two flows
+/// have the same.
+pub fn host(n: u32) -> u32 {
+    n.wrapping_mul(2_654_435_761)
+}
+
+/// Source port of flow `n`.
+pub fn port(n: u32) -> u16 {
+    1024 + (n % 60_000) as u16
+}
+
 /// A frame of flow `n`, `len` bytes with its Ethernet header, from the guest or from the wire.
 pub fn frame(kind: Kind, n: u32, len: usize) -> Vec<u8> {
-    let host = n.wrapping_mul(2_654_435_761);
+    let host = host(n);
     let (src, dst) =
         ([10, 1, (host >> 8) as u8, host as u8], [10, 2, (host >> 24) as u8, (host >> 16) as u8]);
-    let segment = tcp(&src, &dst, (1024 + (n % 60_000) as u16, 443), 0x10, &vec![0x5a; len - 54]);
+    let segment = tcp(&src, &dst, (port(n), 443), 0x10, &vec![0x5a; len - 54]);
     let (a, b) = ([0, 0x1d, 0xd8, 7, 0, 1], [0, 0x1d, 0xd8, 7, 0, 2]);
     let inner = ethernet(b, a, 0x0800, &ipv4(src, dst, 6, 64, 0, 0x4000, &segment));
     if !kind.decap {

@@ -24,12 +24,15 @@ enum Benchmark {
     Firmware,
     /// Cycles per packet of the match-action core on this machine.
     Core,
+    /// Cycles per packet of the software path, on one core, between ports in memory.
+    Soft,
 }
 
 pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
     let name = match options.benchmark {
         Benchmark::Firmware => "firmware",
         Benchmark::Core => "core",
+        Benchmark::Soft => "soft",
     };
     let mut cargo = workspace.cargo("run");
     cargo.args(["--locked", "--release", "--quiet", "--package", "culvert-benches", "--bin", name]);

@@ -1,9 +1,12 @@
 //! Cycles per packet of the core on this machine: one packet at a time, tables and frames in memory.
 
+#![forbid(unsafe_code)]
+
 use std::hint::black_box;
 use std::time::Instant;
 
 use clap::Parser;
+use culvert_benches::clock::cycles;
 use culvert_benches::work::{self, Kind};
 use culvert_flow::datapath::Counters;
 use culvert_flow::pending::Pending;
@@ -48,22 +51,6 @@ fn main() {
     }
     if args.json {
         println!("{}", serde_json::Value::Array(rows));
-    }
-}
-
-/// The time-stamp counter where there is one; else nanoseconds.
-fn cycles() -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    {
-        // SAFETY: every x86-64 processor has RDTSC; it reads a register.
-        #[expect(unsafe_code, reason = "the counter is only reached through an intrinsic")]
-        unsafe {
-            core::arch::x86_64::_rdtsc()
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
     }
 }
 

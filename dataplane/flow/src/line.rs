@@ -4,6 +4,9 @@
 //! headers on or take them off, is finished here. Whatever else comes is left as it was for the stages of
 //! [`Datapath::process_by_stages`]. The line is a shortcut and no second opinion: `tests/lockstep` holds both ways to
 //! equal results.
+//!
+//! It has two parts, between which an engine that works on bursts lets memory catch up: what the packet's key is, and
+//! what its record does to it. What the second part reads may have changed since the first; it looks anew.
 
 use culvert_packet::{VportId, parse_outer_common};
 
@@ -26,9 +29,19 @@ const IPV4: u64 = 0x0045_0008;
 /// More fragments, and the fragment's offset, as they lie in memory.
 const FRAGMENT: u32 = 0xff3f;
 
+/// A packet of the commonest kind, before the table is asked.
+#[derive(Clone, Copy)]
+pub struct Keyed {
+    words: [u64; 8],
+    hash: u64,
+    /// Where its inner frame lies.
+    start: u32,
+    len: u32,
+    ecn: u8,
+}
+
 /// What the line needs of an inner frame.
 struct Inner {
-    /// The key's words but the first one.
     words: [u64; 8],
     ecn: u8,
 }
@@ -91,29 +104,10 @@ impl Datapath<'_> {
     /// Finishes a packet from a vport, and says by which uplink it leaves and by which record; or leaves it as it is.
     #[inline(always)]
     pub fn line_out(&mut self, frame: &mut Frame<'_>, id: VportId, now: u32) -> Option<(u8, RecordId)> {
-        let vport = self.vports.get(usize::from(id.0)).filter(|v| v.is_up())?;
-        let first = Direction::Outbound as u64 | u64::from(id.0) << 16;
-        let inner = inner(frame.bytes(), first)?;
-        let record = self.table.find_ipv4(&inner.words)?;
-        let hot = self.table.hot_mut(record);
-        let fresh = only(hot, Actions::PUSH_OUTER)
-            && hot.gen_src == vport.generation
-            && hot.gen_dst == 0
-            && hot.out >= Port::MAX_VPORTS
-            && self.map_cells.get(usize::from(hot.map_cell)) == Some(&hot.gen_map);
-        let tunnel = self.tunnels.get_mut(usize::from(hot.tunnel))?;
-        let len = frame.len();
-        if !fresh || len > usize::from(tunnel.max_inner) {
-            return None;
-        }
-        let v = Variable { inner_len: len, ecn: inner.ecn, entropy: hot.entropy, vsid: hot.vsid };
-        if !encap::push_common(tunnel, &v, frame) {
-            return None;
-        }
-        tunnel.packets += 1;
-        tunnel.bytes += len as u64;
-        count(hot, len, now);
-        Some((tunnel.uplink, record))
+        // Asked first, for a vport that is down costs no look at the frame.
+        self.vports.get(usize::from(id.0)).filter(|v| v.is_up())?;
+        let keyed = self.key_out(frame.bytes(), id)?;
+        self.finish_out(&keyed, frame, id, now)
     }
 
     /// Finishes a packet from the wire, and says to which vport it goes and by which record; or leaves it as it is.
@@ -124,7 +118,23 @@ impl Datapath<'_> {
         checksum: Checksum,
         now: u32,
     ) -> Option<(VportId, RecordId)> {
-        let outer = parse_outer_common(frame.bytes())?;
+        let keyed = self.key_in(frame.bytes(), checksum)?;
+        self.finish_in(&keyed, frame, now)
+    }
+
+    /// The first part for a packet from a vport. `None`: it is not of the commonest kind.
+    #[inline(always)]
+    pub fn key_out(&self, frame: &[u8], id: VportId) -> Option<Keyed> {
+        let first = Direction::Outbound as u64 | u64::from(id.0) << 16;
+        let Inner { words, ecn } = inner(frame, first)?;
+        let hash = self.table.hash_ipv4(&words);
+        Some(Keyed { words, hash, start: 0, len: frame.len() as u32, ecn })
+    }
+
+    /// The first part for a packet from the wire. `None`: it is not of the commonest kind.
+    #[inline(always)]
+    pub fn key_in(&self, frame: &[u8], checksum: Checksum) -> Option<Keyed> {
+        let outer = parse_outer_common(frame)?;
         let bad = outer.udp_checksum != 0 && checksum == Checksum::Bad;
         if outer.tos & 3 != 0 || bad || !self.peers.is_local(4, &outer.dst) {
             return None;
@@ -135,14 +145,71 @@ impl Datapath<'_> {
             | u64::from(peer) << 16
             | u64::from(outer.vsid) << 32;
         let (start, len) = (usize::from(outer.inner), usize::from(outer.inner_len));
-        let inner = inner(frame.bytes().get(start..start + len)?, first)?;
-        let record = self.table.find_ipv4(&inner.words)?;
+        let Inner { words, ecn } = inner(frame.get(start..start + len)?, first)?;
+        let hash = self.table.hash_ipv4(&words);
+        Some(Keyed { words, hash, start: start as u32, len: len as u32, ecn })
+    }
+
+    /// Calls the memory that says where the record lies.
+    #[inline(always)]
+    pub fn prefetch_bucket(&self, keyed: &Keyed) {
+        self.table.prefetch_bucket(keyed.hash);
+    }
+
+    /// Calls the memory of the record. The bucket should be there by now.
+    #[inline(always)]
+    pub fn prefetch_record(&self, keyed: &Keyed) {
+        self.table.prefetch_record(keyed.hash);
+    }
+
+    /// The second part for a packet from a vport. `None`: its record does more than the line can, or there is none.
+    #[inline(always)]
+    pub fn finish_out(
+        &mut self,
+        keyed: &Keyed,
+        frame: &mut Frame<'_>,
+        id: VportId,
+        now: u32,
+    ) -> Option<(u8, RecordId)> {
+        let vport = self.vports.get(usize::from(id.0)).filter(|v| v.is_up())?;
+        let record = self.table.find_ipv4(&keyed.words, keyed.hash)?;
+        let hot = self.table.hot_mut(record);
+        let fresh = only(hot, Actions::PUSH_OUTER)
+            && hot.gen_src == vport.generation
+            && hot.gen_dst == 0
+            && hot.out >= Port::MAX_VPORTS
+            && self.map_cells.get(usize::from(hot.map_cell)) == Some(&hot.gen_map);
+        let tunnel = self.tunnels.get_mut(usize::from(hot.tunnel))?;
+        let len = keyed.len as usize;
+        if !fresh || len > usize::from(tunnel.max_inner) {
+            return None;
+        }
+        let v = Variable { inner_len: len, ecn: keyed.ecn, entropy: hot.entropy, vsid: hot.vsid };
+        if !encap::push_common(tunnel, &v, frame) {
+            return None;
+        }
+        tunnel.packets += 1;
+        tunnel.bytes += len as u64;
+        count(hot, len, now);
+        Some((tunnel.uplink, record))
+    }
+
+    /// The second part for a packet from the wire. `None`: its record does more than the line can, or there is none.
+    #[inline(always)]
+    pub fn finish_in(
+        &mut self,
+        keyed: &Keyed,
+        frame: &mut Frame<'_>,
+        now: u32,
+    ) -> Option<(VportId, RecordId)> {
+        let record = self.table.find_ipv4(&keyed.words, keyed.hash)?;
         let hot = self.table.hot_mut(record);
         let vport = self.vports.get(usize::from(hot.out))?;
         let fresh = only(hot, Actions::POP_OUTER)
             && hot.gen_dst == vport.generation
             && hot.out < Port::MAX_VPORTS
             && self.map_cells.get(usize::from(hot.map_cell)) == Some(&hot.gen_map);
+        let (start, len) = (keyed.start as usize, keyed.len as usize);
         if !fresh || !frame.cut(start, len) {
             return None;
         }

@@ -7,6 +7,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::hash::HashSecret;
+use crate::prefetch::prefetch;
 use crate::record::{ColdLine, FlowKey, FlowRecord, HotLine};
 
 /// Records in a bucket.
@@ -149,6 +150,39 @@ impl<'m> FlowTable<'m> {
         self.secret.hash(&key.words())
     }
 
+    /// Hash of a key of IPv4, given as its words.
+    #[inline(always)]
+    pub(crate) fn hash_ipv4(&self, words: &[u64; 8]) -> u64 {
+        self.secret.hash_ipv4(words)
+    }
+
+    /// Calls a key's first bucket into the cache.
+    #[inline(always)]
+    pub(crate) fn prefetch_bucket(&self, hash: u64) {
+        if let Some(bucket) = self.memory.buckets.get((hash as u32 & self.mask) as usize) {
+            prefetch(bucket);
+        }
+    }
+
+    /// Calls the record into the cache that a key's first bucket names.
+    #[inline(always)]
+    pub(crate) fn prefetch_record(&self, hash: u64) {
+        let bucket = hash as u32 & self.mask;
+        let Some(tags) = self.memory.buckets.get(bucket as usize) else { return };
+        let [a, b]: [u64; 2] = zerocopy::transmute!(tags.0);
+        let pattern = pattern(Self::tag(hash));
+        let (lanes, base) = match equal_lanes(a, pattern) {
+            0 => (equal_lanes(b, pattern), bucket * WAYS as u32 + 4),
+            lanes => (lanes, bucket * WAYS as u32),
+        };
+        // Without a tag that fits, this names what comes next in memory, which costs as little as anything.
+        let id = (base + (lanes.trailing_zeros() >> 4)) as usize;
+        if let (Some(key), Some(hot)) = (self.memory.keys.get(id), self.memory.hot.get(id)) {
+            prefetch(key);
+            prefetch(hot);
+        }
+    }
+
     #[inline(always)]
     fn tag(hash: u64) -> u16 {
         ((hash >> 48) as u16).max(1)
@@ -187,8 +221,7 @@ impl<'m> FlowTable<'m> {
 
     /// The record of a key of IPv4, given as its words. Most are in their first bucket, at the first way whose tag fits.
     #[inline(always)]
-    pub(crate) fn find_ipv4(&self, words: &[u64; 8]) -> Option<RecordId> {
-        let hash = self.secret.hash_ipv4(words);
+    pub(crate) fn find_ipv4(&self, words: &[u64; 8], hash: u64) -> Option<RecordId> {
         let bucket = hash as u32 & self.mask;
         let [a, b]: [u64; 2] = zerocopy::transmute!(self.memory.buckets.get(bucket as usize)?.0);
         let pattern = pattern(Self::tag(hash));

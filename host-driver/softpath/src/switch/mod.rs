@@ -5,13 +5,17 @@
 //! uplinks are the same code whether a VM sits on a VF or on a TAP.
 //!
 //! * [`Pool`] and [`Packet`]: memory for packets, never allocated while packets run.
+//! * [`Verdicts`]: a burst of packets through the core.
 //! * [`SwitchPort`]: where packets come from and go to; [`ports`] has those of the host.
 
+mod burst;
 pub mod memory;
 mod packet;
 mod port;
 pub mod ports;
 pub mod segment;
+pub mod tables;
 
+pub use burst::{BURST, Verdicts};
 pub use packet::{BUFFER, HEADROOM, LARGE_BUFFER, Packet, Pool};
 pub use port::{Sent, SwitchPort};

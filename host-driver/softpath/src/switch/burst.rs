@@ -1,0 +1,65 @@
+//! A burst through the core: its stages, each over the whole burst, so that memory arrives while others are worked on.
+
+use culvert_flow::{Datapath, Keyed, Port, Verdict, Wire};
+
+use super::packet::Packet;
+
+/// Packets that go through the core together.
+pub const BURST: usize = 32;
+
+/// What the core says of each packet of a burst, in order.
+pub struct Verdicts {
+    keyed: [Option<Keyed>; BURST],
+    done: [(Verdict, Wire); BURST],
+}
+
+impl Default for Verdicts {
+    fn default() -> Self {
+        let nothing = (Verdict::Wait, Wire::default());
+        Verdicts { keyed: [None; BURST], done: [nothing; BURST] }
+    }
+}
+
+impl Verdicts {
+    /// Takes `packets`, at most [`BURST`] of them, through the core in order. What the core would do with one after the
+    /// other is what it does with all of them.
+    #[inline]
+    pub fn of(&mut self, dp: &mut Datapath<'_>, packets: &mut [Packet], now: u32) -> &[(Verdict, Wire)] {
+        let n = packets.len().min(BURST);
+        let (packets, keyed) = (&mut packets[..n], &mut self.keyed[..n]);
+        for (packet, keyed) in packets.iter().zip(keyed.iter_mut()) {
+            *keyed = match packet.input {
+                Port::Vport(id) => dp.key_out(packet.bytes(), id),
+                Port::Uplink(_) => dp.key_in(packet.bytes(), packet.checksum),
+                Port::Host | Port::None => None,
+            };
+            if let Some(keyed) = keyed {
+                dp.prefetch_bucket(keyed);
+            }
+        }
+        for keyed in keyed.iter().flatten() {
+            dp.prefetch_record(keyed);
+        }
+        for ((packet, keyed), done) in packets.iter_mut().zip(keyed.iter()).zip(&mut self.done) {
+            *done = one(dp, packet, keyed.as_ref(), now);
+        }
+        &self.done[..n]
+    }
+}
+
+#[inline(always)]
+fn one(dp: &mut Datapath<'_>, packet: &mut Packet, keyed: Option<&Keyed>, now: u32) -> (Verdict, Wire) {
+    let (input, checksum, number) = (packet.input, packet.checksum, packet.number());
+    let line = keyed.and_then(|keyed| {
+        packet.edit(|frame| match input {
+            Port::Vport(id) => dp.finish_out(keyed, frame, id, now).map(|(n, id)| (Port::Uplink(n), id)),
+            _ => dp.finish_in(keyed, frame, now).map(|(to, id)| (Port::Vport(to), id)),
+        })?
+    });
+    if let Some((to, record)) = line {
+        return (Verdict::Forward { to, record, copy: false, capture: false }, Wire::default());
+    }
+    packet
+        .edit(|frame| dp.process_by_stages(frame, input, checksum, number, now))
+        .unwrap_or((Verdict::Drop { reason: culvert_packet::Reason::BadDescriptor }, Wire::default()))
+}

@@ -1,0 +1,43 @@
+//! The core's tables in memory of this process.
+
+use std::io;
+
+use culvert_abi::soc::Sizes;
+use culvert_flow::HashSecret;
+use culvert_flow::datapath::{Counters, Datapath};
+use culvert_flow::pending::Pending;
+use culvert_flow::table::{FlowTable, TableMemory, WAYS};
+use culvert_flow::tables::{MAP_CELLS, Peers};
+use culvert_packet::MacAddr;
+
+use super::memory::zeroed;
+
+/// Packets that may wait for the verdict on one flow.
+const WAITING: u16 = 512;
+
+/// A data path with empty tables of these sizes, for packets that are numbered below `packets`.
+///
+/// # Errors
+/// There is not so much memory.
+pub fn datapath(sizes: &Sizes, packets: u32, secret: HashSecret) -> io::Result<Datapath<'static>> {
+    let flows = sizes.flows as usize;
+    let table = TableMemory {
+        buckets: zeroed(flows / WAYS)?,
+        keys: zeroed(flows)?,
+        hot: zeroed(flows)?,
+        cold: zeroed(flows)?,
+    };
+    let table = FlowTable::new(table, secret)
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("{flows} flows: {e:?}")))?;
+    Ok(Datapath {
+        table,
+        pending: Pending::new(zeroed(sizes.pending as usize)?, zeroed(packets as usize)?, WAITING),
+        tunnels: zeroed(sizes.tunnels as usize)?,
+        groups: zeroed(sizes.groups as usize)?,
+        peers: Peers::new(zeroed(sizes.peers as usize)?),
+        vports: zeroed(sizes.vports as usize)?,
+        map_cells: zeroed(MAP_CELLS)?,
+        router_mac: MacAddr::ZERO,
+        counters: Counters::default(),
+    })
+}
