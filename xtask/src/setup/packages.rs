@@ -28,6 +28,11 @@ const NEEDS: &[Need] = &[
         packages: &["tshark"],
         why: "checks the captures, independently of our own parser",
     },
+    Need {
+        program: "ping",
+        packages: &["iputils-ping"],
+        why: "asks and answers through the software path's ports in tests",
+    },
     Need { program: "xz", packages: &["xz-utils"], why: "unpacks the kernel modules of the Linux guest" },
 ];
 
