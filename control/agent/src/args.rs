@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 /// Culvert's control daemon: keeps a host's policy and feeds its NIC.
 #[derive(Clone, Debug, Parser)]
@@ -13,8 +13,24 @@ pub struct Args {
     #[arg(long)]
     pub host: String,
     /// The NIC: vfio-user:SOCKET, or vfio:PCI-ADDRESS.
-    #[arg(long)]
-    pub nic: String,
+    #[arg(long, required_unless_present = "uplink")]
+    pub nic: Option<String>,
+    /// Without a Culvert NIC: the interface of the provider network, which the software path uses beside the kernel.
+    /// Once or twice, for the policy's uplinks 0 and 1.
+    #[arg(long, conflicts_with = "nic", num_args = 1, value_name = "INTERFACE")]
+    pub uplink: Vec<String>,
+    /// Whose the provider addresses on the uplinks are.
+    #[arg(long, value_enum, default_value_t, requires = "uplink")]
+    pub provider_address: ProviderAddress,
+    /// Where virtual machines attach whose interface in the policy does not say.
+    #[arg(long, value_enum, default_value_t, requires = "uplink")]
+    pub port: Port,
+    /// Flow records of the software path: rounded up to a power of two.
+    #[arg(long, default_value_t = 1 << 20, requires = "uplink")]
+    pub flows: u32,
+    /// The processor that the software path's thread stays on. Left out: the system chooses.
+    #[arg(long, requires = "uplink")]
+    pub core: Option<usize>,
     /// Firmware image to load into the NIC. Left out: the NIC keeps what it runs.
     #[arg(long)]
     pub firmware: Option<PathBuf>,
@@ -33,4 +49,24 @@ pub struct Args {
     /// Log lines as JSON.
     #[arg(long)]
     pub log_json: bool,
+}
+
+/// Whose the provider addresses are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProviderAddress {
+    /// The kernel's: it has them on the uplinks, resolves next hops and answers for them. All its other traffic stays.
+    #[default]
+    Kernel,
+    /// The software path's own, beside whatever the kernel has.
+    Own,
+}
+
+/// A kind of port of the software path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Port {
+    /// TAP interfaces.
+    #[default]
+    Tap,
+    /// vhost-user sockets.
+    VhostUser,
 }

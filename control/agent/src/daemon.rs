@@ -38,7 +38,7 @@ pub async fn run(
     let agent =
         start.await.map_err(|e| Error::Listen { address: "start".into(), detail: e.to_string() })??;
     let unix = bind_unix(&args.socket).await?;
-    info!(host = args.host, nic = args.nic, socket = %args.socket.display(), "ready");
+    info!(host = args.host, socket = %args.socket.display(), "ready");
 
     let (stopping, stopped) = watch::channel(false);
     let retry = tokio::spawn(retry(agent.clone(), stopped.clone()));

@@ -33,7 +33,7 @@ pub use bundle::{ApplyMode, ApplyReply, Bundle, Parsed};
 pub use collection::{Collection, ResourcePath};
 pub use error::{Error, ErrorBody, ErrorReply, Warning};
 pub use logical_network::{IpPool, LogicalNetwork, LogicalSubnet};
-pub use network_interface::{IpConfiguration, NetworkInterface, Offload};
+pub use network_interface::{IpConfiguration, NetworkInterface, Offload, SoftwarePort};
 pub use network_manager::{DistributedRouterState, NetworkManager, Protocol, VsidRange};
 pub use reference::Reference;
 pub use resource::{ConfigurationState, Properties, ProvisioningState, Resource};

@@ -21,6 +21,10 @@ pub struct NetworkInterface {
     /// What should serve the interface. Left out: `vf`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload: Option<Offload>,
+    /// Where the virtual machine attaches on a host whose software path serves it. Left out: what the host's daemon
+    /// was started with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub software_port: Option<SoftwarePort>,
     /// The uplink of its server that its packets leave by while that has a link. Left out: spread by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uplink: Option<u64>,
@@ -48,6 +52,27 @@ impl Offload {
             Offload::Vf => "vf",
             Offload::Vmq => "vmq",
             Offload::Software => "software",
+        }
+    }
+}
+
+/// A kind of port of the software path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum SoftwarePort {
+    /// A TAP: an interface of the host, `vport` with the vport's number, with the MAC address of the virtual machine.
+    #[default]
+    Tap,
+    /// A vhost-user socket.
+    VhostUser,
+}
+
+impl SoftwarePort {
+    /// The word in policies and tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SoftwarePort::Tap => "tap",
+            SoftwarePort::VhostUser => "vhostUser",
         }
     }
 }

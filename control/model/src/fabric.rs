@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use culvert_api::{Direction, Offload, Protocol, RuleAction, Warning};
+use culvert_api::{Direction, Offload, Protocol, RuleAction, SoftwarePort, Warning};
 use culvert_packet::{MacAddr, Prefix, Rdid, VlanId, Vsid};
 
 /// A policy that holds together.
@@ -175,6 +175,8 @@ pub struct Interface {
     pub acl: Option<usize>,
     /// What should serve it.
     pub offload: Offload,
+    /// Where it attaches when software serves it; none: as its host likes.
+    pub software_port: Option<SoftwarePort>,
     /// The uplink that policy pins it to.
     pub uplink: Option<u8>,
 }

@@ -31,7 +31,7 @@ pub struct Site {
     pub entropy: HashSecret,
     /// Virtual functions of its NIC.
     pub vfs: u16,
-    /// Receive queues of its NIC.
+    /// Receive queues of its NIC. Without these and virtual functions, ports of the software path serve all interfaces.
     pub vmqs: u16,
 }
 
@@ -154,6 +154,7 @@ impl<'a> Derivation<'a> {
             };
             let target = match vf {
                 Some(vf) => Target::Vf(vf),
+                None if self.site.vmqs == 0 => Target::Software,
                 None => {
                     let (what, limit) = ("interfaces without a virtual function", self.site.vmqs);
                     let vmq = self.indices.vmqs.number(&key(i), limit);

@@ -5,13 +5,29 @@ pub struct Frame<'a> {
     buf: &'a mut [u8],
     start: usize,
     len: usize,
+    /// Length of the longest frame that this one is yet to be cut into; 0: it is not.
+    unit: usize,
 }
 
 impl<'a> Frame<'a> {
     /// A frame in a buffer. `None`: it does not lie within the buffer.
     #[inline(always)]
     pub fn new(buf: &'a mut [u8], start: usize, len: usize) -> Option<Self> {
-        (start <= buf.len() && len <= buf.len() - start).then_some(Frame { buf, start, len })
+        (start <= buf.len() && len <= buf.len() - start).then_some(Frame { buf, start, len, unit: 0 })
+    }
+
+    /// The same frame, which is yet to be cut into frames of at most `unit` bytes: on its way it may be longer than what
+    /// a wire takes. 0: it is not to be cut.
+    #[inline(always)]
+    #[must_use]
+    pub fn in_units(self, unit: usize) -> Self {
+        Frame { unit, ..self }
+    }
+
+    /// What a wire gets to see of it at a time, where its own length is `len`.
+    #[inline(always)]
+    pub(crate) fn longest(&self, len: usize) -> usize {
+        if self.unit == 0 { len } else { self.unit }
     }
 
     /// The bytes.

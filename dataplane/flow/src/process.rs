@@ -337,7 +337,7 @@ impl Datapath<'_> {
         }
         let tunnel = if actions.contains(Actions::PUSH_OUTER) {
             match self.tunnels.get_mut(usize::from(hot.tunnel)) {
-                Some(tunnel) if inner_len <= usize::from(tunnel.max_inner) => Some(tunnel),
+                Some(tunnel) if frame.longest(inner_len) <= usize::from(tunnel.max_inner) => Some(tunnel),
                 Some(tunnel) if tunnel.encap != 0 => {
                     return Verdict::Punt { reason: Reason::MtuExceeded, ticket: None };
                 }

@@ -139,7 +139,7 @@ pub struct Peer {
 pub struct Vport {
     /// Bit 0: in use. Bit 1: up.
     pub flags: u16,
-    /// What serves it: 0 a VF, 1 a VMQ of the PF.
+    /// What serves it: 0 a VF, 1 a VMQ of the PF, 2 a port of the software path.
     pub target: u16,
     /// Number of that VF or VMQ.
     pub number: u16,
@@ -174,6 +174,8 @@ impl Vport {
     pub const VF: u16 = 0;
     /// `target`: a VMQ.
     pub const VMQ: u16 = 1;
+    /// `target`: a port of the software path.
+    pub const SOFTWARE: u16 = 2;
 
     /// Whether frames may pass.
     #[inline(always)]

@@ -46,6 +46,8 @@ pub enum Target {
     Vf(u16),
     /// A VMQ of the PF.
     Vmq(u16),
+    /// A port of the software path.
+    Software,
 }
 
 /// A vport of this host.

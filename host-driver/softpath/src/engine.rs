@@ -190,15 +190,17 @@ impl<P: Policy> Engine<P> {
             return self.drop(&e.back(), reason);
         }
         self.tally.software += 1;
-        let mut copies = match self.software.forward(record, c, e.input, &frame, now) {
+        let mut copies = match self.software.forward(record, c, (e.input, &e.offload), &frame, now) {
             Outcome::Drop(reason) => return self.drop(&e.back(), reason),
             Outcome::Send(copies) => copies,
         };
         let Some((to, last)) = copies.pop() else { return self.drop(&e.back(), Reason::NoReceiver) };
+        // The checksum is complete now; whether the frame is yet to be cut goes with it.
+        let offload = pf::Offload { gso: e.offload.gso, mss: e.offload.mss, ..pf::Offload::default() };
         for (to, copy) in copies {
-            self.steps.push(Step::Out(Return::own(Port::None), to, copy));
+            self.steps.push(Step::Out(Return { offload, ..Return::own(Port::None) }, to, copy));
         }
-        let back = Return { offload: pf::Offload::default(), ..e.back() };
+        let back = Return { offload, ..e.back() };
         self.steps.push(Step::Out(back, to, last));
     }
 

@@ -169,6 +169,14 @@ impl Handle {
         Ok(all.filter(|(_, v)| v.flags & Vport::PRESENT != 0).map(|(n, v)| (n as u16, v)).collect())
     }
 
+    /// Links of the MAC ports.
+    ///
+    /// # Errors
+    /// The NIC is lost.
+    pub fn links(&self) -> Result<[bool; 2]> {
+        Ok(self.nic.links()?)
+    }
+
     /// Counters of a VF's port on the board.
     ///
     /// # Errors

@@ -79,6 +79,7 @@ impl Plan {
                 self.filters.push(VmqFilter { mac, vmq: n, vsid, vport });
                 (Vport::VMQ, n)
             }
+            Target::Software => (Vport::SOFTWARE, 0),
         };
         let up = if vport.up { Vport::UP } else { 0 };
         let quota = vport.quota.unwrap_or(flows / 4);

@@ -8,7 +8,9 @@ use culvert_flow::record::{ColdLine, FlowKey, FlowRecord, HotLine};
 use culvert_flow::table::{Bucket, FlowTable, TableMemory, WAYS};
 use culvert_flow::tables::{Group, Member, Peers, Tunnel};
 use culvert_flow::{Classified, Datapath, Frame, HashSecret, Port, Verdict};
-use culvert_packet::{ChecksumState, MacAddr, Offload, Reason};
+use culvert_packet::{ChecksumState, Gso, MacAddr, Offload, Reason};
+
+use crate::switch::segment::Segmentation;
 
 /// Room in front of a frame for outer headers and a VLAN tag.
 const HEADROOM: usize = culvert_packet::MAX_OUTER + 8;
@@ -52,12 +54,13 @@ impl Software {
         self.groups.get(usize::from(index))
     }
 
-    /// Treats `frame`, which came in at `input` and is classified as `c`, as a NIC with this record would.
+    /// Treats `frame`, which came in at `input`, is classified as `c` and, if the metadata says so, is yet to be cut, as
+    /// a NIC with this record would.
     pub fn forward(
         &mut self,
         record: &FlowRecord,
         c: &Classified,
-        input: Port,
+        (input, offload): (Port, &pf::Offload),
         frame: &[u8],
         now: u32,
     ) -> Outcome {
@@ -66,6 +69,8 @@ impl Software {
         let Some(mut packet) = Frame::new(&mut buffer, HEADROOM, frame.len()) else {
             return Outcome::Drop(Reason::NoBuffer);
         };
+        let cut = Segmentation::of(frame, &known(offload));
+        packet = packet.in_units(cut.map_or(0, |segments| segments.longest()));
         let (mut buckets, mut keys) = ([Bucket::default()], [FlowKey::default(); WAYS]);
         let (mut hot, mut cold) = ([HotLine::default(); WAYS], [ColdLine::default(); WAYS]);
         let memory = TableMemory { buckets: &mut buckets, keys: &mut keys, hot: &mut hot, cold: &mut cold };
@@ -131,13 +136,19 @@ fn replicate(datapath: &mut Datapath<'_>, group: u16, v: &Variable, input: Port,
 /// # Errors
 /// The metadata does not fit the frame.
 pub fn complete(offload: &pf::Offload, frame: &mut [u8]) -> Result<(), Reason> {
-    let known = Offload {
-        checksum: ChecksumState::from_u8(offload.checksum).unwrap_or_default(),
-        start: offload.start,
-        offset: offload.offset,
+    if known(offload).fill_checksum(frame) { Ok(()) } else { Err(Reason::BadDescriptor) }
+}
+
+/// What an entry of a ring says of a packet, in the core's terms.
+pub fn known(said: &pf::Offload) -> Offload {
+    Offload {
+        checksum: ChecksumState::from_u8(said.checksum).unwrap_or_default(),
+        gso: Gso::from_u8(said.gso).unwrap_or_default(),
+        mss: said.mss,
+        start: said.start,
+        offset: said.offset,
         ..Offload::default()
-    };
-    if known.fill_checksum(frame) { Ok(()) } else { Err(Reason::BadDescriptor) }
+    }
 }
 
 fn set<T: Default + Clone>(table: &mut Vec<T>, index: u16, item: T) {

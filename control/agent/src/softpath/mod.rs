@@ -1,39 +1,36 @@
-//! The datapath of a Culvert NIC: its driver and the slow path, seen through [`Datapath`].
+//! The datapath of a host: a Culvert NIC or the software NIC, and the slow path, seen through [`Datapath`].
 
 mod flow;
 mod frame;
+mod hardware;
 mod offloads;
 mod open;
+mod software;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use culvert_api::Offload;
 use culvert_api::view::{
-    CountersView, DropEntry, DropsView, FirmwareView, FlowQuery, FlowView, NicInfo, PortCounters, TraceHop,
-    TraceReply, TraceRequest, UplinkView, Verdict, VportState, VportView,
+    CountersView, DropEntry, DropsView, FlowQuery, FlowView, NicInfo, PortCounters, TraceHop, TraceReply,
+    TraceRequest, Verdict, VportView,
 };
 use culvert_model::HostPart;
-use culvert_nic::Nic;
 use culvert_packet::VportId;
-use culvert_pci::VfHandle;
 use culvert_policy::Decision;
 use culvert_policy::snapshot::{Snapshot, Target};
 use culvert_softpath::software::Outcome;
-use culvert_softpath::{Handle, SlowPath, Status, Traced, port};
+use culvert_softpath::{Handle, SlowPath, Status, Traced};
+
+use self::hardware::Hardware;
 
 use crate::{Datapath, DatapathError};
 
 /// Most flows in an answer where the question names no number.
 const MOST_FLOWS: usize = 1000;
 
-/// A Culvert NIC with its slow path.
+/// The slow path, and the NIC or the software NIC below it.
 pub struct SoftDatapath {
-    nic: Arc<Nic>,
+    hardware: Hardware,
     slow: SlowPath,
-    vfs: Vec<VfHandle>,
-    /// Directory of the sockets of vports without a VF.
-    run_dir: PathBuf,
     /// What was applied last: names for numbers.
     part: Mutex<Option<Arc<HostPart>>>,
 }
@@ -46,16 +43,6 @@ impl SoftDatapath {
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
         let part = self.part.lock().unwrap_or_else(PoisonError::into_inner);
         part.as_ref().map(|p| p.snapshot.clone())
-    }
-
-    /// Where the virtual machine of a vport attaches.
-    fn attachment(&self, id: VportId, target: Target) -> String {
-        match target {
-            Target::Vf(n) => {
-                self.vfs.iter().find(|vf| vf.index == n).map(|vf| vf.address.to_string()).unwrap_or_default()
-            }
-            Target::Vmq(_) => port::socket_path(&self.run_dir, id).display().to_string(),
-        }
     }
 
     fn vport(&self, n: u16, vport: &culvert_flow::tables::Vport, snapshot: Option<&Snapshot>) -> VportView {
@@ -74,21 +61,13 @@ impl SoftDatapath {
             ..VportView::default()
         };
         let Some(known) = known else { return view };
-        view.attachment = self.attachment(VportId(n), known.target);
+        view.attachment = self.hardware.attachment(VportId(n), known.target);
         view.mtu = known.mtu;
+        (view.served_by, view.state) = self.hardware.state(VportId(n), known.target);
         match known.target {
-            Target::Vf(vf) => {
-                view.served_by = Offload::Vf;
-                view.vf = Some(vf);
-                // A board that does not answer says so by the other calls.
-                let driven = self.nic.vf_is_driven(vf).unwrap_or(false);
-                view.state = if driven { VportState::Up } else { VportState::Down };
-            }
-            Target::Vmq(vmq) => {
-                view.served_by = Offload::Vmq;
-                view.vmq = Some(vmq);
-                view.state = VportState::Up;
-            }
+            Target::Vf(vf) => view.vf = Some(vf),
+            Target::Vmq(vmq) => view.vmq = Some(vmq),
+            Target::Software => {}
         }
         let pa = snapshot.and_then(|s| s.local_pas.get(usize::from(known.local_pa)));
         view.uplink = pa.map_or(0, |pa| pa.uplink);
@@ -98,51 +77,15 @@ impl SoftDatapath {
 
 impl Datapath for SoftDatapath {
     fn apply(&self, part: Arc<HostPart>) -> Result<(), DatapathError> {
-        self.handle().apply(part.snapshot.clone()).map_err(|e| failed(&e))?;
+        let snapshot = self.hardware.before(&part)?;
+        self.handle().apply(snapshot).map_err(|e| failed(&e))?;
+        self.hardware.after(&part)?;
         *self.part.lock().unwrap_or_else(PoisonError::into_inner) = Some(part);
         Ok(())
     }
 
     fn nic(&self) -> Result<NicInfo, DatapathError> {
-        let (identity, info) = (self.nic.identity(), self.nic.firmware());
-        let status = self.nic.firmware_status().map_err(|e| lost(&e))?;
-        let links = self.nic.links().map_err(|e| lost(&e))?;
-        // Without the slow path's answer the MACs are missing, and nothing else.
-        let addresses = self.handle().status().map(|s| s.addresses).unwrap_or_default();
-        let uplinks = (0..identity.uplinks).map(|n| {
-            let pa = addresses.iter().find(|a| a.pa.uplink == n);
-            UplinkView {
-                uplink: n,
-                mac: pa.map(|a| a.pa.mac.to_string()).unwrap_or_default(),
-                link: links.get(usize::from(n)).copied().unwrap_or(false),
-                provider_address: pa.map(|a| a.pa.addr.to_string()).unwrap_or_default(),
-            }
-        });
-        let alive = self.nic.alive();
-        // Dead firmware counts nothing; the rest is still worth showing.
-        let vports = if alive { self.nic.vports().unwrap_or_default() } else { Vec::new() };
-        Ok(NicInfo {
-            location: identity.location.clone(),
-            vendor_id: identity.vendor,
-            device_id: identity.device,
-            vendor: String::new(),
-            device: identity.name.clone(),
-            driver: "culvert-nic".to_owned(),
-            firmware: FirmwareView {
-                version: format!("{:?}", status.state).to_lowercase(),
-                abi: info.version.to_string(),
-                alive,
-                boot_epoch: status.epoch,
-                heartbeat: status.heartbeat.into(),
-            },
-            uplinks: uplinks.collect(),
-            total_vfs: identity.total_vfs,
-            num_vfs: self.vfs.len() as u16,
-            vmqs: identity.vmqs,
-            flow_capacity: info.flows.into(),
-            flows: vports.iter().map(|v| u64::from(v.records)).sum(),
-            offloads: offloads::list(),
-        })
+        self.hardware.info(&self.handle())
     }
 
     fn vports(&self) -> Result<Vec<VportView>, DatapathError> {
@@ -174,7 +117,7 @@ impl Datapath for SoftDatapath {
                 snapshot.as_deref().and_then(|s| s.vports.get(&VportId(n))).map_or("", |v| v.name.as_str());
             view.vports.insert(format!("{n} {name}").trim_end().to_owned(), shown.counters);
         }
-        for (n, c) in counters.uplinks.iter().enumerate().take(self.nic.identity().uplinks.into()) {
+        for (n, c) in counters.uplinks.iter().enumerate().take(self.hardware.uplinks().into()) {
             let shown = PortCounters {
                 in_packets: c.in_packets,
                 in_bytes: c.in_bytes,

@@ -1,4 +1,4 @@
-//! What the Culvert NIC does for the host, and what not and why.
+//! What the NIC does for the host, and what not and why.
 
 use culvert_api::view::OffloadView;
 use culvert_packet::Reason;
@@ -24,15 +24,21 @@ const NOT_DONE: [(&str, Reason); 4] = [
     ("non-ip", Reason::NotIp),
 ];
 
-pub(super) fn list() -> Vec<OffloadView> {
-    let view = |feature: &str, offloaded, reason: &str| OffloadView {
-        feature: feature.to_owned(),
-        offloaded,
-        reason: reason.to_owned(),
-    };
+fn view(feature: &str, offloaded: bool, reason: &str) -> OffloadView {
+    OffloadView { feature: feature.to_owned(), offloaded, reason: reason.to_owned() }
+}
+
+/// Of the Culvert NIC.
+pub(super) fn of_nic() -> Vec<OffloadView> {
     let done = DONE.iter().map(|(feature, limit)| view(feature, true, limit));
     let not = NOT_DONE.iter().map(|(feature, reason)| view(feature, false, reason.describe()));
     let segmentation =
         view("tcp-segmentation", false, "not offered: guests send segments that fit their MTU");
     done.chain(not).chain([segmentation]).collect()
+}
+
+/// Of an interface that the software path uses: it does all by itself.
+pub(super) fn of_software() -> Vec<OffloadView> {
+    let features = DONE.iter().map(|(feature, _)| feature).filter(|feature| !["sr-iov", "vmq"].contains(feature));
+    features.map(|feature| view(feature, false, Reason::NoFlowOffload.describe())).collect()
 }

@@ -1,46 +1,74 @@
-//! Opening the NIC that the command line names.
+//! Opening the NIC, or the interfaces, that the command line names.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use culvert_flow::HashSecret;
 use culvert_model::Fabric;
 use culvert_nic::{Config, Nic};
 use culvert_pci::FunctionAddress;
+use culvert_softpath::switch::{Switch, SwitchSettings};
 use culvert_softpath::{Settings, SlowPath};
 use tracing::info;
 
 use super::SoftDatapath;
+use super::hardware::{Hardware, run_dir};
+use super::software::SoftwareNic;
 use crate::{Args, DatapathError, Error};
 
+/// Flow records that the software path can have: the design's two million, and as many again.
+const MOST_FLOWS: u32 = 1 << 22;
+
 impl SoftDatapath {
-    /// Opens the NIC, loads its firmware where none runs, makes its VFs, and starts the slow path. Packets flow when the
-    /// first policy was applied; on a NIC that ran already they never stopped.
+    /// Opens what the command line names and starts the slow path. Packets flow when the first policy was applied; on a
+    /// NIC that ran already they never stopped.
     ///
     /// # Errors
     /// There is no such NIC, or it does not come up.
     pub fn open(args: &Args) -> Result<Self, Error> {
-        let unavailable = |e: &dyn std::fmt::Display| DatapathError::Unavailable { detail: e.to_string() };
-        let image = match &args.firmware {
-            None => Vec::new(),
-            Some(path) => std::fs::read(path)
-                .map_err(|e| unavailable(&format_args!("the firmware {}: {e}", path.display())))?,
+        let (hardware, slow) = match &args.nic {
+            Some(location) => nic(location, args)?,
+            None => software(args)?,
         };
-        let location =
-            ["vfio-user:", "vfio:"].iter().find_map(|kind| args.nic.strip_prefix(kind)).unwrap_or(&args.nic);
-        let address: FunctionAddress = location.parse().map_err(|e: culvert_pci::Error| unavailable(&e))?;
-        let device = address.open().map_err(|e| unavailable(&e))?;
-        // The policy sets the router's MAC; this is what it is without one.
-        let config =
-            Config::new(image, Fabric::default().settings.router_mac).map_err(|e| unavailable(&e))?;
-        let nic = Arc::new(Nic::open(device, &config).map_err(|e| unavailable(&e))?);
-        let wanted = args.vfs.min(nic.identity().total_vfs);
-        let vfs = nic.enable_vfs(wanted, &[]).map_err(|e| unavailable(&e))?;
-        let run_dir = args.socket.parent().unwrap_or(Path::new(".")).to_owned();
-        std::fs::create_dir_all(&run_dir)
-            .map_err(|e| unavailable(&format_args!("{}: {e}", run_dir.display())))?;
-        let settings = Settings { run_dir: Some(run_dir.clone()), ..Settings::default() };
-        let slow = SlowPath::start(nic.clone(), settings).map_err(|e| unavailable(&e))?;
-        info!(nic = nic.identity().location, adopted = nic.adopted(), vfs = vfs.len(), "the NIC is there");
-        Ok(Self { nic, slow, vfs, run_dir, part: Mutex::new(None) })
+        Ok(Self { hardware, slow, part: Mutex::new(None) })
     }
+}
+
+fn unavailable(error: &dyn std::fmt::Display) -> DatapathError {
+    DatapathError::Unavailable { detail: error.to_string() }
+}
+
+/// The NIC's firmware is loaded where none runs, and its VFs are made.
+fn nic(location: &str, args: &Args) -> Result<(Hardware, SlowPath), Error> {
+    let image = match &args.firmware {
+        None => Vec::new(),
+        Some(path) => std::fs::read(path)
+            .map_err(|e| unavailable(&format_args!("the firmware {}: {e}", path.display())))?,
+    };
+    let location = ["vfio-user:", "vfio:"].iter().find_map(|kind| location.strip_prefix(kind)).unwrap_or(location);
+    let address: FunctionAddress = location.parse().map_err(|e: culvert_pci::Error| unavailable(&e))?;
+    let device = address.open().map_err(|e| unavailable(&e))?;
+    // The policy sets the router's MAC; this is what it is without one.
+    let config = Config::new(image, Fabric::default().settings.router_mac).map_err(|e| unavailable(&e))?;
+    let nic = Arc::new(Nic::open(device, &config).map_err(|e| unavailable(&e))?);
+    let wanted = args.vfs.min(nic.identity().total_vfs);
+    let vfs = nic.enable_vfs(wanted, &[]).map_err(|e| unavailable(&e))?;
+    let run_dir = run_dir(&args.socket)?;
+    let settings = Settings { run_dir: Some(run_dir.clone()), ..Settings::default() };
+    let slow = SlowPath::start(nic.clone(), settings).map_err(|e| unavailable(&e))?;
+    info!(nic = nic.identity().location, adopted = nic.adopted(), vfs = vfs.len(), "the NIC is there");
+    Ok((Hardware::Nic { nic, vfs, run_dir }, slow))
+}
+
+fn software(args: &Args) -> Result<(Hardware, SlowPath), Error> {
+    let mut secret = [0; 72];
+    getrandom::fill(&mut secret).map_err(|e| unavailable(&e))?;
+    let words: &[[u8; 8]] = secret.as_chunks().0;
+    let secret = HashSecret(std::array::from_fn(|n| u64::from_ne_bytes(words[n])));
+    let flows = args.flows.clamp(64, MOST_FLOWS).next_power_of_two();
+    let settings = SwitchSettings { core: args.core, ..SwitchSettings::new(flows, secret) };
+    let switch = Arc::new(Switch::start(&settings).map_err(|e| unavailable(&e))?);
+    let run_dir = run_dir(&args.socket)?;
+    let slow = SlowPath::start(switch.clone(), Settings::default()).map_err(|e| unavailable(&e))?;
+    info!(uplinks = args.uplink.join(", "), flows, "the software path is there");
+    Ok((Hardware::Software(SoftwareNic::new(switch, args, run_dir)), slow))
 }

@@ -83,7 +83,12 @@ async fn the_whole_daemon_starts_tries_again_and_stops() {
     let socket = directory.path().join("run/api.sock");
     let args = Args {
         host: "host1".into(),
-        nic: "test".into(),
+        nic: Some("test".into()),
+        uplink: Vec::new(),
+        provider_address: Default::default(),
+        port: Default::default(),
+        flows: 64,
+        core: None,
         firmware: None,
         vfs: 0,
         state: directory.path().join("state"),

@@ -100,6 +100,7 @@ impl Check {
             addresses,
             acl: acl?,
             offload: spec.offload.unwrap_or_default(),
+            software_port: spec.software_port,
             uplink,
         })
     }

@@ -1,6 +1,7 @@
 //! A burst through the core: its stages, each over the whole burst, so that memory arrives while others are worked on.
 
-use culvert_flow::{Datapath, Keyed, Port, Verdict, Wire};
+use culvert_flow::{Checksum, Datapath, Keyed, Port, Verdict, Wire};
+use culvert_packet::{Reason, parse_outer, verify_udp};
 
 use super::packet::Packet;
 
@@ -49,7 +50,7 @@ impl Verdicts {
 
 #[inline(always)]
 fn one(dp: &mut Datapath<'_>, packet: &mut Packet, keyed: Option<&Keyed>, now: u32) -> (Verdict, Wire) {
-    let (input, checksum, number) = (packet.input, packet.checksum, packet.number());
+    let input = packet.input;
     let line = keyed.and_then(|keyed| {
         packet.edit(|frame| match input {
             Port::Vport(id) => dp.finish_out(keyed, frame, id, now).map(|(n, id)| (Port::Uplink(n), id)),
@@ -59,7 +60,21 @@ fn one(dp: &mut Datapath<'_>, packet: &mut Packet, keyed: Option<&Keyed>, now: u
     if let Some((to, record)) = line {
         return (Verdict::Forward { to, record, copy: false, capture: false }, Wire::default());
     }
+    verify(packet);
+    let (checksum, number) = (packet.checksum, packet.number());
     packet
         .edit(|frame| dp.process_by_stages(frame, input, checksum, number, now))
-        .unwrap_or((Verdict::Drop { reason: culvert_packet::Reason::BadDescriptor }, Wire::default()))
+        .unwrap_or((Verdict::Drop { reason: Reason::BadDescriptor }, Wire::default()))
+}
+
+/// Sees whether an outer UDP checksum that is in use is right (RFC 768, RFC 7348 section 5), where nobody has looked.
+#[cold]
+fn verify(packet: &mut Packet) {
+    if packet.checksum == Checksum::Unknown
+        && let Port::Uplink(_) = packet.input
+        && let Ok(Some(outer)) = parse_outer(packet.bytes())
+        && outer.udp_checksum != 0
+    {
+        packet.checksum = if verify_udp(packet.bytes(), &outer) { Checksum::Good } else { Checksum::Bad };
+    }
 }

@@ -7,15 +7,26 @@
 //! * [`Pool`] and [`Packet`]: memory for packets, never allocated while packets run.
 //! * [`Verdicts`]: a burst of packets through the core.
 //! * [`SwitchPort`]: where packets come from and go to; [`ports`] has those of the host.
+//! * [`Switch`]: all of it together, with a thread of its own.
 
 mod burst;
+mod events;
+mod exceptions;
+mod forwarder;
+mod handle;
 pub mod memory;
 mod packet;
 mod port;
 pub mod ports;
 pub mod segment;
+mod slot;
+mod steps;
 pub mod tables;
+mod target;
+mod worker;
 
 pub use burst::{BURST, Verdicts};
+pub use handle::{Switch, SwitchSettings};
 pub use packet::{BUFFER, HEADROOM, LARGE_BUFFER, Packet, Pool};
 pub use port::{Sent, SwitchPort};
+pub use slot::Opener;

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use culvert_flow::{Checksum, Frame, Port};
-use culvert_packet::Offload;
+use culvert_packet::{Gso, Offload};
 
 use super::memory;
+use super::segment::Segmentation;
 
 /// Bytes in front of a received frame: room for outer headers and a VLAN tag.
 pub const HEADROOM: usize = 128;
@@ -84,10 +85,23 @@ impl Packet {
         true
     }
 
+    /// Length of the longest frame that this one is yet to be cut into; 0: it is not.
+    #[inline(always)]
+    fn unit(&self) -> usize {
+        if self.offload.gso == Gso::None { 0 } else { self.segments().map_or(0, |s| s.longest()) }
+    }
+
+    /// How it is yet to be cut.
+    #[cold]
+    pub fn segments(&self) -> Option<Segmentation> {
+        Segmentation::of(self.bytes(), &self.offload)
+    }
+
     /// Lets the core work on the frame: whatever it makes of it is the frame afterwards.
     #[inline(always)]
     pub fn edit<T>(&mut self, work: impl FnOnce(&mut Frame<'_>) -> T) -> Option<T> {
-        let mut frame = Frame::new(self.buffer, self.start as usize, self.len as usize)?;
+        let unit = self.unit();
+        let mut frame = Frame::new(self.buffer, self.start as usize, self.len as usize)?.in_units(unit);
         let result = work(&mut frame);
         let (start, len) = (frame.start() as u32, frame.len() as u32);
         (self.start, self.len) = (start, len);
@@ -141,6 +155,11 @@ impl Pool {
     /// A free buffer for a frame of up to 64 KiB.
     pub fn take_large(&mut self) -> Option<Packet> {
         self.large.pop()
+    }
+
+    /// A free buffer for a frame of this length with outer headers still to come.
+    pub fn take_for(&mut self, len: usize) -> Option<Packet> {
+        if len <= BUFFER - HEADROOM { self.take() } else { self.take_large() }
     }
 
     /// Takes a buffer back.

@@ -88,6 +88,16 @@ impl Segmentation {
         self.payload.len().div_ceil(self.mss).max(1)
     }
 
+    /// Length of the longest segment, headers and all.
+    pub fn longest(&self) -> usize {
+        self.payload.start + self.mss.min(self.payload.len())
+    }
+
+    /// Bytes of all headers: each segment has them.
+    pub fn headers(&self) -> usize {
+        self.payload.start
+    }
+
     /// Whether the frame is encapsulated.
     pub fn is_encapsulated(&self) -> bool {
         self.outer.is_some()

@@ -1,0 +1,184 @@
+//! A host without a Culvert NIC: interfaces of the kernel as uplinks, ports of the software path for virtual machines.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use culvert_api::SoftwarePort;
+use culvert_api::view::{FirmwareView, NicInfo};
+use culvert_model::HostPart;
+use culvert_packet::{MacAddr, VportId};
+use culvert_policy::snapshot::{LocalPa, Snapshot};
+use culvert_softpath::OffloadTarget;
+use culvert_softpath::switch::ports::{AfPacket, AfPacketOptions, Filter, Tap};
+use culvert_softpath::switch::{Opener, Switch};
+use culvert_flow::Port;
+
+use super::{lost, offloads};
+use crate::args::{Port as PortKind, ProviderAddress};
+use crate::{Args, DatapathError};
+
+/// The software NIC and what is attached to it.
+pub(super) struct SoftwareNic {
+    switch: Arc<Switch>,
+    interfaces: Vec<String>,
+    addresses: ProviderAddress,
+    default_port: SoftwarePort,
+    run_dir: PathBuf,
+    attached: Mutex<Attached>,
+}
+
+#[derive(Default)]
+struct Attached {
+    uplinks: BTreeMap<u8, LocalPa>,
+    vports: BTreeMap<VportId, Attachment>,
+}
+
+/// A port as it was attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Attachment {
+    kind: SoftwarePort,
+    mac: MacAddr,
+    mtu: u16,
+}
+
+impl SoftwareNic {
+    pub(super) fn new(switch: Arc<Switch>, args: &Args, run_dir: PathBuf) -> Self {
+        let default_port = match args.port {
+            PortKind::Tap => SoftwarePort::Tap,
+            PortKind::VhostUser => SoftwarePort::VhostUser,
+        };
+        SoftwareNic {
+            switch,
+            interfaces: args.uplink.clone(),
+            addresses: args.provider_address,
+            default_port,
+            run_dir,
+            attached: Mutex::default(),
+        }
+    }
+
+    fn attached(&self) -> MutexGuard<'_, Attached> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the uplinks take packets for the provider addresses of a policy. The policy as it is with them.
+    pub(super) fn uplinks_of(&self, part: &HostPart) -> Result<Arc<Snapshot>, DatapathError> {
+        let mut attached = self.attached();
+        let wanted: BTreeMap<u8, LocalPa> =
+            part.snapshot.local_pas.iter().map(|pa| (pa.uplink, *pa)).collect();
+        let gone: Vec<u8> = attached.uplinks.keys().filter(|n| !wanted.contains_key(n)).copied().collect();
+        for n in gone {
+            self.switch.detach(Port::Uplink(n)).map_err(|e| lost(&e))?;
+            attached.uplinks.remove(&n);
+        }
+        for (n, pa) in wanted {
+            if attached.uplinks.get(&n) == Some(&pa) {
+                continue;
+            }
+            let Some(interface) = self.interfaces.get(usize::from(n)) else {
+                return Err(DatapathError::Failed {
+                    detail: format!(
+                        "the policy gives this host a provider address on uplink {n} ({}), but culvertd was started \
+                         with {} --uplink: name the interface with one more",
+                        pa.addr,
+                        self.interfaces.len()
+                    ),
+                });
+            };
+            let control = self.addresses == ProviderAddress::Own;
+            let filter = Filter::Overlay { address: pa.addr, control };
+            self.switch.attach(Port::Uplink(n), uplink(interface.clone(), filter)).map_err(|e| lost(&e))?;
+            attached.uplinks.insert(n, pa);
+        }
+        Ok(part.snapshot.clone())
+    }
+
+    /// Has a port for each vport of a policy, and no other.
+    pub(super) fn ports_of(&self, part: &HostPart) -> Result<(), DatapathError> {
+        let mut attached = self.attached();
+        let wanted: BTreeMap<VportId, Attachment> = part
+            .vports
+            .iter()
+            .filter_map(|vport| {
+                let known = part.snapshot.vports.get(&vport.id)?;
+                let asked = part.fabric.interfaces.get(vport.interface).and_then(|i| i.software_port);
+                let kind = asked.unwrap_or(self.default_port);
+                Some((vport.id, Attachment { kind, mac: known.mac, mtu: known.mtu }))
+            })
+            .collect();
+        let gone: Vec<VportId> =
+            attached.vports.iter().filter(|(id, a)| wanted.get(id) != Some(a)).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.switch.detach(Port::Vport(id)).map_err(|e| lost(&e))?;
+            attached.vports.remove(&id);
+        }
+        for (id, attachment) in wanted {
+            if !attached.vports.contains_key(&id) {
+                let open = self.vport(id, &attachment);
+                self.switch.attach(Port::Vport(id), open).map_err(|e| lost(&e))?;
+                attached.vports.insert(id, attachment);
+            }
+        }
+        Ok(())
+    }
+
+    fn vport(&self, id: VportId, attachment: &Attachment) -> Opener {
+        let Attachment { kind, mac, mtu } = attachment.clone();
+        match kind {
+            SoftwarePort::Tap => Box::new(move || Ok(Box::new(Tap::open(&tap_name(id), mtu, Some(mac))?))),
+            SoftwarePort::VhostUser => {
+                let _ = self.socket(id);
+                Box::new(move || Err(std::io::ErrorKind::Unsupported.into()))
+            }
+        }
+    }
+
+    fn socket(&self, id: VportId) -> PathBuf {
+        self.run_dir.join(format!("vport{}.vhost", id.0))
+    }
+
+    /// Where the virtual machine of a vport attaches.
+    pub(super) fn attachment(&self, id: VportId) -> String {
+        let kind = self.attached().vports.get(&id).map(|a| a.kind);
+        match kind {
+            Some(SoftwarePort::Tap) => format!("tap:{}", tap_name(id)),
+            Some(SoftwarePort::VhostUser) => format!("vhost-user:{}", self.socket(id).display()),
+            None => String::new(),
+        }
+    }
+
+    /// Whether somebody is on the other side of a vport.
+    pub(super) fn has_link(&self, id: VportId) -> bool {
+        // A switch that does not answer says so by other calls.
+        let ports = self.switch.ports().unwrap_or_default();
+        ports.iter().any(|(at, link, _)| *at == Port::Vport(id) && *link)
+    }
+
+    /// How many uplinks there are.
+    pub(super) fn uplinks(&self) -> u8 {
+        self.interfaces.len() as u8
+    }
+
+    pub(super) fn info(&self) -> Result<NicInfo, DatapathError> {
+        Ok(NicInfo {
+            location: self.interfaces.join(", "),
+            device: "software path".to_owned(),
+            driver: "culvertd".to_owned(),
+            firmware: FirmwareView { alive: true, ..FirmwareView::default() },
+            flow_capacity: self.switch.flows().into(),
+            offloads: offloads::of_software(),
+            ..NicInfo::default()
+        })
+    }
+}
+
+fn uplink(interface: String, filter: Filter) -> Opener {
+    let options = AfPacketOptions { filter, ..AfPacketOptions::default() };
+    Box::new(move || Ok(Box::new(AfPacket::open(&interface, &options)?)))
+}
+
+/// The interface of a vport's TAP.
+fn tap_name(id: VportId) -> String {
+    format!("vport{}", id.0)
+}

@@ -1,0 +1,104 @@
+//! What the slow path wants done, in order: records, tunnels, and its packets back on their way.
+
+use culvert_flow::pending::Ticket;
+use culvert_flow::tables::Tunnel;
+use culvert_flow::{Checksum, Port};
+use culvert_nic::Return;
+use culvert_packet::{ChecksumState, Reason};
+
+use super::forwarder::Forwarder;
+use super::packet::Packet;
+use crate::software::known;
+use crate::target::Step;
+
+impl Forwarder {
+    /// Carries steps out.
+    pub(super) fn carry_out(&mut self, steps: Vec<Step>) {
+        for step in steps {
+            self.step(step);
+        }
+        self.flush();
+    }
+
+    fn step(&mut self, step: Step) {
+        let now = self.now;
+        match step {
+            Step::Insert(records) => {
+                for record in &records {
+                    // One that finds no room is decided again with its next packet.
+                    let _ = self.dp.install(record, now);
+                }
+            }
+            Step::Delete(keys) => {
+                for key in &keys {
+                    self.dp.delete(key);
+                }
+            }
+            Step::Tunnel(index, tunnel) => self.set_tunnel(index, &tunnel),
+            Step::Lookup(back, frame) => {
+                if let Some(packet) = self.own(&back, &frame) {
+                    self.look_up(packet, ticket(&back));
+                }
+                self.returned(back.input, ticket(&back));
+            }
+            Step::Out(back, to, frame) => {
+                if let Some(packet) = self.own(&back, &frame) {
+                    self.send(packet, to);
+                }
+                self.returned(back.input, ticket(&back));
+            }
+            Step::Dropped(back, reason) => {
+                self.dp.count_drop(reason, back.input);
+                self.returned(back.input, ticket(&back));
+            }
+        }
+    }
+
+    /// Writes a tunnel; its counters go on.
+    pub(super) fn set_tunnel(&mut self, index: u16, tunnel: &Tunnel) {
+        if let Some(slot) = self.dp.tunnels.get_mut(usize::from(index)) {
+            *slot = Tunnel { packets: slot.packets, bytes: slot.bytes, ..*tunnel };
+        }
+    }
+
+    fn look_up(&mut self, mut packet: Packet, ticket: Option<Ticket>) {
+        let (input, number, now, len) = (packet.input, packet.number(), self.now, packet.bytes().len());
+        let done = packet.edit(|frame| self.dp.process_returned(frame, input, ticket, number, now));
+        match done {
+            Some(done) => self.settle(packet, done, len),
+            None => self.drop(packet, Reason::BadDescriptor),
+        }
+    }
+
+    /// A packet of the slow path in a buffer of ours. `None`: there is none, which is counted.
+    fn own(&mut self, back: &Return, frame: &[u8]) -> Option<Packet> {
+        let Some(mut packet) = self.pool.take_for(frame.len()) else {
+            self.dp.count_drop(Reason::NoBuffer, back.input);
+            return None;
+        };
+        packet.input = back.input;
+        packet.offload = known(&back.offload);
+        if packet.offload.checksum == ChecksumState::Verified {
+            packet.checksum = Checksum::Good;
+        }
+        let offload = packet.offload;
+        if packet.fill(frame) && offload.fill_checksum(packet.bytes_mut()) {
+            return Some(packet);
+        }
+        self.drop(packet, Reason::BadDescriptor);
+        None
+    }
+}
+
+fn ticket(back: &Return) -> Option<Ticket> {
+    back.ticket.and_then(|bits| Ticket::from_bits(bits.get()))
+}
+
+/// What a port of the data path is called in messages.
+pub(super) fn name(at: Port) -> String {
+    match at {
+        Port::Vport(id) => format!("vport {}", id.0),
+        Port::Uplink(n) => format!("uplink {n}"),
+        Port::Host | Port::None => "no port".to_owned(),
+    }
+}
