@@ -16,6 +16,12 @@ pub(crate) struct Options {
     /// One of the guests is a Linux VM with its own virtio-net driver.
     #[arg(long)]
     vm: bool,
+    /// Both hosts are without a NIC: the software path alone.
+    #[arg(long, conflicts_with_all = ["vm", "mixed"])]
+    software: bool,
+    /// Host 1 has an emulated NIC, host 2 has software alone.
+    #[arg(long, conflicts_with = "vm")]
+    mixed: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -32,6 +38,9 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
     demo.current_dir(&workspace.root).env("CULVERT_FIRMWARE", firmware);
     if options.vm {
         demo.arg("--vm").env("CULVERT_LINUX_GUEST", linux_guest::prepare(workspace)?);
+    }
+    if options.software || options.mixed {
+        demo.args(["--software", if options.mixed { "mixed" } else { "all" }]);
     }
     if options.json {
         demo.arg("--json");

@@ -54,12 +54,15 @@ impl Programs {
     }
 }
 
-/// One host: its board and its daemon.
+/// One host: its board, unless software serves it, and its daemon.
 pub struct Host {
     number: usize,
     name: String,
+    software: bool,
     board: Option<Service>,
     daemon: Option<Service>,
+    /// What captures the uplinks of a host without a board.
+    captures: Vec<Service>,
 }
 
 /// What a deployment is started with.
@@ -72,6 +75,8 @@ pub struct Config {
     pub capture: bool,
     /// Hosts, from 1, whose router keeps silent until [`Network::answer_arp`].
     pub silent_router: Vec<usize>,
+    /// Hosts, from 0, without a NIC: the software path serves them.
+    pub software: Vec<usize>,
     /// Other wires than the interfaces of the network: host from 0, uplink, and what `culvert-nic` is to be told.
     pub wires: Vec<(usize, usize, String)>,
 }
@@ -79,7 +84,8 @@ pub struct Config {
 impl Config {
     /// Two hosts with this policy, no captures.
     pub fn two_hosts(policy: Value) -> Self {
-        Config { hosts: 2, policy, capture: false, silent_router: Vec::new(), wires: Vec::new() }
+        let (silent_router, software, wires) = (Vec::new(), Vec::new(), Vec::new());
+        Config { hosts: 2, policy, capture: false, silent_router, software, wires }
     }
 }
 
@@ -105,6 +111,10 @@ pub struct VportInfo {
     pub socket: Option<PathBuf>,
     /// The socket of a vport without a VF.
     pub port: Option<PathBuf>,
+    /// The TAP of a vport that software serves.
+    pub tap: Option<String>,
+    /// Largest IP packet.
+    pub mtu: u16,
 }
 
 impl Deployment {
@@ -119,15 +129,27 @@ impl Deployment {
         let policy = dir.path().join("policy.json");
         std::fs::write(&policy, config.policy.to_string())
             .map_err(|e| format!("{}: {e}", policy.display()))?;
-        let network = Network::new(config.hosts)?;
+        let mut network = Network::new(config.hosts)?;
+        config.software.iter().try_for_each(|host| network.separate(host + 1))?;
         config.silent_router.iter().try_for_each(|host| network.answer_arp(*host, false))?;
         let hosts = (1..=config.hosts)
-            .map(|number| Host { number, name: format!("host{number}"), board: None, daemon: None })
+            .map(|number| Host {
+                number,
+                name: format!("host{number}"),
+                software: config.software.contains(&(number - 1)),
+                board: None,
+                daemon: None,
+                captures: Vec::new(),
+            })
             .collect();
         let (capture, wires) = (config.capture, config.wires.clone());
         let mut deployment = Deployment { hosts, programs, network, policy, capture, wires, dir };
         for host in 0..config.hosts {
-            deployment.start_board(host)?;
+            if !deployment.hosts[host].software {
+                deployment.start_board(host)?;
+            } else if capture {
+                deployment.start_captures(host)?;
+            }
         }
         for host in 0..config.hosts {
             deployment.start_daemon(host)?;
@@ -180,6 +202,32 @@ impl Deployment {
         Ok(())
     }
 
+    /// Captures what a host without a board sends and receives, at the router's end of its uplinks.
+    fn start_captures(&mut self, host: usize) -> Result<(), String> {
+        for uplink in 0..2 {
+            let (name, file) = (self.hosts[host].name.clone(), self.capture(host, uplink));
+            let port = format!("r{}u{uplink}", host + 1);
+            let mut command = Command::new("nsenter");
+            command.args(["-t", &self.network.holder(None).to_string(), "-n", "--", "dumpcap", "-q"]);
+            // Large enough for all of a demo: what is not written yet waits in the kernel.
+            command.args(["-B", "128", "-i", &port, "-w"]).arg(&file);
+            let mut capture =
+                Service::start(&format!("{name}-capture{uplink}"), &mut command, self.dir.path())?;
+            capture.until(Duration::from_secs(20), "its file is there", || file.exists())?;
+            self.hosts[host].captures.push(capture);
+        }
+        Ok(())
+    }
+
+    /// Ends the captures of hosts without a board: their files are complete then.
+    ///
+    /// # Errors
+    /// One does not end.
+    pub fn end_captures(&mut self) -> Result<(), String> {
+        let captures = self.hosts.iter_mut().flat_map(|host| host.captures.drain(..));
+        captures.map(|capture| capture.stop(Duration::from_secs(10))).collect()
+    }
+
     /// Starts a host's daemon and waits until it answers.
     ///
     /// # Errors
@@ -189,9 +237,19 @@ impl Deployment {
         let _stale = std::fs::remove_file(&api);
         let name = self.hosts[host].name.clone();
         let mut command = Command::new(self.programs.path("culvertd"));
-        command.args(["--host", &name]).arg("--nic").arg(format!("vfio-user:{}", socket.display()));
-        command.arg("--firmware").arg(&self.programs.firmware);
+        command.args(["--host", &name]);
+        if self.hosts[host].software {
+            // Two addresses in one subnet, each on an interface of its own: more than a kernel keeps apart.
+            command.args(["--provider-address", "own", "--flows", "131072"]);
+            for uplink in 0..2 {
+                command.arg("--uplink").arg(Network::interface(host + 1, uplink));
+            }
+        } else {
+            command.arg("--nic").arg(format!("vfio-user:{}", socket.display()));
+            command.arg("--firmware").arg(&self.programs.firmware);
+        }
         command.arg("--state").arg(self.run_dir(host).join("state")).arg("--socket").arg(&api);
+        let mut command = self.network.on_host(host + 1, &command);
         let mut daemon = Service::start(&format!("{name}-daemon"), &mut command, self.dir.path())?;
         daemon.until(Duration::from_secs(30), "it answers", || {
             api.exists() && self.cli(host, &["nic", "show"]).is_ok()
@@ -248,17 +306,22 @@ impl Deployment {
         serde_json::from_str(&text).map_err(|e| format!("culvert {}: {e}: {text}", args.join(" ")))
     }
 
-    /// Starts a guest on the VF of a vport.
+    /// Starts a guest on the VF or the TAP of a vport.
     ///
     /// # Errors
     /// There is no such vport, or the guest does not come up.
     pub fn guest(&self, host: usize, vport: &str, ip: &str, log_frames: usize) -> Result<Vm, String> {
-        let vf = self.vport(host, vport)?.socket;
-        let vf = vf.ok_or_else(|| format!("{vport} has no VF on host {}", host + 1))?;
+        let info = self.vport(host, vport)?;
+        let mut command = Command::new(self.programs.path("culvert-guest"));
+        match (&info.socket, &info.tap) {
+            (Some(vf), _) => command.arg("--vf").arg(vf).arg("--offload"),
+            (None, Some(tap)) => command.args(["--interface", tap, "--mtu", &info.mtu.to_string()]),
+            (None, None) => return Err(format!("{vport} has no VF and no TAP on host {}", host + 1)),
+        };
         let network: culvert_packet::Prefix = prefix_of(ip)?;
-        let config = VmConfig { name: vport, vf: &vf, ip, gateway: Some(network.lowest_host()), log_frames };
+        let config = VmConfig { name: vport, ip, gateway: Some(network.lowest_host()), log_frames };
         let log = self.dir.path().join(format!("guest-{vport}.log"));
-        Vm::start(&self.programs.path("culvert-guest"), &config, &log)
+        Vm::start(self.network.on_host(host + 1, &command), &config, &log)
     }
 
     /// A vport of a host.
@@ -279,9 +342,11 @@ impl Deployment {
         let vports = list.as_array().cloned().unwrap_or_default();
         let info = |v: &Value| {
             let attachment = v["attachment"].as_str().filter(|a| !a.is_empty()).map(PathBuf::from);
+            let tap = v["attachment"].as_str().and_then(|a| a.strip_prefix("tap:")).map(str::to_owned);
             let (socket, port) = if v["vf"].is_u64() { (attachment, None) } else { (None, attachment) };
             let name = v["name"].as_str().unwrap_or_default().to_owned();
-            VportInfo { id: v["id"].as_u64().unwrap_or_default() as u16, name, socket, port }
+            let number = |field: &str| v[field].as_u64().unwrap_or_default() as u16;
+            VportInfo { id: number("id"), name, socket, port, tap, mtu: number("mtu") }
         };
         Ok(vports.iter().map(info).collect())
     }

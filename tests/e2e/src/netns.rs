@@ -1,6 +1,7 @@
 //! The provider network of a deployment: two subnets, each a bridge with both uplinks of a host, joined by a router that
 //! is the kernel's own, all inside namespaces that go away with this process.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
@@ -66,6 +67,8 @@ fn run(command: &mut Command) -> Result<String, String> {
 pub struct Network {
     holder: Child,
     hosts: usize,
+    /// Hosts that have a namespace of their own.
+    separate: BTreeMap<usize, Child>,
 }
 
 impl Network {
@@ -78,12 +81,7 @@ impl Network {
     /// # Errors
     /// A step failed: the command and what it printed.
     pub fn new(hosts: usize) -> Result<Self, String> {
-        let mut command = Command::new("unshare");
-        command.args(["--net", "sleep", "infinity"]).stdin(Stdio::null());
-        die_with_parent(&mut command);
-        let holder = command.spawn().map_err(|e| format!("unshare: {e}"))?;
-        let network = Network { holder, hosts };
-        network.wait_for_namespace()?;
+        let network = Network { holder: hold_namespace()?, hosts, separate: BTreeMap::new() };
         network.router(&["sysctl", "-qw", "net.ipv4.ip_forward=1"])?;
         // No address configuration of its own: nothing but what is tested passes these links.
         network.router(&["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])?;
@@ -146,6 +144,53 @@ impl Network {
         format!("h{host}u{uplink}")
     }
 
+    /// Gives a host a network namespace of its own, with its uplinks in it: its kernel is nobody else's.
+    ///
+    /// # Errors
+    /// A step failed: the command and what it printed.
+    pub fn separate(&mut self, host: usize) -> Result<(), String> {
+        let holder = hold_namespace()?;
+        let pid = holder.id().to_string();
+        self.separate.insert(host, holder);
+        self.host(host, &["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])?;
+        self.host(host, &["sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"])?;
+        self.host(host, &["ip", "link", "set", "lo", "up"])?;
+        for uplink in 0..2 {
+            let name = Self::interface(host, uplink);
+            ip(&["link", "set", &name, "netns", &pid])?;
+            self.host(host, &["ip", "link", "set", &name, "up"])?;
+        }
+        self.wait_for_forwarding()
+    }
+
+    /// The command as it is to be run on a host: in its own namespace, if it has one.
+    pub fn on_host(&self, host: usize, command: &Command) -> Command {
+        let Some(holder) = self.separate.get(&host) else {
+            let mut same = Command::new(command.get_program());
+            same.args(command.get_args());
+            return same;
+        };
+        let mut inside = Command::new("nsenter");
+        inside.args(["-t", &holder.id().to_string(), "-n", "--"]).arg(command.get_program());
+        inside.args(command.get_args());
+        inside
+    }
+
+    /// Runs a command on a host. Returns what it printed.
+    ///
+    /// # Errors
+    /// What it printed.
+    pub fn host(&self, host: usize, command: &[&str]) -> Result<String, String> {
+        let [program, args @ ..] = command else { return Ok(String::new()) };
+        run(&mut self.on_host(host, Command::new(program).args(args)))
+    }
+
+    /// The process that holds the namespace of a host, or the router's.
+    pub fn holder(&self, host: Option<usize>) -> u32 {
+        let own = host.and_then(|host| self.separate.get(&host));
+        own.map_or(self.holder.id(), Child::id)
+    }
+
     /// Number of hosts.
     pub fn hosts(&self) -> usize {
         self.hosts
@@ -194,24 +239,33 @@ impl Network {
         let made = std::thread::spawn(open).join().map_err(|_| "the station's thread panicked")?;
         made.map_err(|e: std::io::Error| format!("a packet socket on r{host}u{uplink}: {e}"))
     }
+}
 
-    /// `unshare` has entered its namespace when it differs from ours.
-    fn wait_for_namespace(&self) -> Result<(), String> {
-        let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).ok();
-        let (ours, id) = (namespace("thread-self"), self.holder.id().to_string());
-        for _ in 0..500 {
-            if namespace(&id).is_some_and(|n| Some(n) != ours) {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(10));
+/// A process in a new network namespace, which lasts as long as it does.
+fn hold_namespace() -> Result<Child, String> {
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sleep", "infinity"]).stdin(Stdio::null());
+    die_with_parent(&mut command);
+    let mut holder = command.spawn().map_err(|e| format!("unshare: {e}"))?;
+    // It has entered its namespace when that differs from ours.
+    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).ok();
+    let (ours, id) = (namespace("thread-self"), holder.id().to_string());
+    for _ in 0..500 {
+        if namespace(&id).is_some_and(|n| Some(n) != ours) {
+            return Ok(holder);
         }
-        Err("the router's namespace was not made within 5 s".to_owned())
+        std::thread::sleep(Duration::from_millis(10));
     }
+    let _gone = holder.kill();
+    let _reaped = holder.wait();
+    Err("a network namespace was not made within 5 s".to_owned())
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let _gone = self.holder.kill();
-        let _reaped = self.holder.wait();
+        for holder in self.separate.values_mut().chain([&mut self.holder]) {
+            let _gone = holder.kill();
+            let _reaped = holder.wait();
+        }
     }
 }

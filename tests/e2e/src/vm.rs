@@ -24,8 +24,6 @@ pub struct Vm {
 pub struct VmConfig<'a> {
     /// Its name, for messages.
     pub name: &'a str,
-    /// The VF's socket.
-    pub vf: &'a Path,
     /// Its address and prefix.
     pub ip: &'a str,
     /// Where other subnets are.
@@ -35,13 +33,12 @@ pub struct VmConfig<'a> {
 }
 
 impl Vm {
-    /// Starts a guest and waits until its driver is up.
+    /// Starts a guest and waits until its driver is up. The command names the program and the guest's device.
     ///
     /// # Errors
     /// It does not start, or not within 20 s.
-    pub fn start(program: &Path, config: &VmConfig<'_>, log: &Path) -> Result<Self, String> {
-        let mut command = Program::new(program);
-        command.arg("--vf").arg(config.vf).args(["--ip", config.ip, "--name", config.name, "--offload"]);
+    pub fn start(mut command: Program, config: &VmConfig<'_>, log: &Path) -> Result<Self, String> {
+        command.args(["--ip", config.ip, "--name", config.name]);
         if let Some(gateway) = config.gateway {
             command.args(["--gateway", &gateway.to_string()]);
         }
@@ -51,7 +48,7 @@ impl Vm {
         command.args(["--timeout", "900", "control"]);
         let log = std::fs::File::create(log).map_err(|e| format!("{}: {e}", log.display()))?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
-        let mut child = command.spawn().map_err(|e| format!("{}: {e}", program.display()))?;
+        let mut child = command.spawn().map_err(|e| format!("{command:?}: {e}"))?;
         let input = child.stdin.take().ok_or("the guest has no standard input")?;
         let output = child.stdout.take().ok_or("the guest has no standard output")?;
         let (sender, events) = channel();

@@ -7,9 +7,24 @@ use serde_json::Value;
 
 #[test]
 fn the_demo_shows_what_it_promises() {
+    shows("none");
+}
+
+#[test]
+fn the_demo_shows_the_same_of_software_alone() {
+    shows("all");
+}
+
+#[test]
+fn the_demo_shows_the_same_of_a_nic_that_talks_to_software() {
+    shows("mixed");
+}
+
+fn shows(software: &str) {
     let out = tempfile::tempdir().unwrap();
     let mut demo = Command::new(env!("CARGO_BIN_EXE_culvert-demo"));
-    demo.args(["--json", "--mib", "16", "--out"]).arg(out.path()).stdin(Stdio::null());
+    demo.args(["--json", "--mib", "16", "--software", software, "--out"]).arg(out.path());
+    demo.stdin(Stdio::null());
     let output = demo.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -28,8 +43,7 @@ fn the_demo_shows_what_it_promises() {
         }
     }
     for host in list(&report["hosts"]) {
-        let (frames, finished) =
-            (host["frames"].as_f64().unwrap(), host["finishedByFirmware"].as_f64().unwrap());
+        let (frames, finished) = (host["frames"].as_f64().unwrap(), host["finishedAlone"].as_f64().unwrap());
         assert!(finished / frames >= 0.999, "{host}");
     }
     assert_eq!(report["hosts"][0]["drops"], serde_json::json!({ "isolated": 1 }));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use culvert_pci::{Device, vfio_user};
 
 use crate::virtio::{NetOptions, VirtioNet};
-use crate::{Counters, Error, FramePort, NetStack, Result, StackConfig};
+use crate::{Counters, Error, FramePort, Interface, NetStack, Result, StackConfig};
 
 /// Who a guest is. Its MAC address and MTU come from the VF.
 #[derive(Clone, Debug)]
@@ -148,12 +148,28 @@ impl Guest {
     /// An address with an impossible prefix; no thread to be had.
     pub fn start(self) -> Result<NetStack> {
         let Self { net, config } = self;
-        let GuestConfig { name, ip, prefix, gateway, log_frames, tcp_window, .. } = config;
-        // What a few connections together may have under way fits the receive ring: a frame without a buffer is lost.
-        let fitting = (usize::from(net.rx_size()) * usize::from(net.mtu()) / 4).clamp(16 << 10, 256 << 10);
-        let window = tcp_window.unwrap_or(fitting);
-        NetStack::start(net, StackConfig { name, ip, prefix, gateway, window, log_frames })
+        let frames = net.rx_size();
+        start(net, config, frames)
     }
+}
+
+impl GuestConfig {
+    /// Starts the TCP/IP stack on an interface of the kernel's in place of a VF.
+    ///
+    /// # Errors
+    /// As [`Guest::start`].
+    pub fn start_on(self, interface: Interface) -> Result<NetStack> {
+        start(interface, self, 1024)
+    }
+}
+
+/// A stack on a device that has room for so many frames.
+fn start(port: impl FramePort + 'static, config: GuestConfig, frames: u16) -> Result<NetStack> {
+    let GuestConfig { name, ip, prefix, gateway, log_frames, tcp_window, .. } = config;
+    // What a few connections together may have under way fits the receive ring: a frame without a buffer is lost.
+    let fitting = (usize::from(frames) * usize::from(port.mtu()) / 4).clamp(16 << 10, 256 << 10);
+    let window = tcp_window.unwrap_or(fitting);
+    NetStack::start(port, StackConfig { name, ip, prefix, gateway, window, log_frames })
 }
 
 /// Sleeps until the port has an event, at most `limit`.

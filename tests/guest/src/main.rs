@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use culvert_guest::virtio::NetOptions;
-use culvert_guest::{Command, Event, Guest, GuestConfig, NetStack};
+use culvert_guest::{Command, Event, Guest, GuestConfig, Interface, NetStack};
 use serde_json::{Value, json};
 
 /// A small guest on a VF: virtio-net driver and TCP/IP stack.
@@ -20,8 +20,14 @@ use serde_json::{Value, json};
 #[command(version)]
 struct Args {
     /// The VF's vfio-user socket.
-    #[arg(long, value_name = "SOCKET")]
-    vf: PathBuf,
+    #[arg(long, value_name = "SOCKET", required_unless_present = "interface")]
+    vf: Option<PathBuf>,
+    /// In place of a VF: an interface of the kernel's, such as the TAP of a host without a NIC.
+    #[arg(long, value_name = "INTERFACE", conflicts_with = "vf")]
+    interface: Option<String>,
+    /// The largest IP packet on that interface.
+    #[arg(long, default_value_t = 1500)]
+    mtu: u16,
     /// The guest's address and prefix, such as 10.1.1.11/24.
     #[arg(long, value_name = "ADDRESS/PREFIX")]
     ip: Network,
@@ -164,7 +170,10 @@ fn run(args: Args, deadline: Instant) -> culvert_guest::Result<bool> {
     config.net = NetOptions { checksum_offload: args.offload, ..NetOptions::default() };
     config.log_frames = args.log_frames;
     config.expect_mac = args.mac_check.map(|mac| mac.0);
-    let stack = Guest::connect(&args.vf, config)?.start()?;
+    let stack = match (&args.vf, &args.interface) {
+        (Some(vf), _) => Guest::connect(vf, config)?.start()?,
+        (None, name) => config.start_on(Interface::open(name.as_deref().unwrap_or_default(), args.mtu)?)?,
+    };
     print(&stack.up(), &Value::Null);
     stack.udp_echo(7)?;
     let timeout_ms = deadline.saturating_duration_since(Instant::now()).as_millis() as u64;

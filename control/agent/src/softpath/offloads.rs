@@ -39,6 +39,7 @@ pub(super) fn of_nic() -> Vec<OffloadView> {
 
 /// Of an interface that the software path uses: it does all by itself.
 pub(super) fn of_software() -> Vec<OffloadView> {
-    let features = DONE.iter().map(|(feature, _)| feature).filter(|feature| !["sr-iov", "vmq"].contains(feature));
+    let features =
+        DONE.iter().map(|(feature, _)| feature).filter(|feature| !["sr-iov", "vmq"].contains(feature));
     features.map(|feature| view(feature, false, Reason::NoFlowOffload.describe())).collect()
 }

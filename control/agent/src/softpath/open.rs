@@ -44,7 +44,8 @@ fn nic(location: &str, args: &Args) -> Result<(Hardware, SlowPath), Error> {
         Some(path) => std::fs::read(path)
             .map_err(|e| unavailable(&format_args!("the firmware {}: {e}", path.display())))?,
     };
-    let location = ["vfio-user:", "vfio:"].iter().find_map(|kind| location.strip_prefix(kind)).unwrap_or(location);
+    let location =
+        ["vfio-user:", "vfio:"].iter().find_map(|kind| location.strip_prefix(kind)).unwrap_or(location);
     let address: FunctionAddress = location.parse().map_err(|e: culvert_pci::Error| unavailable(&e))?;
     let device = address.open().map_err(|e| unavailable(&e))?;
     // The policy sets the router's MAC; this is what it is without one.

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use culvert_api::SoftwarePort;
 use culvert_api::view::{FirmwareView, NicInfo};
+use culvert_flow::Port;
 use culvert_model::HostPart;
 use culvert_packet::{MacAddr, VportId};
 use culvert_policy::snapshot::{LocalPa, Snapshot};
 use culvert_softpath::OffloadTarget;
 use culvert_softpath::switch::ports::{AfPacket, AfPacketOptions, Filter, Tap};
 use culvert_softpath::switch::{Opener, Switch};
-use culvert_flow::Port;
 
 use super::{lost, offloads};
 use crate::args::{Port as PortKind, ProviderAddress};

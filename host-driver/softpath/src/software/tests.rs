@@ -51,7 +51,8 @@ fn a_frame_is_encapsulated() {
     let mut software = Software::default();
     software.set_tunnel(5, tunnel().1);
     let (record, c, frame) = outbound(Actions::PUSH_OUTER);
-    let outcome = software.forward(&record, &c, (Port::Vport(VportId(3)), &pf::Offload::default()), &frame, 0);
+    let outcome =
+        software.forward(&record, &c, (Port::Vport(VportId(3)), &pf::Offload::default()), &frame, 0);
     let Outcome::Send(copies) = outcome else { panic!("{outcome:?}") };
     let [(Port::Uplink(1), sent)] = &copies[..] else { panic!("{copies:?}") };
     let outer = parse_outer(sent).expect("valid").expect("encapsulated");
@@ -61,7 +62,13 @@ fn a_frame_is_encapsulated() {
 #[test]
 fn a_tunnel_without_next_hop_sends_nothing() {
     let (record, c, frame) = outbound(Actions::PUSH_OUTER);
-    let outcome = Software::default().forward(&record, &c, (Port::Vport(VportId(3)), &pf::Offload::default()), &frame, 0);
+    let outcome = Software::default().forward(
+        &record,
+        &c,
+        (Port::Vport(VportId(3)), &pf::Offload::default()),
+        &frame,
+        0,
+    );
     assert_eq!(outcome, Outcome::Drop(Reason::NextHopUnresolved));
 }
 
@@ -83,7 +90,8 @@ fn a_packet_from_the_wire_is_decapsulated() {
     let record = FlowRecord { key, hot, ..FlowRecord::default() };
     let wire_part = Wire { inner: 50, inner_len: frame.len() as u16, peer: 1, vsid: 5001, ecn: 0 };
     let c = Classified { key, headers, wire: wire_part };
-    let outcome = Software::default().forward(&record, &c, (Port::Uplink(0), &pf::Offload::default()), &wire[..len], 0);
+    let outcome =
+        Software::default().forward(&record, &c, (Port::Uplink(0), &pf::Offload::default()), &wire[..len], 0);
     assert_eq!(outcome, Outcome::Send(vec![(Port::Vport(VportId(4)), frame)]));
 }
 
@@ -97,7 +105,8 @@ fn a_broadcast_goes_to_all_but_its_sender() {
     group.members[2] = Member::Port(Port::Vport(VportId(4))).bits();
     software.set_group(5, group);
     let (record, c, frame) = outbound(Actions::REPLICATE);
-    let outcome = software.forward(&record, &c, (Port::Vport(VportId(3)), &pf::Offload::default()), &frame, 0);
+    let outcome =
+        software.forward(&record, &c, (Port::Vport(VportId(3)), &pf::Offload::default()), &frame, 0);
     let Outcome::Send(copies) = outcome else { panic!("{outcome:?}") };
     let ports: Vec<Port> = copies.iter().map(|(port, _)| *port).collect();
     assert_eq!(ports, [Port::Uplink(1), Port::Vport(VportId(4))]);

@@ -289,8 +289,7 @@ impl Forwarder {
                 };
                 let (input, checksum, len) = (packet.input, packet.checksum, packet.bytes().len());
                 let now = self.now;
-                let done =
-                    packet.edit(|frame| self.dp.process_waited(frame, input, checksum, id, now));
+                let done = packet.edit(|frame| self.dp.process_waited(frame, input, checksum, id, now));
                 match done {
                     Some(done) => self.settle(packet, done, len),
                     None => self.drop(packet, Reason::BadDescriptor),

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use culvert_e2e::deployment::{Config, Deployment, figure8};
 use culvert_e2e::netns;
 use culvert_e2e::vm::Vm;
@@ -31,9 +31,34 @@ struct Args {
     /// Also run a Linux VM with its own virtio-net driver.
     #[arg(long)]
     vm: bool,
+    /// Hosts without a NIC, which the software path serves.
+    #[arg(long, value_enum, default_value_t, conflicts_with = "vm")]
+    software: Software,
     /// Where captures and logs are kept.
     #[arg(long, default_value = "target/demo")]
     out: PathBuf,
+}
+
+/// Which hosts the software path serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Software {
+    /// None: each has an emulated NIC.
+    #[default]
+    None,
+    /// Host 2; host 1 has an emulated NIC.
+    Mixed,
+    /// Both.
+    All,
+}
+
+impl Software {
+    fn hosts(self) -> Vec<usize> {
+        match self {
+            Software::None => Vec::new(),
+            Software::Mixed => vec![1],
+            Software::All => vec![0, 1],
+        }
+    }
 }
 
 /// Both tenants: names of the VMs on host 1 and host 2.
@@ -69,11 +94,16 @@ fn run(args: &Args) -> Result<Report, String> {
             println!("[{:5.1} s] {text}", start.elapsed().as_secs_f64());
         }
     };
-    say("starting two hosts: boards, firmware, daemons");
-    let mut deployment =
-        Deployment::start(&Config { capture: true, ..Config::two_hosts(figure8(Encap::Vxlan)?) })?;
+    say(match args.software {
+        Software::None => "starting two hosts: boards, firmware, daemons",
+        Software::Mixed => "starting two hosts: one with board and firmware, one with software alone",
+        Software::All => "starting two hosts with software alone: daemons",
+    });
+    let software = args.software.hosts();
+    let config = Config { capture: true, software, ..Config::two_hosts(figure8(Encap::Vxlan)?) };
+    let mut deployment = Deployment::start(&config)?;
     let outcome = play(args, &mut deployment, &say);
-    let kept = keep(args, &deployment);
+    let kept = deployment.end_captures().and_then(|()| keep(args, &deployment));
     match outcome {
         Ok(mut report) => {
             report.captures = kept?;
@@ -94,8 +124,8 @@ fn play(args: &Args, deployment: &mut Deployment, say: &dyn Fn(&str)) -> Result<
         let web = deployment.guest(1, web, WEB, 0)?;
         pairs.push(Tenant { name: tenant, sql, web });
     }
-    say("four guests are up, each on its VF");
-    let mut report = Report::default();
+    say("four guests are up");
+    let mut report = Report::new(args.software.hosts());
     for encap in [Encap::Vxlan, Encap::Nvgre] {
         if encap == Encap::Nvgre {
             say("changing the policy from VXLAN to NVGRE, under the guests");

@@ -15,6 +15,7 @@ pub(crate) const ZEROS_8_MIB: &str = "2daeb1f36095b44b318410b3f4e8b5d989dcc7bb02
 /// Everything.
 #[derive(Default)]
 pub(crate) struct Report {
+    software: Vec<usize>,
     pub(crate) rounds: Vec<Round>,
     pub(crate) hosts: Vec<HostReport>,
     pub(crate) captures: Vec<PathBuf>,
@@ -42,7 +43,9 @@ pub(crate) struct Pair {
 /// One host.
 pub(crate) struct HostReport {
     name: String,
-    /// Frames in at VFs and uplinks, and those of them that the firmware finished alone.
+    software: bool,
+    /// Frames in at vports and uplinks, and those of them that were finished without waiting for a decision: by the
+    /// firmware, or by the software path's flow table.
     frames: u64,
     finished: u64,
     flows: usize,
@@ -77,6 +80,12 @@ pub(crate) struct Boot {
     pub(crate) seconds: f64,
 }
 
+impl HostReport {
+    fn alone(&self) -> &'static str {
+        if self.software { "by the flow table alone" } else { "by firmware alone" }
+    }
+}
+
 /// Share of packets that the firmware must handle alone, and packets from which on that can be judged: each flow's first
 /// ones come to the host.
 const OFFLOADED: f64 = 0.999;
@@ -88,6 +97,11 @@ fn sum(ports: &Value, field: &str) -> u64 {
 }
 
 impl Report {
+    /// Of a deployment in which software serves these hosts, counted from 0.
+    pub(crate) fn new(software: Vec<usize>) -> Self {
+        Report { software, ..Report::default() }
+    }
+
     /// Reads the hosts' counters.
     pub(crate) fn read_hosts(&mut self, deployment: &Deployment) -> Result<(), String> {
         for host in 0..2 {
@@ -99,6 +113,7 @@ impl Report {
             let vports = counters["vports"].as_object().cloned().unwrap_or_default();
             self.hosts.push(HostReport {
                 name: format!("host{}", deployment.number(host)),
+                software: self.software.contains(&host),
                 frames,
                 finished: counters["nic"]["finished"].as_u64().unwrap_or(0),
                 flows: flows.as_array().map_or(0, Vec::len),
@@ -165,8 +180,9 @@ impl Report {
             if host.frames >= JUDGED && Self::share(host) < OFFLOADED {
                 let share = 100.0 * Self::share(host);
                 all.push(format!(
-                    "{}: the firmware handled only {share:.2} % of the frames alone",
-                    host.name
+                    "{}: only {share:.2} % of the frames were finished {}",
+                    host.name,
+                    host.alone()
                 ));
             }
         }
@@ -214,7 +230,7 @@ impl Report {
         });
         let hosts = self.hosts.iter().map(|h| {
             json!({
-                "name": h.name, "frames": h.frames, "finishedByFirmware": h.finished,
+                "name": h.name, "software": h.software, "frames": h.frames, "finishedAlone": h.finished,
                 "offloadedShare": Self::share(h), "flows": h.flows,
                 "drops": h.drops.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
                 "vports": h.vports.iter().map(|(name, i, o)| json!({"name": name, "in": i, "out": o}))
@@ -291,16 +307,32 @@ fn decode(file: PathBuf) -> Result<Decoded, String> {
     Ok(decoded)
 }
 
-const TOPOLOGY: &str = "\
-  host1 (board, firmware, culvertd)                      host2 (board, firmware, culvertd)
-  PA 192.168.1.10, .11                                   PA 192.168.2.20, .21
-    contoso-sql  10.1.1.11  VF --+                   +-- VF  10.1.1.12  contoso-web   VSID 5001
-                                 +-- router (kernel) +
-    fabrikam-sql 10.1.1.11  VF --+                   +-- VF  10.1.1.12  fabrikam-web  VSID 6001";
+/// What is where: of each host its parts, and how a VM is attached to it.
+fn topology(software: &[usize]) -> String {
+    let parts = |host| match software.contains(&host) {
+        true => ("culvertd alone", "TAP"),
+        false => ("board, firmware, culvertd", "VF"),
+    };
+    let ((one, a), (two, b)) = (parts(0), parts(1));
+    format!(
+        "  {:55}{}\n  {:55}{}\n{}\n{}\n{}",
+        format!("host1 ({one})"),
+        format!("host2 ({two})"),
+        "PA 192.168.1.10, .11",
+        "PA 192.168.2.20, .21",
+        format!(
+            "    contoso-sql  10.1.1.11 {a:>3} --+                   +-- {b:3} 10.1.1.12  contoso-web   VSID 5001"
+        ),
+        "                                 +-- router (kernel) +",
+        format!(
+            "    fabrikam-sql 10.1.1.11 {a:>3} --+                   +-- {b:3} 10.1.1.12  fabrikam-web  VSID 6001"
+        ),
+    )
+}
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n{TOPOLOGY}\n")?;
+        writeln!(f, "\n{}\n", topology(&self.software))?;
         for round in &self.rounds {
             for p in &round.pairs {
                 let [there, back] = &p.pings;
@@ -322,10 +354,11 @@ impl fmt::Display for Report {
         for h in &self.hosts {
             writeln!(
                 f,
-                "\n  {}: {} frames in at VFs and uplinks, {:.3} % finished by firmware alone, {} flows",
+                "\n  {}: {} frames in at VMs and uplinks, {:.3} % finished {}, {} flows",
                 h.name,
                 h.frames,
                 100.0 * Self::share(h),
+                h.alone(),
                 h.flows
             )?;
             for (name, i, o) in &h.vports {
