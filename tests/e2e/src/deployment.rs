@@ -224,8 +224,8 @@ impl Deployment {
     /// # Errors
     /// One does not end.
     pub fn end_captures(&mut self) -> Result<(), String> {
-        let captures = self.hosts.iter_mut().flat_map(|host| host.captures.drain(..));
-        captures.map(|capture| capture.stop(Duration::from_secs(10))).collect()
+        let mut captures = self.hosts.iter_mut().flat_map(|host| host.captures.drain(..));
+        captures.try_for_each(|capture| capture.stop(Duration::from_secs(10)))
     }
 
     /// Starts a host's daemon and waits until it answers.

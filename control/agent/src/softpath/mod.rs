@@ -14,7 +14,7 @@ use culvert_api::view::{
     TraceRequest, Verdict, VportView,
 };
 use culvert_model::HostPart;
-use culvert_packet::VportId;
+use culvert_packet::{Reason, VportId};
 use culvert_policy::Decision;
 use culvert_policy::snapshot::{Snapshot, Target};
 use culvert_softpath::software::Outcome;
@@ -67,7 +67,7 @@ impl SoftDatapath {
         match known.target {
             Target::Vf(vf) => view.vf = Some(vf),
             Target::Vmq(vmq) => view.vmq = Some(vmq),
-            Target::Software => {}
+            Target::Software => view.reason = Reason::NoFlowOffload.as_str().to_owned(),
         }
         let pa = snapshot.and_then(|s| s.local_pas.get(usize::from(known.local_pa)));
         view.uplink = pa.map_or(0, |pa| pa.uplink);

@@ -1,6 +1,7 @@
 //! A host without a Culvert NIC: interfaces of the kernel as uplinks, ports of the software path for virtual machines.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -114,10 +115,10 @@ impl SoftwareNic {
             attached.vports.remove(&id);
         }
         for (id, attachment) in wanted {
-            if !attached.vports.contains_key(&id) {
+            if let Entry::Vacant(place) = attached.vports.entry(id) {
                 let open = self.vport(id, &attachment);
                 self.switch.attach(Port::Vport(id), open).map_err(|e| lost(&e))?;
-                attached.vports.insert(id, attachment);
+                place.insert(attachment);
             }
         }
         Ok(())
@@ -126,7 +127,9 @@ impl SoftwareNic {
     fn vport(&self, id: VportId, attachment: &Attachment) -> Opener {
         let Attachment { kind, mac, mtu } = attachment.clone();
         match kind {
-            SoftwarePort::Tap => Box::new(move || Ok(Box::new(Tap::open(&tap_name(id), mtu, Some(mac))?))),
+            SoftwarePort::Tap => {
+                Box::new(move || Ok(Box::new(Tap::open_to_stay(&tap_name(id), mtu, Some(mac))?)))
+            }
             SoftwarePort::VhostUser => {
                 let _ = self.socket(id);
                 Box::new(move || Err(std::io::ErrorKind::Unsupported.into()))

@@ -48,9 +48,8 @@ impl Forwarder {
         }
     }
 
-    /// Puts a port in its place, where another may have been.
+    /// Puts a port in its place, where no other is.
     pub(super) fn attach(&mut self, slot: Slot) {
-        self.detach(slot.at);
         let n = self.slots.len() as u16;
         if let Some(place) = self.place(slot.at) {
             *place = n;
@@ -65,7 +64,7 @@ impl Forwarder {
         else {
             return;
         };
-        self.slots.swap_remove(usize::from(n));
+        self.slots.swap_remove(usize::from(n)).retire();
         if let Some(moved) = self.slots.get(usize::from(n)).map(|slot| slot.at)
             && let Some(place) = self.place(moved)
         {

@@ -78,7 +78,9 @@ impl Switch {
         let thread = std::thread::Builder::new()
             .name("switch".into())
             .spawn(move || {
-                core.map(pin);
+                if let Some(core) = core {
+                    pin(core);
+                }
                 worker.run();
             })
             .map_err(system("the data path's thread"))?;
@@ -99,6 +101,8 @@ impl Switch {
     /// The switch has ended.
     pub fn attach(&self, at: Port, open: Opener) -> Result<()> {
         self.tell(move |f| {
+            // Closed first: not every port can be open twice.
+            f.detach(at);
             let slot = Slot::new(at, name(at), open, f.now);
             f.attach(slot);
         })

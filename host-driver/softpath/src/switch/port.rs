@@ -50,6 +50,9 @@ pub trait SwitchPort: Send {
         true
     }
 
+    /// Nobody is to use the port again: what it has made outside of this process goes with it.
+    fn retire(&mut self) {}
+
     /// Gets ready for a sleep, after which [`fd`](Self::fd) is readable when frames come. `false`: some have come.
     fn arm(&mut self) -> bool;
 

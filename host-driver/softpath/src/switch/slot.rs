@@ -122,6 +122,13 @@ impl Slot {
         lost
     }
 
+    /// The place is given up.
+    pub(super) fn retire(mut self) {
+        if let Some(port) = &mut self.port {
+            port.retire();
+        }
+    }
+
     /// The port, if it is open.
     pub(super) fn port(&mut self) -> Option<&mut dyn SwitchPort> {
         self.port.as_deref_mut().map(|port| port as &mut dyn SwitchPort)

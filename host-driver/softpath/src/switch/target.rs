@@ -64,9 +64,9 @@ impl OffloadTarget for Switch {
         let records = records.to_vec();
         let done: std::result::Result<(), Refused> = self.ask(move |f| {
             let now = f.now;
-            let all = records.iter().map(|record| f.dp.install(record, now).map(|_| ()));
-            // All are tried.
-            all.fold(Ok(()), |all, one| all.and(one))
+            // All are tried; the first refusal is told.
+            let refused = records.iter().filter_map(|record| f.dp.install(record, now).err());
+            refused.reduce(|first, _| first).map_or(Ok(()), Err)
         })?;
         done.map_err(|Refused(reason)| refused(Op::FlowInsert, reason))
     }

@@ -89,6 +89,8 @@ pub(super) enum TapSetting {
     HeaderLen(i32),
     /// Bytes of frames that may be under way before a write finds no room.
     SendBuffer(i32),
+    /// Whether the interface stays when nobody has it open.
+    Stays(bool),
     /// What may be left to us of frames that come: `TUN_F_...`.
     Offload(u32),
 }
@@ -98,15 +100,17 @@ pub(super) fn set_tap(tap: BorrowedFd<'_>, setting: TapSetting) -> io::Result<()
     let (request, number) = match setting {
         TapSetting::HeaderLen(len) => (libc::TUNSETVNETHDRSZ, len),
         TapSetting::SendBuffer(bytes) => (libc::TUNSETSNDBUF, bytes),
-        TapSetting::Offload(flags) => {
-            // SAFETY: the flags are the argument itself: no memory is read or written.
-            let result =
-                unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(flags)) };
-            return check(result).map(drop);
-        }
+        TapSetting::Stays(stays) => return set_tap_by_value(tap, libc::TUNSETPERSIST, stays.into()),
+        TapSetting::Offload(flags) => return set_tap_by_value(tap, libc::TUNSETOFFLOAD, flags.into()),
     };
     // SAFETY: both requests read one int.
     check(unsafe { libc::ioctl(tap.as_raw_fd(), request, ptr::from_ref(&number)) }).map(drop)
+}
+
+/// A request whose argument is a number, not a place in memory.
+fn set_tap_by_value(tap: BorrowedFd<'_>, request: libc::Ioctl, value: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: the number is the argument itself: no memory is read or written.
+    check(unsafe { libc::ioctl(tap.as_raw_fd(), request, value) }).map(drop)
 }
 
 /// Whether an interface has a carrier: ethtool's `ETHTOOL_GLINK`.

@@ -62,6 +62,17 @@ impl Tap {
         Ok(Tap { tap, socket, name, drops, unfit: 0 })
     }
 
+    /// The same, but an interface that was made here stays when this value goes, with its addresses and whatever else it
+    /// was given: the next one of this name finds it. It goes when it is [retired](SwitchPort::retire).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_to_stay(interface: &str, mtu: u16, mac: Option<MacAddr>) -> io::Result<Tap> {
+        let tap = Tap::open(interface, mtu, mac)?;
+        sys::set_tap(tap.tap.as_fd(), TapSetting::Stays(true))?;
+        Ok(tap)
+    }
+
     /// Reads one frame into `packet`, and what of it does not fit there behind as many bytes of `large`.
     fn read(&self, packet: &mut Packet, large: Option<&mut Packet>) -> Result<Read, Errno> {
         let mut header = [0; vnet::LEN];
@@ -197,6 +208,11 @@ impl SwitchPort for Tap {
         let flags = sys::ask(self.socket.as_fd(), About::Flags, &self.name, [0; 2]);
         let up = |flags| libc::c_short::from_ne_bytes(flags) & libc::IFF_UP as libc::c_short != 0;
         attached && flags.is_ok_and(up)
+    }
+
+    fn retire(&mut self) {
+        // One that cannot be taken away any more has been taken away by somebody else.
+        let _ = sys::set_tap(self.tap.as_fd(), TapSetting::Stays(false));
     }
 
     fn arm(&mut self) -> bool {
