@@ -12,6 +12,7 @@ pub mod frames;
 pub mod generate;
 pub mod memory;
 pub mod soc;
+pub mod switch;
 pub mod trace;
 
 pub use trace::{Dump, Engine, Event, Injected, Input, Output, What, compare};

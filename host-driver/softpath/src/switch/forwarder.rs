@@ -1,27 +1,36 @@
-//! What becomes of packets: the core's verdicts carried out between ports, pool and slow path.
+//! What becomes of packets: the core's verdicts carried out between ports, pool and slow path. It is all of the switch but
+//! its thread and its clock.
 
 use culvert_abi::command::Op;
 use culvert_abi::pf::{self, Entry};
-use culvert_flow::encap::Variable;
 use culvert_flow::pending::{Settled, Ticket};
-use culvert_flow::tables::{Member, Vport};
+use culvert_flow::tables::Vport;
 use culvert_flow::{Actions, Datapath, Port, RecordId, Verdict, Wire};
+use culvert_nic::{Error, Result};
 use culvert_packet::{Gso, Offload, Reason, VportId, parse_outer};
 
-use super::exceptions::Exceptions;
+use super::burst::{BURST, Verdicts};
+use super::exceptions::{Exceptions, queue};
+use super::handle::SwitchSettings;
 use super::packet::{Packet, Pool};
-use super::slot::{Lost, Slot};
+use super::slot::{Lost, Opener, Slot};
+use super::steps::name;
+use super::tables;
+use crate::target::PacketSource;
 
 /// No slot.
 const NOWHERE: u16 = u16::MAX;
 
-/// The data path with its ports.
-pub(super) struct Forwarder {
+/// The data path with its ports, in the hands of one thread.
+pub struct Forwarder {
     pub(super) dp: Datapath<'static>,
     pub(super) pool: Pool,
     pub(super) slots: Vec<Slot>,
     pub(super) exceptions: Exceptions,
-    pub(super) now: u32,
+    /// Milliseconds, wrapping: of all that is done from now on.
+    pub now: u32,
+    verdicts: Box<Verdicts>,
+    burst: Vec<Packet>,
     of_vport: Vec<u16>,
     of_uplink: [u16; Port::UPLINKS as usize],
     /// Packets that wait for the verdict on their flow, by number.
@@ -32,33 +41,112 @@ pub(super) struct Forwarder {
 }
 
 impl Forwarder {
-    pub(super) fn new(dp: Datapath<'static>, pool: Pool, exceptions: Exceptions) -> Self {
+    /// Without any ports, and the slow path's end of the queue of exceptions.
+    ///
+    /// # Errors
+    /// There is not so much memory, or no descriptor to be had.
+    pub fn new(settings: &SwitchSettings) -> Result<(Self, Box<dyn PacketSource>)> {
+        let system = |what| move |source| Error::System { what, source };
+        let pool = Pool::new(settings.buffers, settings.large_buffers).map_err(system("packet buffers"))?;
+        let dp = tables::datapath(&settings.sizes, pool.count(), settings.secret)
+            .map_err(system("flow tables"))?;
+        let (exceptions, source) = queue()?;
         let waiting = (0..pool.count()).map(|_| None).collect();
-        Forwarder {
+        let forwarder = Forwarder {
             dp,
             pool,
             slots: Vec::new(),
             exceptions,
             now: 0,
+            verdicts: Box::default(),
+            burst: Vec::with_capacity(BURST),
             of_vport: vec![NOWHERE; usize::from(Port::MAX_VPORTS)],
             of_uplink: [NOWHERE; Port::UPLINKS as usize],
             waiting,
             dirty: Vec::with_capacity(usize::from(Port::MAX_VPORTS)),
             lost: Vec::new(),
-        }
+        };
+        Ok((forwarder, Box::new(source)))
     }
 
-    /// Puts a port in its place, where no other is.
-    pub(super) fn attach(&mut self, slot: Slot) {
+    /// Tables and counters.
+    pub fn datapath(&mut self) -> &mut Datapath<'static> {
+        &mut self.dp
+    }
+
+    /// The same, to look at.
+    pub fn tables(&self) -> &Datapath<'static> {
+        &self.dp
+    }
+
+    /// Packets that wait for the verdict on their flow.
+    pub fn waiting(&self) -> usize {
+        self.waiting.iter().flatten().count()
+    }
+
+    /// Packet buffers.
+    pub fn pool(&mut self) -> &mut Pool {
+        &mut self.pool
+    }
+
+    /// Attaches a port, where another may have been. See [`Switch::attach`](super::Switch::attach).
+    pub fn attach(&mut self, at: Port, open: Opener) {
+        // Closed first: not every port can be open twice.
+        self.detach(at);
+        let slot = Slot::new(at, name(at), open, self.now);
         let n = self.slots.len() as u16;
-        if let Some(place) = self.place(slot.at) {
+        if let Some(place) = self.place(at) {
             *place = n;
             self.slots.push(slot);
         }
     }
 
+    /// One burst from a port. `true`: there was something.
+    #[inline]
+    pub(super) fn serve(&mut self, n: usize) -> bool {
+        let Some(slot) = self.slots.get_mut(n) else { return false };
+        let at = slot.at;
+        if let Port::Vport(id) = at
+            && self.exceptions.is_used_up(id)
+        {
+            return false;
+        }
+        let mut burst = std::mem::take(&mut self.burst);
+        slot.receive(&mut self.pool, &mut burst, BURST, self.now);
+        let any = !burst.is_empty();
+        if any {
+            let mut bytes = 0;
+            for packet in &mut burst {
+                packet.input = at;
+                bytes += packet.bytes().len() as u64;
+            }
+            slot.counters.in_packets += burst.len() as u64;
+            slot.counters.in_bytes += bytes;
+            self.burst(&mut burst);
+        }
+        self.burst = burst;
+        any
+    }
+
+    /// Takes packets, at most [`BURST`] of them, each with the port that it came in by, through the core and sends what
+    /// is to be sent.
+    #[inline]
+    pub fn burst(&mut self, packets: &mut Vec<Packet>) {
+        let mut lens = [0; BURST];
+        for (packet, len) in packets.iter().zip(&mut lens) {
+            *len = packet.bytes().len() as u32;
+        }
+        let mut verdicts = std::mem::take(&mut self.verdicts);
+        let all = verdicts.of(&mut self.dp, packets, self.now);
+        for ((packet, verdict), len) in packets.drain(..).zip(all).zip(lens) {
+            self.settle(packet, *verdict, len as usize);
+        }
+        self.verdicts = verdicts;
+        self.flush();
+    }
+
     /// Takes a port away. What waits to leave by it is sent before.
-    pub(super) fn detach(&mut self, at: Port) {
+    pub fn detach(&mut self, at: Port) {
         self.flush();
         let Some(n) = self.place(at).map(|place| std::mem::replace(place, NOWHERE)).filter(|n| *n != NOWHERE)
         else {
@@ -97,8 +185,7 @@ impl Forwarder {
             && packet.offload.gso == Gso::None
         {
             self.dp.counters.finished += 1;
-            self.count_input(packet.input, 1, len as u64);
-            return self.send(packet, to);
+            return self.send(packet, to, (1, len as u64));
         }
         self.settle_rarely(packet, verdict, wire, len);
     }
@@ -111,15 +198,14 @@ impl Forwarder {
         match verdict {
             Verdict::Forward { to, record, copy, .. } => {
                 let (packets, more) = self.count_segments(&packet, record);
-                self.count_input(packet.input, packets, len as u64 + more);
-                if copy {
+                if copy && self.way(to).is_ok() {
                     self.copy(&packet, record);
                 }
-                self.send(packet, to);
+                self.send(packet, to, (packets, len as u64 + more));
             }
             Verdict::Answer => {
                 let to = packet.input;
-                self.send(packet, to);
+                self.send(packet, to, (0, 0));
             }
             Verdict::Replicate { record, group } => self.replicate(packet, record, group, len),
             Verdict::Punt { reason, ticket } => self.punt(packet, reason, ticket, wire),
@@ -137,7 +223,7 @@ impl Forwarder {
 
     /// A packet that is yet to be cut was counted once, as it is long: its record gets to know of the segments. How
     /// many there are, and bytes of headers that are not there yet.
-    fn count_segments(&mut self, packet: &Packet, record: RecordId) -> (u64, u64) {
+    pub(super) fn count_segments(&mut self, packet: &Packet, record: RecordId) -> (u64, u64) {
         if packet.offload.gso == Gso::None {
             return (1, 0);
         }
@@ -156,7 +242,7 @@ impl Forwarder {
     }
 
     #[inline]
-    fn count_input(&mut self, input: Port, packets: u64, bytes: u64) {
+    pub(super) fn count_input(&mut self, input: Port, packets: u64, bytes: u64) {
         if let Port::Vport(VportId(n)) = input
             && let Some(vport) = self.dp.vports.get_mut(usize::from(n))
         {
@@ -165,35 +251,43 @@ impl Forwarder {
         }
     }
 
-    /// Hands a packet to the port that it leaves by, where it waits for the end of the burst.
+    /// Hands a packet to the port that it leaves by, where it waits for the end of the burst. What came in counts for the
+    /// vport that it came from: packets and bytes.
     #[inline]
-    pub(super) fn send(&mut self, packet: Packet, to: Port) {
+    pub(super) fn send(&mut self, packet: Packet, to: Port, (packets, bytes): (u64, u64)) {
+        match self.way(to) {
+            Ok(n) => {
+                self.count_input(packet.input, packets, bytes);
+                self.put(packet, n);
+            }
+            Err(reason) => self.drop(packet, reason),
+        }
+    }
+
+    /// The slot that packets to a port leave by.
+    #[inline]
+    pub(super) fn way(&self, to: Port) -> std::result::Result<usize, Reason> {
         if let Port::Vport(VportId(n)) = to {
             match self.dp.vports.get(usize::from(n)) {
                 Some(vport) if vport.is_up() => {}
-                Some(vport) if vport.flags & Vport::PRESENT != 0 => {
-                    return self.drop(packet, Reason::VportDown);
-                }
-                _ => return self.drop(packet, Reason::NoVport),
+                Some(vport) if vport.flags & Vport::PRESENT != 0 => return Err(Reason::VportDown),
+                _ => return Err(Reason::NoVport),
             }
         }
-        match self.slot(to) {
-            Some(n) => {
-                let out = &mut self.slots[n].out;
-                if out.is_empty() {
-                    self.dirty.push(n as u16);
-                }
-                out.push(packet);
-            }
-            None => {
-                let reason = match to {
-                    Port::Uplink(_) => Reason::UplinkDown,
-                    Port::Vport(_) => Reason::QueueStopped,
-                    Port::Host | Port::None => Reason::NoVport,
-                };
-                self.drop(packet, reason);
-            }
+        self.slot(to).ok_or(match to {
+            Port::Uplink(_) => Reason::UplinkDown,
+            Port::Vport(_) => Reason::QueueStopped,
+            Port::Host | Port::None => Reason::NoVport,
+        })
+    }
+
+    #[inline]
+    pub(super) fn put(&mut self, packet: Packet, slot: usize) {
+        let out = &mut self.slots[slot].out;
+        if out.is_empty() {
+            self.dirty.push(slot as u16);
         }
+        out.push(packet);
     }
 
     /// Sends what waits at all ports.
@@ -296,55 +390,5 @@ impl Forwarder {
             }
             self.dp.go_live(ticket, id);
         }
-    }
-
-    /// One copy for each member of a group, with outer headers of its own.
-    fn replicate(&mut self, mut packet: Packet, record: RecordId, group: u16, len: usize) {
-        let input = packet.input;
-        let (packets, more) = self.count_segments(&packet, record);
-        self.count_input(input, packets, len as u64 + more);
-        let hot = self.dp.table.hot(record);
-        let (entropy, vsid) = (hot.entropy, hot.vsid);
-        let Some(group) = self.dp.groups.get(usize::from(group)).copied() else {
-            return self.drop(packet, Reason::NoReceiver);
-        };
-        let inner_len = packet.bytes().len();
-        let v = Variable { inner_len, ecn: 0, entropy, vsid };
-        let mut sent = false;
-        for &bits in group.members.iter().take(usize::from(group.len)) {
-            let member = Member::from_bits(bits);
-            if matches!(member, Member::Port(port) if port == input) {
-                continue;
-            }
-            let mut outer = [0; culvert_packet::MAX_OUTER];
-            let (header, to) = match member {
-                Member::Port(port) => (&outer[..0], port),
-                Member::Tunnel(index) => match self.dp.replicate_header(index, &v, &mut outer) {
-                    Some((len, uplink)) => (&outer[..len], Port::Uplink(uplink)),
-                    None => {
-                        self.dp.count_drop(Reason::NextHopUnresolved, input);
-                        continue;
-                    }
-                },
-            };
-            let taken = self.pool.take_for(inner_len);
-            match taken {
-                Some(mut copy) => {
-                    (copy.input, copy.checksum, copy.offload) = (input, packet.checksum, packet.offload);
-                    if copy.fill(packet.bytes()) && copy.prepend(header) {
-                        self.send(copy, to);
-                    } else {
-                        self.drop(copy, Reason::NoBuffer);
-                    }
-                }
-                None => self.dp.count_drop(Reason::NoBuffer, input),
-            }
-            sent = true;
-        }
-        if !sent {
-            self.dp.count_drop(Reason::NoReceiver, input);
-        }
-        packet.offload = Offload::default();
-        self.pool.give(packet);
     }
 }

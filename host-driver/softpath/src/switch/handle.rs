@@ -10,12 +10,8 @@ use culvert_flow::{HashSecret, Port};
 use culvert_nic::{Error, Interrupt, PortCounters, Result};
 
 use super::events::events;
-use super::exceptions::queue;
 use super::forwarder::Forwarder;
-use super::packet::Pool;
 use super::slot::{Opener, Slot};
-use super::steps::name;
-use super::tables;
 use super::worker::{Job, Worker};
 use crate::target::{EventSource, PacketSource};
 
@@ -65,15 +61,10 @@ impl Switch {
     /// # Errors
     /// There is not so much memory, or no thread or descriptor to be had.
     pub fn start(settings: &SwitchSettings) -> Result<Self> {
-        let system = |what| move |source| Error::System { what, source };
-        let pool = Pool::new(settings.buffers, settings.large_buffers).map_err(system("packet buffers"))?;
-        let dp = tables::datapath(&settings.sizes, pool.count(), settings.secret)
-            .map_err(system("flow tables"))?;
-        let (exceptions, source) = queue()?;
+        let (forwarder, source) = Forwarder::new(settings)?;
         let (reporter, events) = events()?;
         let (jobs, told) = sync_channel(JOBS);
         let wake = Interrupt::new()?;
-        let forwarder = Forwarder::new(dp, pool, exceptions);
         let (worker, core) = (Worker::new(forwarder, told, wake.clone(), reporter), settings.core);
         let thread = std::thread::Builder::new()
             .name("switch".into())
@@ -83,13 +74,13 @@ impl Switch {
                 }
                 worker.run();
             })
-            .map_err(system("the data path's thread"))?;
+            .map_err(|source| Error::System { what: "the data path's thread", source })?;
         Ok(Switch {
             jobs: Some(jobs),
             wake,
             thread: Some(thread),
             sizes: settings.sizes,
-            exceptions: Mutex::new(Some(Box::new(source))),
+            exceptions: Mutex::new(Some(source)),
             events: Mutex::new(Some(Box::new(events))),
         })
     }
@@ -100,12 +91,7 @@ impl Switch {
     /// # Errors
     /// The switch has ended.
     pub fn attach(&self, at: Port, open: Opener) -> Result<()> {
-        self.tell(move |f| {
-            // Closed first: not every port can be open twice.
-            f.detach(at);
-            let slot = Slot::new(at, name(at), open, f.now);
-            f.attach(slot);
-        })
+        self.tell(move |f| f.attach(at, open))
     }
 
     /// Takes a port away. When it returns, the port is closed.

@@ -7,6 +7,7 @@
 //! * [`Pool`] and [`Packet`]: memory for packets, never allocated while packets run.
 //! * [`Verdicts`]: a burst of packets through the core.
 //! * [`SwitchPort`]: where packets come from and go to; [`ports`] has those of the host.
+//! * [`Forwarder`]: what becomes of packets between ports, without thread and clock.
 //! * [`Switch`]: all of it together, with a thread of its own.
 
 mod burst;
@@ -18,7 +19,9 @@ pub mod memory;
 mod packet;
 mod port;
 pub mod ports;
+mod replicate;
 pub mod segment;
+
 mod slot;
 mod steps;
 pub mod tables;
@@ -26,6 +29,7 @@ mod target;
 mod worker;
 
 pub use burst::{BURST, Verdicts};
+pub use forwarder::Forwarder;
 pub use handle::{Switch, SwitchSettings};
 pub use packet::{BUFFER, HEADROOM, LARGE_BUFFER, Packet, Pool};
 pub use port::{Sent, SwitchPort};

@@ -1,7 +1,7 @@
 //! What the slow path wants done, in order: records, tunnels, and its packets back on their way.
 
 use culvert_flow::pending::Ticket;
-use culvert_flow::tables::Tunnel;
+use culvert_flow::tables::{Tunnel, Vport};
 use culvert_flow::{Checksum, Port};
 use culvert_nic::Return;
 use culvert_packet::{ChecksumState, Reason};
@@ -13,7 +13,7 @@ use crate::target::Step;
 
 impl Forwarder {
     /// Carries steps out.
-    pub(super) fn carry_out(&mut self, steps: Vec<Step>) {
+    pub fn carry_out(&mut self, steps: Vec<Step>) {
         for step in steps {
             self.step(step);
         }
@@ -43,7 +43,7 @@ impl Forwarder {
             }
             Step::Out(back, to, frame) => {
                 if let Some(packet) = self.own(&back, &frame) {
-                    self.send(packet, to);
+                    self.send(packet, to, (1, frame.len() as u64));
                 }
                 self.returned(back.input, ticket(&back));
             }
@@ -55,10 +55,26 @@ impl Forwarder {
     }
 
     /// Writes a tunnel; its counters go on.
-    pub(super) fn set_tunnel(&mut self, index: u16, tunnel: &Tunnel) {
+    pub fn set_tunnel(&mut self, index: u16, tunnel: &Tunnel) {
         if let Some(slot) = self.dp.tunnels.get_mut(usize::from(index)) {
             *slot = Tunnel { packets: slot.packets, bytes: slot.bytes, ..*tunnel };
         }
+    }
+
+    /// Writes a vport; its counters go on. `false`: there is no such number.
+    pub fn set_vport(&mut self, n: usize, new: &Vport) -> bool {
+        let Some(slot) = self.dp.vports.get_mut(n) else { return false };
+        let old = *slot;
+        *slot = Vport {
+            records: old.records,
+            rx_packets: old.rx_packets,
+            rx_bytes: old.rx_bytes,
+            tx_packets: old.tx_packets,
+            tx_bytes: old.tx_bytes,
+            drops: old.drops,
+            ..*new
+        };
+        true
     }
 
     fn look_up(&mut self, mut packet: Packet, ticket: Option<Ticket>) {

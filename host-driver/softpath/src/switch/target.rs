@@ -105,20 +105,7 @@ impl OffloadTarget for Switch {
     }
 
     fn set_vports(&self, vports: &[(u16, Vport)]) -> Result<()> {
-        self.write(Op::VportSet, vports, |f, n, new: &Vport| {
-            let Some(slot) = f.dp.vports.get_mut(n) else { return false };
-            let old = *slot;
-            *slot = Vport {
-                records: old.records,
-                rx_packets: old.rx_packets,
-                rx_bytes: old.rx_bytes,
-                tx_packets: old.tx_packets,
-                tx_bytes: old.tx_bytes,
-                drops: old.drops,
-                ..*new
-            };
-            true
-        })
+        self.write(Op::VportSet, vports, Forwarder::set_vport)
     }
 
     fn set_peers(&self, peers: &[Peer]) -> Result<()> {

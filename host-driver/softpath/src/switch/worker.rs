@@ -8,9 +8,8 @@ use culvert_flow::Port;
 use culvert_nic::{Event, Interrupt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::burst::{BURST, Verdicts};
+use super::events::Reporter;
 use super::forwarder::Forwarder;
-use super::packet::Packet;
 
 /// What the thread is told to do, between bursts.
 pub(super) type Job = Box<dyn FnOnce(&mut Forwarder) + Send>;
@@ -27,30 +26,19 @@ pub(super) struct Worker {
     forwarder: Forwarder,
     jobs: Receiver<Job>,
     wake: Interrupt,
-    events: super::events::Reporter,
-    verdicts: Box<Verdicts>,
-    burst: Vec<Packet>,
-    lens: [u32; BURST],
+    events: Reporter,
     base: Instant,
     looked: u32,
     links: [bool; Port::UPLINKS as usize],
 }
 
 impl Worker {
-    pub(super) fn new(
-        forwarder: Forwarder,
-        jobs: Receiver<Job>,
-        wake: Interrupt,
-        events: super::events::Reporter,
-    ) -> Self {
+    pub(super) fn new(forwarder: Forwarder, jobs: Receiver<Job>, wake: Interrupt, events: Reporter) -> Self {
         Worker {
             forwarder,
             jobs,
             wake,
             events,
-            verdicts: Box::default(),
-            burst: Vec::with_capacity(BURST),
-            lens: [0; BURST],
             base: Instant::now(),
             looked: 0,
             links: [false; Port::UPLINKS as usize],
@@ -95,40 +83,9 @@ impl Worker {
     fn round(&mut self) -> bool {
         let mut any = false;
         for n in 0..self.forwarder.slots.len() {
-            any |= self.take(n);
+            any |= self.forwarder.serve(n);
         }
         any
-    }
-
-    #[inline]
-    fn take(&mut self, n: usize) -> bool {
-        let f = &mut self.forwarder;
-        let now = f.now;
-        let Some(slot) = f.slots.get_mut(n) else { return false };
-        let at = slot.at;
-        if let Port::Vport(id) = at
-            && f.exceptions.is_used_up(id)
-        {
-            return false;
-        }
-        slot.receive(&mut f.pool, &mut self.burst, BURST, now);
-        if self.burst.is_empty() {
-            return false;
-        }
-        let mut bytes = 0;
-        for (packet, len) in self.burst.iter_mut().zip(&mut self.lens) {
-            packet.input = at;
-            *len = packet.bytes().len() as u32;
-            bytes += u64::from(*len);
-        }
-        slot.counters.in_packets += self.burst.len() as u64;
-        slot.counters.in_bytes += bytes;
-        let verdicts = self.verdicts.of(&mut f.dp, &mut self.burst, now);
-        for ((packet, verdict), len) in self.burst.drain(..).zip(verdicts).zip(self.lens) {
-            f.settle(packet, *verdict, len as usize);
-        }
-        f.flush();
-        true
     }
 
     /// Looks at links, and at ports that want to be opened again.
