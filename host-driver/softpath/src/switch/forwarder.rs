@@ -29,7 +29,8 @@ pub struct Forwarder {
     pub(super) exceptions: Exceptions,
     /// Milliseconds, wrapping: of all that is done from now on.
     pub now: u32,
-    verdicts: Box<Verdicts>,
+    /// Away while a burst is in work.
+    verdicts: Option<Box<Verdicts>>,
     burst: Vec<Packet>,
     of_vport: Vec<u16>,
     of_uplink: [u16; Port::UPLINKS as usize],
@@ -58,7 +59,7 @@ impl Forwarder {
             slots: Vec::new(),
             exceptions,
             now: 0,
-            verdicts: Box::default(),
+            verdicts: Some(Box::default()),
             burst: Vec::with_capacity(BURST),
             of_vport: vec![NOWHERE; usize::from(Port::MAX_VPORTS)],
             of_uplink: [NOWHERE; Port::UPLINKS as usize],
@@ -136,12 +137,12 @@ impl Forwarder {
         for (packet, len) in packets.iter().zip(&mut lens) {
             *len = packet.bytes().len() as u32;
         }
-        let mut verdicts = std::mem::take(&mut self.verdicts);
+        let Some(mut verdicts) = self.verdicts.take() else { return };
         let all = verdicts.of(&mut self.dp, packets, self.now);
         for ((packet, verdict), len) in packets.drain(..).zip(all).zip(lens) {
             self.settle(packet, *verdict, len as usize);
         }
-        self.verdicts = verdicts;
+        self.verdicts = Some(verdicts);
         self.flush();
     }
 
