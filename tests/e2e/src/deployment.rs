@@ -69,6 +69,8 @@ pub struct Host {
 pub struct Config {
     /// How many hosts.
     pub hosts: usize,
+    /// Subnets of the provider network: at least one for each host.
+    pub subnets: usize,
     /// The policy: a bundle of resources.
     pub policy: Value,
     /// Whether each uplink's packets are written to a file.
@@ -85,7 +87,7 @@ impl Config {
     /// Two hosts with this policy, no captures.
     pub fn two_hosts(policy: Value) -> Self {
         let (silent_router, software, wires) = (Vec::new(), Vec::new(), Vec::new());
-        Config { hosts: 2, policy, capture: false, silent_router, software, wires }
+        Config { hosts: 2, subnets: 2, policy, capture: false, silent_router, software, wires }
     }
 }
 
@@ -129,7 +131,7 @@ impl Deployment {
         let policy = dir.path().join("policy.json");
         std::fs::write(&policy, config.policy.to_string())
             .map_err(|e| format!("{}: {e}", policy.display()))?;
-        let mut network = Network::new(config.hosts)?;
+        let mut network = Network::new(config.subnets.max(config.hosts))?;
         config.software.iter().try_for_each(|host| network.separate(host + 1))?;
         config.silent_router.iter().try_for_each(|host| network.answer_arp(*host, false))?;
         let hosts = (1..=config.hosts)

@@ -52,7 +52,7 @@ pub fn ip(args: &[&str]) -> Result<(), String> {
     run(Command::new("ip").args(args)).map(|_| ())
 }
 
-fn run(command: &mut Command) -> Result<String, String> {
+pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     // An ordinary user's path does not lead to the system's programs.
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
@@ -242,7 +242,7 @@ impl Network {
 }
 
 /// A process in a new network namespace, which lasts as long as it does.
-fn hold_namespace() -> Result<Child, String> {
+pub(crate) fn hold_namespace() -> Result<Child, String> {
     let mut command = Command::new("unshare");
     command.args(["--net", "sleep", "infinity"]).stdin(Stdio::null());
     die_with_parent(&mut command);

@@ -1,0 +1,181 @@
+//! The software path against the kernel's VXLAN device: tenants on a host of ours and on one that is nobody's.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use culvert_e2e::deployment::{Config, Deployment, figure8};
+use culvert_e2e::kernel_vm::KernelVm;
+use culvert_e2e::netns;
+use culvert_e2e::tshark::Capture;
+use culvert_packet::Encap;
+use serde_json::{Value, json};
+
+const SQL_MAC: &str = "00:1d:d8:07:00:11";
+const WEB_MAC: &str = "00:1d:d8:07:00:12";
+/// Inner MTU: what fits the provider network's 1600 bytes behind the outer headers, and no more than Ethernet's.
+const MTU: u16 = 1500;
+const MIB: usize = 1 << 20;
+
+/// Host 1 is ours, with Contoso's SQL server on a TAP. Its Web server is on host 2, which is Linux with a VXLAN device.
+struct World {
+    d: Deployment,
+    sql: KernelVm,
+    web: KernelVm,
+}
+
+/// What the world is made of.
+struct Plan<'a> {
+    policy: Value,
+    /// Options of the VXLAN device.
+    vxlan: &'a [&'a str],
+    /// VLAN of the provider network.
+    vlan: Option<u16>,
+    /// Addresses of SQL and Web.
+    addresses: [&'a str; 2],
+}
+
+impl Plan<'_> {
+    fn ipv4(vxlan: &'static [&'static str]) -> Self {
+        let policy = figure8(Encap::Vxlan).unwrap();
+        Plan { policy, vxlan, vlan: None, addresses: ["10.1.1.11/24", "10.1.1.12/24"] }
+    }
+}
+
+fn address(prefix: &str) -> IpAddr {
+    prefix.split('/').next().unwrap().parse().unwrap()
+}
+
+impl World {
+    fn new(plan: Plan<'_>) -> Self {
+        netns::enter().unwrap();
+        let software = vec![0];
+        let config = Config { hosts: 1, software, capture: true, ..Config::two_hosts(plan.policy) };
+        let d = Deployment::start(&config).unwrap();
+        let router = |command: &[&str]| d.network().router(command).unwrap();
+        if let Some(vlan) = plan.vlan {
+            // The router's address in the first subnet moves behind the tag.
+            let vlan = vlan.to_string();
+            router(&["ip", "addr", "del", "192.168.1.1/24", "dev", "br1"]);
+            router(&["ip", "link", "add", "link", "br1", "name", "tagged", "type", "vlan", "id", &vlan]);
+            router(&["ip", "addr", "add", "192.168.1.1/24", "dev", "tagged"]);
+            router(&["ip", "link", "set", "tagged", "up"]);
+        }
+        // Host 2's provider address, and its end of the tunnel.
+        router(&["ip", "link", "add", "pa", "type", "dummy"]);
+        router(&["ip", "addr", "add", "192.168.2.20/32", "dev", "pa"]);
+        router(&["ip", "link", "set", "pa", "up"]);
+        let device = ["ip", "link", "add", "vx", "address", WEB_MAC, "mtu", "1500", "type", "vxlan", "id"];
+        let tunnel = ["5001", "local", "192.168.2.20", "dstport", "4789", "nolearning"];
+        router(&[&device[..], &tunnel, plan.vxlan].concat());
+        router(&["bridge", "fdb", "append", SQL_MAC, "dev", "vx", "dst", "192.168.1.10"]);
+
+        let ipv6 = address(plan.addresses[0]).is_ipv6();
+        let (sql, web) = (KernelVm::new(ipv6).unwrap(), KernelVm::new(ipv6).unwrap());
+        router(&["ip", "link", "set", "vx", "netns", &web.id()]);
+        web.configure("vx", MTU, &[plan.addresses[1]]).unwrap();
+        // Nobody asks across the tunnel: a host of ours knows all addresses.
+        let sql_address = address(plan.addresses[0]).to_string();
+        web.run(&["ip", "neigh", "add", &sql_address, "lladdr", SQL_MAC, "dev", "vx"]).unwrap();
+        let tap = d.vport(0, "contoso-sql").unwrap().tap.unwrap();
+        d.network().host(1, &["ip", "link", "set", &tap, "netns", &sql.id()]).unwrap();
+        sql.configure(&tap, MTU, &[plan.addresses[0]]).unwrap();
+        World { d, sql, web }
+    }
+
+    /// Pings and streams both ways.
+    fn talk(&self, [sql, web]: [&str; 2]) {
+        let (sql, web) = (address(sql), address(web));
+        self.sql.ping(web, 5, &[]).unwrap();
+        self.web.ping(sql, 5, &[]).unwrap();
+        self.sql.transfer(&self.web, SocketAddr::new(web, 5000), 24 * MIB).unwrap();
+        self.web.transfer(&self.sql, SocketAddr::new(sql, 5000), 24 * MIB).unwrap();
+    }
+
+    /// The capture of uplink 0 of host 1, complete.
+    fn capture(&mut self) -> Capture {
+        // What was sent last is to be in it.
+        std::thread::sleep(Duration::from_millis(500));
+        self.d.end_captures().unwrap();
+        Capture::new(self.d.capture(0, 0))
+    }
+}
+
+#[test]
+fn tenants_talk_to_a_host_that_is_linux() {
+    for options in [&["noudpcsum"][..], &["udpcsum"]] {
+        let plan = Plan::ipv4(options);
+        let addresses = plan.addresses;
+        let mut world = World::new(plan);
+        world.talk(addresses);
+
+        let (sql, web) = (address(addresses[0]), address(addresses[1]));
+        // The largest packet that fits, one byte more, and one that comes in fragments.
+        for (from, to) in [(&world.sql, web), (&world.web, sql)] {
+            from.ping(to, 2, &["-M", "do", "-s", "1472"]).unwrap();
+            from.ping(to, 2, &["-M", "do", "-s", "1473"]).unwrap_err();
+            from.ping(to, 2, &["-s", "4000"]).unwrap();
+        }
+        let drops = world.d.drops(0).unwrap();
+        assert!(drops.keys().all(|reason| reason == "arp_suppressed"), "{drops:?}");
+        let capture = world.capture();
+        let from_us = "ip.src == 192.168.1.10 && vxlan.vni == 5001";
+        assert!(capture.count(from_us).unwrap() > 100);
+        // RFC 7348 section 5, RFC 8200: of IPv4 we send no outer UDP checksum; tshark sees all others right.
+        assert_eq!(
+            capture.count(&format!("{from_us} && udp.checksum == 0 && udp.dstport == 4789")).unwrap(),
+            { capture.count(from_us).unwrap() }
+        );
+        let wrong = "ip.src == 192.168.1.10 && (ip.checksum.status == 0 || tcp.checksum.status == 0)";
+        assert_eq!(capture.count(wrong).unwrap(), 0);
+    }
+}
+
+#[test]
+fn congestion_is_told_through_the_tunnel() {
+    let plan = Plan::ipv4(&["noudpcsum", "tos", "inherit"]);
+    let web = address(plan.addresses[1]);
+    let mut world = World::new(plan);
+    // RFC 6040 section 4.1: what is ECN-capable inside is so outside; congestion experienced stays inside.
+    for (inner, outer) in [("0", "0"), ("1", "1"), ("2", "2"), ("3", "3")] {
+        world.sql.ping(web, 2, &["-Q", inner, "-s", &format!("10{inner}")]).unwrap();
+        let _ = outer;
+    }
+    let capture = world.capture();
+    let rows = capture.fields("vxlan && icmp.type == 8", &["ip.dsfield.ecn"]).unwrap();
+    let mut seen: Vec<String> = rows.into_iter().map(|row| row.concat()).collect();
+    seen.dedup();
+    assert_eq!(seen, ["0,0", "1,1", "2,2", "3,3"]);
+}
+
+#[test]
+fn tenants_talk_ipv6() {
+    let mut policy = figure8(Encap::Vxlan).unwrap();
+    let network = &mut policy["virtualNetworks"][0]["properties"];
+    network["addressSpace"]["addressPrefixes"] = json!(["fd00:1::/32"]);
+    network["subnets"][0]["properties"]["addressPrefix"] = json!("fd00:1:1::/64");
+    let addresses = ["fd00:1:1::11/64", "fd00:1:1::12/64"];
+    for interface in policy["networkInterfaces"].as_array_mut().unwrap() {
+        let own = match interface["resourceId"].as_str().unwrap() {
+            "contoso-sql" => addresses[0],
+            "contoso-web" => addresses[1],
+            _ => continue,
+        };
+        interface["properties"]["ipConfigurations"][0]["properties"]["privateIPAddress"] =
+            address(own).to_string().into();
+    }
+    let world = World::new(Plan { policy, vxlan: &["noudpcsum"], vlan: None, addresses });
+    world.talk(addresses);
+}
+
+#[test]
+fn the_provider_network_may_be_a_vlan() {
+    let mut policy = figure8(Encap::Vxlan).unwrap();
+    policy["logicalNetworks"][0]["properties"]["subnets"][0]["properties"]["vlanID"] = json!(100);
+    let addresses = ["10.1.1.11/24", "10.1.1.12/24"];
+    let mut world = World::new(Plan { policy, vxlan: &["noudpcsum"], vlan: Some(100), addresses });
+    world.talk(addresses);
+    let capture = world.capture();
+    assert!(capture.count("vlan.id == 100 && vxlan.vni == 5001").unwrap() > 100);
+    assert_eq!(capture.count("vxlan && !vlan").unwrap(), 0);
+}
