@@ -18,6 +18,7 @@ pub mod decide;
 mod engine;
 mod error;
 mod handle;
+pub mod kernel;
 pub mod next_hop;
 pub mod plan;
 pub mod policy;

@@ -1,0 +1,157 @@
+//! Messages of nf_tables: a table of one process with a chain and rules (the kernel's nf_tables.h and nfnetlink.h).
+
+use netlink_packet_core::{
+    DefaultNla, Emitable, NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader,
+};
+
+/// Messages between which the kernel does all or nothing.
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+const SUBSYSTEM: u16 = 10;
+const FAMILY_NETDEV: u8 = 5;
+
+const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
+const DELETE_TABLE: u16 = 2;
+const NEW_CHAIN: u16 = 3;
+const NEW_RULE: u16 = 6;
+
+/// The table belongs to the socket that made it (Linux 5.12): the kernel removes it when that socket is closed, however
+/// its process ends, and lets nobody else change or flush it.
+const TABLE_OWNER: u32 = 2;
+
+/// What a rule has to find in a packet.
+#[derive(Clone, Debug)]
+pub(super) enum Check {
+    /// EtherType, without tags.
+    EtherType(u16),
+    /// These bytes so far behind the beginning of the IP header.
+    Network(u32, Vec<u8>),
+    /// These bytes so far behind the IP header, of a packet that is no later fragment.
+    Transport(u32, Vec<u8>),
+}
+
+/// A number for each message, and the messages.
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    first: u32,
+    count: u32,
+}
+
+impl Batch {
+    /// An empty one. The first message gets the number `first`.
+    pub(super) fn new(first: u32) -> Self {
+        let mut batch = Batch { bytes: Vec::new(), first, count: 0 };
+        batch.border(BATCH_BEGIN);
+        batch
+    }
+
+    /// Removes a table.
+    pub(super) fn delete_table(&mut self, table: &str) {
+        self.message(DELETE_TABLE, 0, &[text(1, table)]);
+    }
+
+    /// Makes a table that belongs to this socket.
+    pub(super) fn new_table(&mut self, table: &str) {
+        self.message(NEW_TABLE, NLM_F_CREATE | NLM_F_EXCL, &[text(1, table), number(2, TABLE_OWNER)]);
+    }
+
+    /// Makes a chain of what comes in at an interface, before everything but packet sockets and tc.
+    pub(super) fn new_chain(&mut self, table: &str, chain: &str, interface: &str, priority: i32) {
+        let (ingress, accept) = (0, 1);
+        let hook = nested(4, &[number(1, ingress), number(2, priority as u32), text(3, interface)]);
+        let attributes = [text(1, table), text(3, chain), hook, number(5, accept), text(7, "filter")];
+        self.message(NEW_CHAIN, NLM_F_CREATE, &attributes);
+    }
+
+    /// Appends a rule that counts and drops the packets for which all checks hold.
+    pub(super) fn new_rule(&mut self, table: &str, chain: &str, checks: &[Check]) {
+        let mut expressions: Vec<DefaultNla> = checks.iter().flat_map(compare).collect();
+        let (verdict, drop) = (0, 0);
+        expressions.push(expression("counter", &[]));
+        let code = nested(2, &[nested(2, &[number(1, drop)])]);
+        expressions.push(expression("immediate", &[number(1, verdict), code]));
+        let attributes = [text(1, table), text(2, chain), nested(4, &expressions)];
+        self.message(NEW_RULE, NLM_F_CREATE | netlink_packet_core::NLM_F_APPEND, &attributes);
+    }
+
+    /// The bytes, and how many numbers were used. Each message is answered under its number.
+    pub(super) fn finish(mut self) -> (Vec<u8>, u32) {
+        self.border(BATCH_END);
+        (self.bytes, self.count)
+    }
+
+    fn message(&mut self, kind: u16, flags: u16, attributes: &[DefaultNla]) {
+        let number = self.first.wrapping_add(self.count);
+        self.count += 1;
+        self.bytes.extend(message(kind, flags, number, attributes));
+    }
+
+    fn border(&mut self, kind: u16) {
+        // struct nfgenmsg: family, version, subsystem.
+        let [a, b] = SUBSYSTEM.to_be_bytes();
+        // Zero is no message's number.
+        self.bytes.extend(frame(kind, NLM_F_REQUEST, 0, &[0, 0, a, b]));
+    }
+}
+
+/// Asks for a table.
+pub(super) fn get_table(table: &str, number: u32) -> Vec<u8> {
+    message(GET_TABLE, 0, number, &[text(1, table)])
+}
+
+fn message(kind: u16, flags: u16, number: u32, attributes: &[DefaultNla]) -> Vec<u8> {
+    let payload = [&[FAMILY_NETDEV, 0, 0, 0], &bytes(attributes)[..]].concat();
+    frame(SUBSYSTEM << 8 | kind, NLM_F_REQUEST | NLM_F_ACK | flags, number, &payload)
+}
+
+fn frame(message_type: u16, flags: u16, sequence_number: u32, payload: &[u8]) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    (header.message_type, header.flags, header.sequence_number) = (message_type, flags, sequence_number);
+    header.length = (header.buffer_len() + payload.len()) as u32;
+    let mut bytes = vec![0; header.buffer_len()];
+    header.emit(&mut bytes);
+    bytes.extend(payload);
+    bytes
+}
+
+fn bytes(attributes: &[DefaultNla]) -> Vec<u8> {
+    let mut bytes = vec![0; attributes.buffer_len()];
+    attributes.emit(&mut bytes);
+    bytes
+}
+
+fn text(kind: u16, text: &str) -> DefaultNla {
+    DefaultNla::new(kind, [text.as_bytes(), &[0]].concat())
+}
+
+fn number(kind: u16, number: u32) -> DefaultNla {
+    DefaultNla::new(kind, number.to_be_bytes().to_vec())
+}
+
+fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
+    DefaultNla::new(kind | NLA_F_NESTED, bytes(attributes))
+}
+
+fn expression(name: &str, data: &[DefaultNla]) -> DefaultNla {
+    nested(1, &[text(1, name), nested(2, data)])
+}
+
+/// Loads a field into the first register, and goes on if it is equal.
+fn compare(check: &Check) -> [DefaultNla; 2] {
+    let (register, protocol, network, transport) = (1, 1, 1, 2);
+    let payload = |base, offset, len: usize| {
+        let place = [number(1, register), number(2, base), number(3, offset), number(4, len as u32)];
+        expression("payload", &place)
+    };
+    let (load, value) = match check {
+        Check::EtherType(value) => {
+            (expression("meta", &[number(1, register), number(2, protocol)]), value.to_be_bytes().to_vec())
+        }
+        Check::Network(offset, value) => (payload(network, *offset, value.len()), value.clone()),
+        Check::Transport(offset, value) => (payload(transport, *offset, value.len()), value.clone()),
+    };
+    let equal = 0;
+    let value = nested(3, &[DefaultNla::new(1, value)]);
+    [load, expression("cmp", &[number(1, register), number(2, equal), value])]
+}
