@@ -12,9 +12,10 @@ use culvert_packet::{Fragment, Reason, VportId, parse, parse_outer};
 use crate::decide::{Decision, Policy, Question};
 use crate::next_hop::{HopId, NextHops, State};
 use crate::plan::Way;
+use crate::resolver::Resolver;
 use crate::software::{Outcome, Software, complete};
 use crate::target::Step;
-use crate::underlay;
+use crate::underlay::{self, Heard};
 use crate::uplink::{LocalPa, Uplinks};
 
 /// A packet that the NIC gave to the host.
@@ -67,6 +68,7 @@ pub struct Engine<P> {
     pub(crate) policy: P,
     pub(crate) hops: NextHops<Punted>,
     pub(crate) uplinks: Uplinks,
+    pub(crate) resolver: Resolver,
     pub(crate) ways: BTreeMap<u16, Way>,
     pub(crate) software: Software,
     pub(crate) steps: Vec<Step>,
@@ -89,6 +91,7 @@ impl<P: Policy> Engine<P> {
             policy,
             hops: NextHops::default(),
             uplinks: Uplinks::new(uplinks, links),
+            resolver: Resolver::Own,
             ways: BTreeMap::new(),
             software: Software::default(),
             steps: Vec::new(),
@@ -207,7 +210,10 @@ impl<P: Policy> Engine<P> {
     /// A frame of the PA network.
     fn control(&mut self, uplink: u8, punted: &Punted, now: u32) {
         self.tally.control += 1;
-        let heard = underlay::hear(&self.uplinks, uplink, &punted.frame);
+        let heard = match self.resolver {
+            Resolver::Own => underlay::hear(&self.uplinks, uplink, &punted.frame),
+            Resolver::Kernel(_) => Heard::default(),
+        };
         let mut back = Return { offload: pf::Offload::default(), ..punted.exception.back() };
         if let Some(answer) = heard.answer {
             self.tally.replies += 1;

@@ -24,6 +24,7 @@ pub mod plan;
 pub mod policy;
 pub mod port;
 mod provider;
+mod resolver;
 pub mod software;
 pub mod switch;
 pub mod target;

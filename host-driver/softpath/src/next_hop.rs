@@ -120,6 +120,14 @@ impl<T> NextHops<T> {
         (before != hop.state || !held.is_empty()).then_some(Action::Resolved(id, mac, held))
     }
 
+    /// Somebody else has asked, and got no answer: what is held need not wait any longer.
+    pub fn unanswered(&mut self, id: HopId, now: u32) -> Option<Action<T>> {
+        let hop = self.hops.get_mut(&id).filter(|hop| hop.state == State::Resolving)?;
+        hop.state = State::Silent;
+        hop.since = now;
+        Some(Action::Silent(id, std::mem::take(&mut hop.held).into()))
+    }
+
     /// Time has passed.
     pub fn tick(&mut self, now: u32) -> Vec<Action<T>> {
         let mut actions = Vec::new();

@@ -10,6 +10,7 @@ use crate::decide::Policy;
 use crate::engine::{Engine, Punted};
 use crate::next_hop::{Action, HopId, State};
 use crate::plan::Plan;
+use crate::resolver::Resolver;
 use crate::target::Step;
 use crate::underlay;
 
@@ -34,6 +35,9 @@ impl<P: Policy> Engine<P> {
     }
 
     fn ask(&mut self, hop: HopId, at: Option<MacAddr>) {
+        if let Resolver::Kernel(questions) = &mut self.resolver {
+            return questions.push(hop);
+        }
         let pa = self.uplinks.pas().get(usize::from(hop.pa));
         let frame = pa.and_then(|pa| underlay::ask(pa, hop.addr, at));
         if let (Some(frame), Some(uplink)) = (frame, self.uplinks.serving(hop.pa)) {
@@ -65,6 +69,9 @@ impl<P: Policy> Engine<P> {
 
     /// Announces one of our addresses on the wire that it is on now.
     fn announce(&mut self, pa: u8) {
+        if matches!(self.resolver, Resolver::Kernel(_)) {
+            return;
+        }
         let frame = self.uplinks.pas().get(usize::from(pa)).and_then(underlay::announce);
         if let (Some(frame), Some(uplink)) = (frame, self.uplinks.serving(pa)) {
             self.own(uplink, frame);
@@ -74,7 +81,7 @@ impl<P: Policy> Engine<P> {
     /// The links are as given: addresses move to where there is one, and are announced there.
     pub fn links(&mut self, up: [bool; 2], now: u32) {
         for pa in self.uplinks.links(up) {
-            tracing::info!(pa, uplink = self.uplinks.serving(pa), "provider address announced");
+            tracing::info!(pa, uplink = self.uplinks.serving(pa), "provider address on this uplink");
             self.announce(pa);
             let known: Vec<_> = self.hops.iter().filter(|(hop, ..)| hop.pa == pa).collect();
             for (hop, state, _) in known {
@@ -98,7 +105,7 @@ impl<P: Policy> Engine<P> {
             self.software.set_group(*index, *group);
         }
         let old = std::mem::take(&mut self.ways);
-        self.ways = plan.ways.iter().map(|w| (w.index, *w)).collect();
+        self.ways = plan.ways.iter().map(|w| (w.index, self.resolver.way(*w))).collect();
         // What a tunnel is made from is checked as a whole: it is written again if its next hop is known.
         for &index in old.keys() {
             self.software.set_tunnel(index, culvert_abi::Tunnel::default());

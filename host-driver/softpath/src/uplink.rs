@@ -26,12 +26,19 @@ pub struct Uplinks {
     pas: Vec<LocalPa>,
     up: [bool; 2],
     count: u8,
+    /// Addresses stay at home whatever happens to it.
+    fixed: bool,
 }
 
 impl Uplinks {
     /// A NIC with `count` MAC ports, of which these have a link.
     pub fn new(count: u8, up: [bool; 2]) -> Self {
-        Uplinks { pas: Vec::new(), up, count: count.clamp(1, 2) }
+        Uplinks { pas: Vec::new(), up, count: count.clamp(1, 2), fixed: false }
+    }
+
+    /// Addresses stay at their homes from now on: they are somebody else's to move.
+    pub fn fix(&mut self) {
+        self.fixed = true;
     }
 
     /// Sets the addresses, in place of the former.
@@ -53,7 +60,7 @@ impl Uplinks {
     pub fn route(&self, home: u8) -> u8 {
         let other = home ^ 1;
         let up = |n: u8| self.up.get(usize::from(n)).copied().unwrap_or(false);
-        if !up(home) && other < self.count && up(other) { other } else { home }
+        if !self.fixed && !up(home) && other < self.count && up(other) { other } else { home }
     }
 
     /// Number of one of our addresses.

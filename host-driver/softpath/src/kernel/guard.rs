@@ -12,8 +12,8 @@
 //!   kernels lack, and an ingress qdisc of the operator's is in the way of another.
 //!
 //! Consequently an operator's firewall sees nothing of the overlay's packets; from which addresses they are taken is
-//! decided by the policy. The chain is bound to the interface: it stays while the interface goes down and up, or gets
-//! another name, and goes with it.
+//! decided by the policy. The chain stays while the interface goes down and up. When the interface is gone, or has got
+//! another name, kernels differ in what they do with it: a guard on the next interface is made after this one ended.
 
 use std::io;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use culvert_packet::{Protocol, vxlan};
 use netlink_packet_core::{ErrorBuffer, NLMSG_ERROR, NetlinkBuffer};
 use rustix::io::Errno;
-use rustix::net::netlink;
+use rustix::net::{netdevice, netlink};
 
 use super::netlink::Netlink;
 use super::nftables::{Batch, Check, get_table};
@@ -48,6 +48,13 @@ impl Guard {
     /// no nf_tables or is older than 5.12, or this is not allowed here.
     pub fn install(interface: &str, addresses: &[IpAddr]) -> io::Result<Self> {
         let mut owner = Netlink::open(Some(netlink::NETFILTER), 0)?;
+        // Linux 6.16 and later take a chain for an interface that is yet to come.
+        netdevice::name_to_index(owner.fd(), interface).map_err(|error| {
+            let missing = error == Errno::NODEV;
+            let error = io::Error::from(error);
+            let kind = if missing { io::ErrorKind::NotFound } else { error.kind() };
+            io::Error::new(kind, format!("interface {interface}: {error}"))
+        })?;
         let table = format!("culvert-{interface}");
         let start = Instant::now();
         loop {

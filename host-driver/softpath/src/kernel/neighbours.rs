@@ -72,6 +72,8 @@ struct Remote {
     via: Option<IpAddr>,
     /// What was said of it last.
     said: Option<Event>,
+    /// It is to be said once more.
+    again: bool,
 }
 
 /// Next hops from one of our addresses, on one interface.
@@ -143,7 +145,7 @@ impl Neighbours {
     /// # Errors
     /// The kernel did not answer.
     pub fn ask(&mut self, remote: IpAddr, now: u32) -> io::Result<()> {
-        self.remotes.insert(remote, Remote::default());
+        self.remotes.entry(remote).or_default().again = true;
         self.find_way(remote)?;
         self.find_neighbour(remote, now)
     }
@@ -290,7 +292,8 @@ impl Neighbours {
             Entry::Unknown if self.silent.contains_key(&via) => {}
             Entry::Unknown if self.touch(via) => {}
             Entry::Unknown | Entry::Failed => {
-                let again = self.silent.insert(via, now).is_some();
+                let again = self.silent.contains_key(&via);
+                self.silent.entry(via).or_insert(now);
                 if !again && self.is_reached(addr, via) && self.touch(via) {
                     // It was only asked at the MAC that it had: now all are asked, once, before it counts as silent.
                     return Ok(());
@@ -319,8 +322,9 @@ impl Neighbours {
     /// Reports what is new.
     fn say(&mut self, addr: IpAddr, event: Event) {
         if let Some(remote) = self.remotes.get_mut(&addr)
-            && remote.said.as_ref() != Some(&event)
+            && (remote.again || remote.said.as_ref() != Some(&event))
         {
+            remote.again = false;
             remote.said = Some(event.clone());
             self.events.push_back(event);
         }

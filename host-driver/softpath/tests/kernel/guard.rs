@@ -8,7 +8,7 @@ use culvert_packet::{Encap, OuterSpec, craft};
 use culvert_softpath::kernel::Guard;
 use culvert_softpath::switch::ports::{AfPacket, AfPacketOptions, Filter};
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, bind, send, socket_with};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, send, socket_with};
 
 use crate::namespace::{LIMIT, Namespace, may_begin, until};
 use crate::station::Station;
@@ -179,28 +179,60 @@ fn a_guard_stays_while_its_interface_goes_down_and_up() {
     let (here, there) = network();
     let _held = guard(&here, BOTH).unwrap();
     here.run("ip link set eth0 down");
-    here.run("ip link set eth0 name uplink");
-    here.run("ip link set uplink up");
-    here.run("ip link set uplink name eth0");
+    here.run("ip link set eth0 up");
     let mut peer = Peer::new(&here, &there, "192.0.2.2", "192.0.2.1");
     assert_eq!(peer.refused(), [Refused::Closed]);
 }
 
-/// Deletes every table that belongs to no process, as `nft flush ruleset` does.
-fn flush_ruleset() {
-    let flags = SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(NETFILTER)).unwrap();
+/// An order to nf_tables about tables, from a socket that owns none: kind, flags, family and, if it is to have one, a name.
+fn about_tables(kind: u16, flags: u16, family: u8, name: &str) {
+    let socket =
+        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(NETFILTER)).unwrap();
     bind(&socket, &SocketAddrNetlink::new(0, 0)).unwrap();
-    let message = |kind: u16, flags: u16, subsystem: u16| {
-        let words = [20, u32::from(kind) | u32::from(flags) << 16, 1, 0].map(u32::to_ne_bytes);
-        [&words.concat()[..], &[0, 0], &subsystem.to_be_bytes()].concat()
+    let message = |kind: u16, flags: u16, family: u8, rest: &[u8]| {
+        let words = [16 + rest.len() as u32 + 2, u32::from(kind) | u32::from(flags) << 16, 1, 0];
+        [&words.map(u32::to_ne_bytes).concat()[..], &[family, 0], rest].concat()
     };
-    // Begin, NFT_MSG_DELTABLE of no name in no family, end.
-    let batch = [message(16, 1, 10), message(10 << 8 | 2, 5, 0), message(17, 1, 10)].concat();
+    // NFTA_TABLE_NAME, padded.
+    let mut attribute = Vec::new();
+    if !name.is_empty() {
+        let len = name.len() as u16 + 5;
+        attribute = [&len.to_ne_bytes()[..], &1u16.to_ne_bytes(), name.as_bytes(), &[0]].concat();
+        attribute.resize(attribute.len().next_multiple_of(4), 0);
+    }
+    let order = message(10 << 8 | kind, flags | 5, family, &[&[0, 0], &attribute[..]].concat());
+    let batch = [message(16, 1, 0, &[0, 10]), order, message(17, 1, 0, &[0, 10])].concat();
     assert_eq!(send(&socket, &batch, SendFlags::empty()).unwrap(), batch.len());
     let mut answer = [0; 64];
-    rustix::net::recv(&socket, &mut answer[..], rustix::net::RecvFlags::DONTWAIT).unwrap();
-    assert_eq!(answer[16..20], [0; 4], "the ruleset is flushed");
+    rustix::net::recv(&socket, &mut answer[..], RecvFlags::DONTWAIT).unwrap();
+    assert_eq!(answer[16..20], [0; 4], "the kernel has done it");
+}
+
+/// What `nft flush ruleset` does: NFT_MSG_DELTABLE of no name in no family.
+fn flush_ruleset() {
+    about_tables(2, 0, 0, "");
+}
+
+/// A table as somebody makes by hand, and as a process leaves that does not own its table.
+fn leave_a_table() {
+    about_tables(0, 0x400, 5, "culvert-eth0");
+}
+
+#[test]
+fn what_a_former_process_left_is_replaced() {
+    if !may_begin() {
+        return;
+    }
+    let (here, there) = network();
+    here.within(leave_a_table);
+    let mut peer = Peer::new(&here, &there, "192.0.2.2", "192.0.2.1");
+    assert_eq!(peer.refused(), ALL);
+    let held = guard(&here, BOTH).unwrap();
+    assert_eq!(peer.refused(), [Refused::Closed]);
+    here.within(flush_ruleset);
+    assert_eq!(peer.refused(), [Refused::Closed]);
+    drop(held);
+    assert_eq!(peer.refused(), ALL);
 }
 
 #[test]
