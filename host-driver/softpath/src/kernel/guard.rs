@@ -35,7 +35,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The drop, which ends with this value.
 pub struct Guard {
-    _owner: Netlink,
+    owner: Netlink,
+    table: String,
 }
 
 impl Guard {
@@ -60,7 +61,7 @@ impl Guard {
         loop {
             let exists = exists(&mut owner, &table)?;
             match try_install(&mut owner, &table, interface, addresses, exists) {
-                Ok(()) => return Ok(Guard { _owner: owner }),
+                Ok(()) => return Ok(Guard { owner, table }),
                 // Another's, or it came or went since it was looked for.
                 Err((Step::Table, Errno::PERM | Errno::EXIST | Errno::NOENT))
                     if start.elapsed() < PATIENCE =>
@@ -79,6 +80,17 @@ impl Guard {
                     return Err(io::Error::new(error.kind(), why));
                 }
             }
+        }
+    }
+}
+
+impl Drop for Guard {
+    /// Removes the table at once: a child that has not yet started its program holds the socket, too, for a moment.
+    fn drop(&mut self) {
+        let mut batch = Batch::new(self.owner.sequence());
+        batch.delete_table(&self.table);
+        if let Err(error) = self.owner.send(&batch.finish().0) {
+            tracing::debug!(%error, table = self.table, "the table goes with its socket");
         }
     }
 }

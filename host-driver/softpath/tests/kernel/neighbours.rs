@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use culvert_packet::MacAddr;
 use culvert_softpath::kernel::{Event, Interface, Neighbours};
 
-use crate::namespace::{Namespace, may_begin, until};
+use crate::namespace::{Namespace, may_begin, may_begin_with_taps, until};
 use crate::watch::{Watch, ip, mac, network};
 
 const OTHER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0x77]);
@@ -26,7 +26,7 @@ fn an_interface_is_as_the_kernel_has_it() {
     here.run("ip route add default via 192.0.2.254 dev eth0 metric 300");
     here.run("ip route add default via 192.0.2.253 dev eth0 metric 200");
     here.run("ip route add 203.0.113.0/24 via 192.0.2.252 dev eth0");
-    let [eth0, other, missing, tunnel] = here.within(|| {
+    let [eth0, other, missing, loopback] = here.within(|| {
         ["eth0", "other", "eth9", "lo"].map(|name| {
             let read = Interface::read(name);
             read.map(|i| (i.gateway(ip("192.0.2.1")).unwrap(), i.gateway(ip("::1")).unwrap(), i))
@@ -44,7 +44,7 @@ fn an_interface_is_as_the_kernel_has_it() {
     assert_eq!(other.unwrap().0, Some(ip("198.51.100.254")));
     assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
     // It has a MAC, though of zeros.
-    assert!(tunnel.unwrap().2.addresses.contains(&(ip("127.0.0.1"), 8)));
+    assert!(loopback.unwrap().2.addresses.contains(&(ip("127.0.0.1"), 8)));
 }
 
 #[test]
@@ -283,14 +283,21 @@ fn what_was_not_heard_is_looked_up() {
 }
 
 #[test]
-fn what_cannot_be_watched_is_refused() {
+fn what_is_not_there_cannot_be_watched() {
     if !may_begin() {
+        return;
+    }
+    let missing = Namespace::new().within(|| Neighbours::open("eth9", ip("192.0.2.1")).map(drop));
+    assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn what_has_no_mac_cannot_be_watched() {
+    if !may_begin_with_taps() {
         return;
     }
     let here = Namespace::new();
     here.run("ip tuntap add point mode tun");
-    let [missing, tunnel] =
-        here.within(|| ["eth9", "point"].map(|name| Neighbours::open(name, ip("192.0.2.1")).map(drop)));
-    assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
-    assert_eq!(tunnel.unwrap_err().kind(), ErrorKind::Unsupported, "it has no MAC");
+    let tunnel = here.within(|| Neighbours::open("point", ip("192.0.2.1")).map(drop));
+    assert_eq!(tunnel.unwrap_err().kind(), ErrorKind::Unsupported);
 }
