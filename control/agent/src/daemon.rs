@@ -16,7 +16,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Runs until `stop` is done. The store is opened first, so that a second daemon of the same state never touches the
 /// NIC; the policy is carried out before the first request is answered.
 ///
-/// When it returns, the NIC goes on with the flows it has: stopping the daemon is no reason to stop tenants.
+/// When it returns, a NIC goes on with the flows it has: stopping the daemon is no reason to stop tenants. The software
+/// path ends with it.
 ///
 /// # Errors
 /// The store or a socket cannot be used, or the datapath cannot be opened.
@@ -44,7 +45,7 @@ pub async fn run(
     let retry = tokio::spawn(retry(agent.clone(), stopped.clone()));
     let stop = tokio::spawn(async move {
         stop.await;
-        info!("stopping; the NIC goes on with its flows");
+        info!("stopping");
         // Nobody listens any more when everything has ended by itself.
         let _ = stopping.send(true);
     });

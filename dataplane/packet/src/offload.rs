@@ -106,8 +106,9 @@ impl Offload {
         }
         let (start, offset) = (usize::from(self.start), usize::from(self.offset));
         let Some(covered) = frame.get_mut(start..).filter(|c| offset + 2 <= c.len()) else { return false };
-        // A 0 would mean no checksum in UDP, and all ones are the same number.
-        let sum = crate::udp::not_zero(crate::checksum::of(covered));
+        let sum = crate::checksum::of(covered);
+        // In UDP, whose checksum is at offset 6, a 0 would mean that there is none (RFC 768); all ones are the same number.
+        let sum = if offset == 6 { crate::udp::not_zero(sum) } else { sum };
         covered[offset..offset + 2].copy_from_slice(&sum.to_be_bytes());
         true
     }

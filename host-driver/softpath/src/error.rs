@@ -36,6 +36,30 @@ pub enum Error {
         /// How long was waited.
         limit: Duration,
     },
+    /// A provider address has no interface.
+    #[error(
+        "the policy gives this host the provider address {addr} on uplink {uplink}, but culvertd was started with \
+         {count} --uplink: name the interface with one more"
+    )]
+    NoInterface {
+        /// The uplink.
+        uplink: u8,
+        /// The address.
+        addr: std::net::IpAddr,
+        /// How many interfaces there are.
+        count: usize,
+    },
+    /// A provider address is not one of the kernel's.
+    #[error(
+        "the interface {interface} does not have the provider address {addr} of the policy: give it to the interface \
+         (ip addr add {addr}/... dev {interface}), or start culvertd with --provider-address own"
+    )]
+    NotTheKernels {
+        /// The interface.
+        interface: String,
+        /// The address.
+        addr: std::net::IpAddr,
+    },
     /// A frame to be traced makes no sense.
     #[error("the frame cannot be traced: {}", reason.describe())]
     Frame {

@@ -39,6 +39,9 @@ pub struct Settings {
     pub run_dir: Option<PathBuf>,
     /// Bounds of the connection table.
     pub limits: Limits,
+    /// Interfaces, by number of the uplink, whose addresses the provider addresses are; none: we have addresses of our
+    /// own.
+    pub kernel: Option<Vec<String>>,
 }
 
 /// How the slow path is.
@@ -75,7 +78,7 @@ impl SlowPath {
         let (sender, receiver) = sync_channel(COMMANDS);
         let wake = Interrupt::new().map_err(culvert_nic::Error::from)?;
         let policy = HostPolicy::new(&settings.limits);
-        let worker = Worker::new(nic.clone(), policy, receiver, wake.clone(), settings.run_dir)?;
+        let worker = Worker::new(nic.clone(), policy, receiver, wake.clone(), settings)?;
         let thread = std::thread::Builder::new()
             .name("slow-path".into())
             .spawn(move || worker.run())

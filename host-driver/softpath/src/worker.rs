@@ -17,7 +17,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use crate::decide::Policy as _;
 use crate::engine::{Engine, Punted};
 use crate::error::{Error, Result};
-use crate::handle::{Command, Status};
+use crate::handle::{Command, Settings, Status};
+use crate::kernel::KernelUplinks;
 use crate::plan::Plan;
 use crate::policy::HostPolicy;
 use crate::port::HostPort;
@@ -47,6 +48,10 @@ pub(crate) struct Worker {
     events: Box<dyn EventSource>,
     vmqs: BTreeMap<u16, Vmq>,
     run_dir: Option<PathBuf>,
+    /// Where the provider addresses are the kernel's.
+    kernel: Option<KernelUplinks>,
+    /// The policy that was wanted last.
+    snapshot: Option<Arc<Snapshot>>,
     plan: Plan,
     host: u16,
     /// Whether a policy has been written.
@@ -65,11 +70,13 @@ impl Worker {
         policy: HostPolicy,
         commands: Receiver<Command>,
         wake: Interrupt,
-        run_dir: Option<PathBuf>,
+        settings: Settings,
     ) -> Result<Self> {
         let exceptions = nic.exceptions().ok_or(Error::InUse { what: "exception queue" })?;
         let events = nic.events().ok_or(Error::InUse { what: "event queue" })?;
         let engine = Engine::new(policy, nic.uplinks(), nic.links()?);
+        let kernel = settings.kernel.map(KernelUplinks::new);
+        let engine = if kernel.is_some() { engine.on_kernel_addresses() } else { engine };
         Ok(Worker {
             nic,
             engine,
@@ -78,7 +85,9 @@ impl Worker {
             exceptions,
             events,
             vmqs: BTreeMap::new(),
-            run_dir,
+            run_dir: settings.run_dir,
+            kernel,
+            snapshot: None,
             plan: Plan::default(),
             host: 0,
             applied: false,
@@ -101,6 +110,7 @@ impl Worker {
             busy |= self.nic_events();
             busy |= self.packets();
             busy |= self.ports();
+            busy |= self.next_hops();
             self.time();
             self.hand_over();
             if !busy {
@@ -152,7 +162,11 @@ impl Worker {
 
     fn apply(&mut self, snapshot: &Arc<Snapshot>) -> Result<()> {
         let now = self.now();
-        let plan = Plan::new(snapshot, self.nic.flows());
+        self.snapshot = Some(snapshot.clone());
+        let mut plan = Plan::new(snapshot, self.nic.flows());
+        if let Some(kernel) = &mut self.kernel {
+            kernel.take(&mut plan.locals)?;
+        }
         self.host = snapshot.host;
         let gone = self.engine.policy().set(snapshot);
         if !gone.is_empty() {
@@ -292,12 +306,37 @@ impl Worker {
         any
     }
 
+    /// Asks the kernel for next hops, where they are its business, and hears what it says.
+    fn next_hops(&mut self) -> bool {
+        let now = self.now();
+        let Some(kernel) = &mut self.kernel else { return false };
+        kernel.ask(&self.engine.take_questions(), now);
+        let events = kernel.poll(now);
+        for (pa, event) in &events {
+            self.engine.kernel(*pa, event, now);
+        }
+        !events.is_empty()
+    }
+
+    /// Carries the policy out anew if the kernel's addresses are not what they were.
+    fn follow_kernel(&mut self) {
+        if !self.kernel.as_ref().is_some_and(KernelUplinks::is_stale) {
+            return;
+        }
+        if let Some(snapshot) = self.snapshot.clone()
+            && let Err(error) = self.apply(&snapshot)
+        {
+            tracing::warn!(%error, "the uplinks are not what the policy needs; trying again");
+        }
+    }
+
     fn time(&mut self) {
         let now = self.now();
         self.engine.tick(now);
         if now.wrapping_sub(self.aged) >= SECOND {
             self.aged = now;
             self.recover_now();
+            self.follow_kernel();
             if self.nic.alive() && !self.recover {
                 log(self.engine.age(&*self.nic, now));
                 if now.wrapping_sub(self.swept) >= SWEEP {
@@ -319,7 +358,9 @@ impl Worker {
         let armed = self.exceptions.arm();
         let armed = self.vmqs.values().fold(armed, |all, vmq| vmq.source.arm() && all);
         if armed {
-            let ms = self.engine.hops.next(self.now(), SECOND).max(1);
+            let now = self.now();
+            let ms = self.engine.hops.next(now, SECOND);
+            let ms = self.kernel.as_ref().map_or(ms, |kernel| kernel.next(now, ms)).max(1);
             let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(ms.min(999)) * 1_000_000 };
             let mut fds: Vec<PollFd<'_>> =
                 self.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
@@ -335,7 +376,8 @@ impl Worker {
 
     fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let vmqs = self.vmqs.values().flat_map(|vmq| [vmq.source.fd(), vmq.port.as_fd()]);
-        [self.wake.as_fd(), self.exceptions.fd(), self.events.fd()].into_iter().chain(vmqs)
+        let kernel = self.kernel.iter().flat_map(KernelUplinks::fds);
+        [self.wake.as_fd(), self.exceptions.fd(), self.events.fd()].into_iter().chain(vmqs).chain(kernel)
     }
 }
 

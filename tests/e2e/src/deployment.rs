@@ -79,6 +79,8 @@ pub struct Config {
     pub silent_router: Vec<usize>,
     /// Hosts, from 0, without a NIC: the software path serves them.
     pub software: Vec<usize>,
+    /// Whether those use the kernel's address, the first provider address, on uplink 0 alone.
+    pub kernel_addresses: bool,
     /// Other wires than the interfaces of the network: host from 0, uplink, and what `culvert-nic` is to be told.
     pub wires: Vec<(usize, usize, String)>,
 }
@@ -87,7 +89,8 @@ impl Config {
     /// Two hosts with this policy, no captures.
     pub fn two_hosts(policy: Value) -> Self {
         let (silent_router, software, wires) = (Vec::new(), Vec::new(), Vec::new());
-        Config { hosts: 2, subnets: 2, policy, capture: false, silent_router, software, wires }
+        let (capture, kernel_addresses) = (false, false);
+        Config { hosts: 2, subnets: 2, policy, capture, silent_router, software, kernel_addresses, wires }
     }
 }
 
@@ -98,6 +101,7 @@ pub struct Deployment {
     network: Network,
     policy: PathBuf,
     capture: bool,
+    kernel_addresses: bool,
     wires: Vec<(usize, usize, String)>,
     dir: TempDir,
 }
@@ -132,7 +136,12 @@ impl Deployment {
         std::fs::write(&policy, config.policy.to_string())
             .map_err(|e| format!("{}: {e}", policy.display()))?;
         let mut network = Network::new(config.subnets.max(config.hosts))?;
-        config.software.iter().try_for_each(|host| network.separate(host + 1))?;
+        for host in &config.software {
+            network.separate(host + 1)?;
+            if config.kernel_addresses {
+                network.address(host + 1, &provider_address(&config.policy, *host))?;
+            }
+        }
         config.silent_router.iter().try_for_each(|host| network.answer_arp(*host, false))?;
         let hosts = (1..=config.hosts)
             .map(|number| Host {
@@ -144,8 +153,10 @@ impl Deployment {
                 captures: Vec::new(),
             })
             .collect();
-        let (capture, wires) = (config.capture, config.wires.clone());
-        let mut deployment = Deployment { hosts, programs, network, policy, capture, wires, dir };
+        let Config { capture, kernel_addresses, .. } = *config;
+        let wires = config.wires.clone();
+        let mut deployment =
+            Deployment { hosts, programs, network, policy, capture, kernel_addresses, wires, dir };
         for host in 0..config.hosts {
             if !deployment.hosts[host].software {
                 deployment.start_board(host)?;
@@ -241,10 +252,10 @@ impl Deployment {
         let mut command = Command::new(self.programs.path("culvertd"));
         command.args(["--host", &name]);
         if self.hosts[host].software {
-            // Two addresses in one subnet, each on an interface of its own: more than a kernel keeps apart.
-            command.args(["--provider-address", "own", "--flows", "131072"]);
-            for uplink in 0..2 {
-                command.arg("--uplink").arg(Network::interface(host + 1, uplink));
+            command.args(["--flows", "131072", "--uplink", &Network::interface(host + 1, 0)]);
+            if !self.kernel_addresses {
+                // Two addresses in one subnet, each on an interface of its own: more than a kernel keeps apart.
+                command.args(["--uplink", &Network::interface(host + 1, 1), "--provider-address", "own"]);
             }
         } else {
             command.arg("--nic").arg(format!("vfio-user:{}", socket.display()));
@@ -436,6 +447,12 @@ impl Drop for Deployment {
             eprintln!("logs are in {}", self.dir.path().display());
         }
     }
+}
+
+/// The first provider address of a host.
+fn provider_address(policy: &Value, host: usize) -> String {
+    let uplinks = &policy["servers"][host]["properties"]["networkInterfaces"];
+    uplinks[0]["properties"]["providerAddress"].as_str().unwrap_or_default().to_owned()
 }
 
 fn prefix_of(ip: &str) -> Result<culvert_packet::Prefix, String> {

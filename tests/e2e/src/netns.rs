@@ -163,6 +163,16 @@ impl Network {
         self.wait_for_forwarding()
     }
 
+    /// Gives a host with a namespace of its own an address of its subnet, on uplink 0, and the router as its gateway.
+    ///
+    /// # Errors
+    /// What `ip` printed.
+    pub fn address(&self, host: usize, address: &str) -> Result<(), String> {
+        let interface = Self::interface(host, 0);
+        self.host(host, &["ip", "addr", "add", &format!("{address}/24"), "dev", &interface])?;
+        self.host(host, &["ip", "route", "add", "default", "via", &format!("192.168.{host}.1")]).map(|_| ())
+    }
+
     /// The command as it is to be run on a host: in its own namespace, if it has one.
     pub fn on_host(&self, host: usize, command: &Command) -> Command {
         let Some(holder) = self.separate.get(&host) else {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use culvert_api::view::{FlowState, FlowView};
 use culvert_flow::record::{Actions, Direction, FlowKey, FlowRecord};
 use culvert_flow::{Port, tables::Member};
-use culvert_packet::{MacAddr, VportId};
+use culvert_packet::{MacAddr, Reason, VportId};
 use culvert_policy::snapshot::Snapshot;
 
 /// The policy's names for the numbers in records.
@@ -38,7 +38,8 @@ impl<'s> Names<'s> {
         }
     }
 
-    pub(super) fn view(&self, id: u64, record: &FlowRecord) -> FlowView {
+    /// A record of a NIC or, with the reason why it is in none, of the software path.
+    pub(super) fn view(&self, id: u64, record: &FlowRecord, not_offloaded: Option<Reason>) -> FlowView {
         let (key, hot) = (&record.key, &record.hot);
         FlowView {
             id,
@@ -56,8 +57,12 @@ impl<'s> Names<'s> {
             source_port: if key.family == 0 { 0 } else { key.src_port },
             destination_port: if key.family == 0 { 0 } else { key.dst_port },
             action: self.actions(record).join(", "),
-            state: if hot.pending == 0 { FlowState::Offloaded } else { FlowState::Pending },
-            not_offloaded: String::new(),
+            state: match not_offloaded {
+                _ if hot.pending != 0 => FlowState::Pending,
+                None => FlowState::Offloaded,
+                Some(_) => FlowState::Software,
+            },
+            not_offloaded: not_offloaded.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
             packets: hot.packets,
             bytes: hot.bytes,
             // Age by the NIC's clock is not in the record.
@@ -153,7 +158,7 @@ mod tests {
         record.key.dst_port = 80;
         record.hot = HotLine { tunnel: 7, vsid: 5001, ..HotLine::default() };
         record.hot.actions = (Actions::ROUTE | Actions::PUSH_OUTER).bits();
-        let view = Names::new(None).view(0, &record);
+        let view = Names::new(None).view(0, &record, None);
         assert_eq!((view.vport, view.vsid, view.source.as_str()), (Some(3), 5001, "10.1.1.11"));
         assert_eq!((view.protocol.as_str(), view.destination_port), ("TCP", 80));
         assert_eq!(view.action, "route, tunnel 7, VSID 5001");

@@ -7,7 +7,7 @@ use culvert_api::Offload;
 use culvert_api::view::{FirmwareView, NicInfo, UplinkView, VportState};
 use culvert_model::HostPart;
 use culvert_nic::Nic;
-use culvert_packet::VportId;
+use culvert_packet::{Reason, VportId};
 use culvert_pci::VfHandle;
 use culvert_policy::snapshot::{Snapshot, Target};
 use culvert_softpath::{Handle, port};
@@ -67,6 +67,14 @@ impl Hardware {
             }
             (Hardware::Nic { .. }, _) => (Offload::Vmq, VportState::Up),
             (Hardware::Software(software), _) => (Offload::Software, state(software.has_link(id))),
+        }
+    }
+
+    /// Why flows are in no NIC.
+    pub(super) fn not_offloaded(&self) -> Option<Reason> {
+        match self {
+            Hardware::Nic { .. } => None,
+            Hardware::Software(_) => Some(Reason::NoFlowOffload),
         }
     }
 

@@ -67,7 +67,10 @@ impl SoftDatapath {
         match known.target {
             Target::Vf(vf) => view.vf = Some(vf),
             Target::Vmq(vmq) => view.vmq = Some(vmq),
-            Target::Software => view.reason = Reason::NoFlowOffload.as_str().to_owned(),
+            Target::Software => {
+                view.reason =
+                    self.hardware.not_offloaded().map(Reason::as_str).unwrap_or_default().to_owned();
+            }
         }
         let pa = snapshot.and_then(|s| s.local_pas.get(usize::from(known.local_pa)));
         view.uplink = pa.map_or(0, |pa| pa.uplink);
@@ -103,7 +106,11 @@ impl Datapath for SoftDatapath {
                 && query.vsid.is_none_or(|v| names.vsid(record) == v)
         };
         let records = self.handle().flows(limit, wanted).map_err(|e| failed(&e))?;
-        Ok(records.iter().enumerate().map(|(n, r)| names.view(n as u64, r)).collect())
+        Ok(records
+            .iter()
+            .enumerate()
+            .map(|(n, r)| names.view(n as u64, r, self.hardware.not_offloaded()))
+            .collect())
     }
 
     fn counters(&self) -> Result<CountersView, DatapathError> {

@@ -13,6 +13,7 @@ use tracing::info;
 use super::SoftDatapath;
 use super::hardware::{Hardware, run_dir};
 use super::software::SoftwareNic;
+use crate::args::ProviderAddress;
 use crate::{Args, DatapathError, Error};
 
 /// Flow records that the software path can have: the design's two million, and as many again.
@@ -69,7 +70,9 @@ fn software(args: &Args) -> Result<(Hardware, SlowPath), Error> {
     let settings = SwitchSettings { core: args.core, ..SwitchSettings::new(flows, secret) };
     let switch = Arc::new(Switch::start(&settings).map_err(|e| unavailable(&e))?);
     let run_dir = run_dir(&args.socket)?;
-    let slow = SlowPath::start(switch.clone(), Settings::default()).map_err(|e| unavailable(&e))?;
+    let kernel = (args.provider_address == ProviderAddress::Kernel).then(|| args.uplink.clone());
+    let settings = Settings { kernel, ..Settings::default() };
+    let slow = SlowPath::start(switch.clone(), settings).map_err(|e| unavailable(&e))?;
     info!(uplinks = args.uplink.join(", "), flows, "the software path is there");
     Ok((Hardware::Software(SoftwareNic::new(switch, args, run_dir)), slow))
 }

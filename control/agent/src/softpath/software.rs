@@ -87,9 +87,15 @@ impl SoftwareNic {
                     ),
                 });
             };
-            let control = self.addresses == ProviderAddress::Own;
-            let filter = Filter::Overlay { address: pa.addr, control };
-            self.switch.attach(Port::Uplink(n), uplink(interface.clone(), filter)).map_err(|e| lost(&e))?;
+            let own = self.addresses == ProviderAddress::Own;
+            let options = AfPacketOptions {
+                filter: Filter::Overlay { address: pa.addr, control: own },
+                // The kernel's address has the interface's MAC; another has one of ours.
+                promiscuous: own,
+                guard: !own,
+                ..AfPacketOptions::default()
+            };
+            self.switch.attach(Port::Uplink(n), uplink(interface.clone(), options)).map_err(|e| lost(&e))?;
             attached.uplinks.insert(n, pa);
         }
         Ok(part.snapshot.clone())
@@ -176,8 +182,7 @@ impl SoftwareNic {
     }
 }
 
-fn uplink(interface: String, filter: Filter) -> Opener {
-    let options = AfPacketOptions { filter, ..AfPacketOptions::default() };
+fn uplink(interface: String, options: AfPacketOptions) -> Opener {
     Box::new(move || Ok(Box::new(AfPacket::open(&interface, &options)?)))
 }
 

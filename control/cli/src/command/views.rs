@@ -29,7 +29,10 @@ fn nic_list(nics: &[NicInfo]) -> String {
             nic_id(nic),
             nic_name(nic),
             nic.driver.clone(),
-            if nic.firmware.alive { nic.firmware.version.clone() } else { "dead".to_owned() },
+            match nic.firmware.alive {
+                true => or_dash(&nic.firmware.version),
+                false => "dead".to_owned(),
+            },
             links.join(","),
             format!("{}/{}", nic.num_vfs, nic.total_vfs),
             format!("{}/{}", nic.flows, nic.flow_capacity),
@@ -49,15 +52,21 @@ fn nic_id(nic: &NicInfo) -> String {
 /// Writing to a string cannot fail; its results are dropped for that reason.
 fn nic_details(nic: &NicInfo) -> String {
     let mut out = String::new();
-    let _ = writeln!(out, "{} ({}) at {}", nic_name(nic), nic_id(nic), nic.location);
-    let _ = writeln!(out, "driver    {}", nic.driver);
-    let firmware = &nic.firmware;
-    let alive = if firmware.alive { "answers" } else { "does not answer" };
-    let _ = writeln!(
-        out,
-        "firmware  {}, interface {}, {alive}, boot {}, heartbeat {}",
-        firmware.version, firmware.abi, firmware.boot_epoch, firmware.heartbeat
-    );
+    // The software path is no PCI device.
+    let hardware = nic.vendor_id != 0;
+    if hardware {
+        let _ = writeln!(out, "{} ({}) at {}", nic_name(nic), nic_id(nic), nic.location);
+        let _ = writeln!(out, "driver    {}", nic.driver);
+        let firmware = &nic.firmware;
+        let alive = if firmware.alive { "answers" } else { "does not answer" };
+        let _ = writeln!(
+            out,
+            "firmware  {}, interface {}, {alive}, boot {}, heartbeat {}",
+            firmware.version, firmware.abi, firmware.boot_epoch, firmware.heartbeat
+        );
+    } else {
+        let _ = writeln!(out, "{} on {}", nic_name(nic), nic.location);
+    }
     for uplink in &nic.uplinks {
         let link = if uplink.link { "up" } else { "down" };
         let _ = writeln!(
@@ -68,8 +77,10 @@ fn nic_details(nic: &NicInfo) -> String {
             or_dash(&uplink.provider_address)
         );
     }
-    let _ = writeln!(out, "VFs       {} of {}", nic.num_vfs, nic.total_vfs);
-    let _ = writeln!(out, "VMQs      {}", nic.vmqs);
+    if hardware {
+        let _ = writeln!(out, "VFs       {} of {}", nic.num_vfs, nic.total_vfs);
+        let _ = writeln!(out, "VMQs      {}", nic.vmqs);
+    }
     let _ = writeln!(out, "flows     {} of {}", nic.flows, nic.flow_capacity);
     let mut table = Table::new(["offload", "by the NIC", "why not, or what limits it"]);
     for offload in &nic.offloads {
@@ -271,7 +282,15 @@ mod tests {
 
     #[test]
     fn a_nic_whose_vendor_is_in_its_name() {
-        let nic = NicInfo { device: "Red Hat, Inc. device 10f0".into(), ..NicInfo::default() };
-        assert!(nic_details(&nic).starts_with("Red Hat, Inc. device 10f0 (0000:0000) at "));
+        let (vendor_id, device) = (0x1b36, "Red Hat, Inc. device 10f0".into());
+        let nic = NicInfo { vendor_id, device, ..NicInfo::default() };
+        assert!(nic_details(&nic).starts_with("Red Hat, Inc. device 10f0 (1b36:0000) at "));
+    }
+
+    #[test]
+    fn software_has_no_firmware_and_no_functions() {
+        let nic = NicInfo { device: "software path".into(), location: "eth0".into(), ..NicInfo::default() };
+        let text = nic_details(&nic);
+        assert!(text.starts_with("software path on eth0\nflows "), "{text}");
     }
 }

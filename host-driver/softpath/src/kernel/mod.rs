@@ -5,6 +5,7 @@
 //!
 //! * [`Interface`] is what the kernel says of the interface: the MAC that our frames come from, MTU, link, addresses.
 //! * [`Neighbours`] has the kernel find the next hops of other hosts, and hears when they change.
+//! * [`KernelUplinks`] is all of a host's uplinks together.
 //! * [`Guard`] keeps from the kernel what we take: it would answer that nobody listens there.
 //!
 //! All of it speaks netlink, in the network namespace of the thread that opened it. It needs `CAP_NET_ADMIN` there.
@@ -16,7 +17,9 @@ mod neighbours;
 mod netlink;
 mod nftables;
 mod route;
+mod uplinks;
 
 pub use guard::Guard;
 pub use interface::Interface;
 pub use neighbours::{Event, Neighbours};
+pub use uplinks::KernelUplinks;

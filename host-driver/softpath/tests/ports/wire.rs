@@ -14,7 +14,7 @@ use crate::namespace::{LIMIT, Namespace, may_begin, may_begin_with_taps, until};
 use crate::station::{Station, datagram, is_ours, number};
 
 const SMALL: AfPacketOptions =
-    AfPacketOptions { filter: Filter::Everything, promiscuous: true, fanout: None, slots: 32 };
+    AfPacketOptions { filter: Filter::Everything, promiscuous: true, fanout: None, slots: 32, guard: false };
 
 fn numbered(numbers: std::ops::Range<u32>) -> Vec<Vec<u8>> {
     numbers.map(|n| datagram(9, n, 60)).collect()

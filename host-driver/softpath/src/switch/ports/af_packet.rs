@@ -16,6 +16,7 @@ use super::filter::Filter;
 use super::outbox::Outbox;
 use super::sys::{self, About, Ring};
 use super::vnet;
+use crate::kernel::Guard;
 use crate::switch::{BUFFER, HEADROOM, Packet, Pool, Sent, SwitchPort};
 
 /// The kernel allocates a ring in blocks; a slot lies in one.
@@ -43,12 +44,20 @@ pub struct AfPacketOptions {
     pub fanout: Option<u16>,
     /// Frames that may wait.
     pub slots: usize,
+    /// Keeps from the kernel what [`Filter::Overlay`] takes, see [`Guard`].
+    pub guard: bool,
 }
 
 impl Default for AfPacketOptions {
     /// All frames, also for other MACs, not shared.
     fn default() -> Self {
-        AfPacketOptions { filter: Filter::Everything, promiscuous: true, fanout: None, slots: 4096 }
+        AfPacketOptions {
+            filter: Filter::Everything,
+            promiscuous: true,
+            fanout: None,
+            slots: 4096,
+            guard: false,
+        }
     }
 }
 
@@ -63,6 +72,8 @@ pub struct AfPacket {
     /// Frames that were lost in here.
     unfit: u64,
     gone: bool,
+    /// Ends with the port.
+    _guard: Option<Guard>,
 }
 
 impl AfPacket {
@@ -114,8 +125,12 @@ impl AfPacket {
         sockopt::set_socket_send_buffer_size_force(&sender, UNDER_WAY)
             .or_else(|_| sockopt::set_socket_send_buffer_size(&sender, UNDER_WAY))?;
         sys::bind(sender.as_fd(), index, 0)?;
+        let guard = match options.filter {
+            Filter::Overlay { address, .. } if options.guard => Some(Guard::install(interface, &[address])?),
+            _ => None,
+        };
         let outbox = Outbox::new(sender, index);
-        Ok(AfPacket { socket: owned, ring, next: 0, outbox, index, unfit: 0, gone: false })
+        Ok(AfPacket { socket: owned, ring, next: 0, outbox, index, unfit: 0, gone: false, _guard: guard })
     }
 }
 
