@@ -1,6 +1,7 @@
 //! Ports of the host: where VMs and the provider network are attached.
 //!
 //! * [`Tap`]: the kernel's end is an interface, for a VM, a container or the host itself.
+//! * [`VhostUser`]: the rings of a VM's network device, without the kernel between.
 //! * [`AfPacket`]: an interface that is there, most often the uplink. The kernel keeps using it beside us.
 
 mod af_packet;
@@ -9,8 +10,10 @@ mod outbox;
 mod stats;
 mod sys;
 mod tap;
+mod vhost_user;
 mod vnet;
 
 pub use af_packet::{AfPacket, AfPacketOptions};
 pub use filter::Filter;
 pub use tap::Tap;
+pub use vhost_user::{Discard, RingFault, VhostUser, VhostUserCounters, VhostUserStatus};

@@ -10,7 +10,7 @@ pub(super) const LEN: usize = 12;
 /// Length without that count, as packet sockets have it.
 pub(super) const SHORT_LEN: usize = 10;
 
-const NEEDS_CSUM: u8 = 1;
+pub(super) const NEEDS_CSUM: u8 = 1;
 const DATA_VALID: u8 = 2;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;

@@ -1,0 +1,179 @@
+//! A guest's memory: files that its VMM has passed, mapped, and bounded copies in and out of them.
+//!
+//! The guest writes there at any time, and whoever owns a file may cut it off: so bytes are only copied, and after each
+//! copy it is asked whether they were still there.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{FileType, fstat, fstatfs};
+use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
+
+use super::RingFault;
+use super::sigbus::Slot;
+
+/// `HUGETLBFS_MAGIC` (linux/magic.h).
+const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+const PAGE: usize = 4096;
+
+/// A region as the VMM describes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Description {
+    /// Where the guest sees it.
+    pub(super) guest: u64,
+    /// Where the VMM sees it, which is how it names the rings.
+    pub(super) user: u64,
+    pub(super) len: u64,
+    /// Where in the file it begins.
+    pub(super) offset: u64,
+}
+
+/// A mapping from a file's beginning on.
+pub(super) struct Map {
+    /// Goes before the mapping.
+    slot: Slot,
+    region: MmapRegion,
+}
+
+impl Map {
+    /// From the file's beginning, since an offset would have to be a multiple of whatever pages the file has.
+    fn new(file: File, len: u64) -> Option<Self> {
+        let stat = fstat(&file).ok()?;
+        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        let size = u64::try_from(stat.st_size).ok()?;
+        if !regular || len > size {
+            return None;
+        }
+        let system = fstatfs(file.as_fd()).ok()?;
+        let huge = system.f_type as u64 == HUGETLBFS_MAGIC;
+        let page = if huge { usize::try_from(system.f_bsize).ok()? } else { PAGE };
+        let len = usize::try_from(len).ok()?.checked_next_multiple_of(page)?;
+        let region = MmapRegion::from_file(FileOffset::new(file, 0), len).ok()?;
+        let slot = Slot::register(region.as_ptr() as usize, len, page)?;
+        Some(Map { slot, region })
+    }
+
+    fn intact(&self) -> Result<(), RingFault> {
+        if self.slot.is_lost() { Err(RingFault::Shrunk) } else { Ok(()) }
+    }
+
+    fn read(&self, at: usize, into: &mut [u8]) -> Result<(), RingFault> {
+        self.region.get_slice(at, into.len()).map_err(|_| RingFault::Unmapped)?.copy_to(into);
+        self.intact()
+    }
+
+    fn write(&self, at: usize, from: &[u8]) -> Result<(), RingFault> {
+        self.region.get_slice(at, from.len()).map_err(|_| RingFault::Unmapped)?.copy_from(from);
+        self.intact()
+    }
+}
+
+struct Region {
+    about: Description,
+    map: Arc<Map>,
+}
+
+/// All regions.
+pub(super) struct Memory {
+    regions: Vec<Region>,
+}
+
+impl Memory {
+    /// Maps regions. `None`: one of them cannot be, or overlaps another.
+    pub(super) fn new(regions: impl Iterator<Item = (Description, File)>) -> Option<Self> {
+        let map = |(about, file): (Description, File)| {
+            let map = Arc::new(Map::new(file, about.offset.checked_add(about.len)?)?);
+            Some(Region { about, map })
+        };
+        let regions = regions.map(map).collect::<Option<Vec<Region>>>()?;
+        let mut ranges: Vec<(u64, u64)> = regions.iter().map(|r| (r.about.guest, r.about.len)).collect();
+        ranges.sort_unstable();
+        let apart =
+            |pair: &[(u64, u64)]| pair[0].0.checked_add(pair[0].1).is_some_and(|end| end <= pair[1].0);
+        ranges.windows(2).all(apart).then_some(Memory { regions })
+    }
+
+    /// The map, the place in it and how many bytes of it there are for a guest's address.
+    fn find(&self, address: u64) -> Result<(&Map, usize, usize), RingFault> {
+        for Region { about, map } in &self.regions {
+            if let Some(offset) = address.checked_sub(about.guest).filter(|offset| *offset < about.len) {
+                return Ok((map, (about.offset + offset) as usize, (about.len - offset) as usize));
+            }
+        }
+        Err(RingFault::Unmapped)
+    }
+
+    /// Copies from a guest's address.
+    pub(super) fn read(&self, mut address: u64, mut into: &mut [u8]) -> Result<(), RingFault> {
+        while !into.is_empty() {
+            let (map, at, room) = self.find(address)?;
+            let (now, rest) = into.split_at_mut(room.min(into.len()));
+            map.read(at, now)?;
+            address = address.checked_add(now.len() as u64).ok_or(RingFault::Unmapped)?;
+            into = rest;
+        }
+        Ok(())
+    }
+
+    /// Copies to a guest's address.
+    pub(super) fn write(&self, mut address: u64, mut from: &[u8]) -> Result<(), RingFault> {
+        while !from.is_empty() {
+            let (map, at, room) = self.find(address)?;
+            let (now, rest) = from.split_at(room.min(from.len()));
+            map.write(at, now)?;
+            address = address.checked_add(now.len() as u64).ok_or(RingFault::Unmapped)?;
+            from = rest;
+        }
+        Ok(())
+    }
+
+    /// `len` bytes at an address of the VMM's, which lie in one region.
+    pub(super) fn place(&self, user: u64, len: usize) -> Result<Place, RingFault> {
+        let within = |Region { about, map }: &Region| {
+            let offset = user.checked_sub(about.user)?;
+            let end = offset.checked_add(len as u64).filter(|end| *end <= about.len)?;
+            let at = (about.offset + end) as usize - len;
+            Some(Place { map: Arc::clone(map), at, len })
+        };
+        self.regions.iter().find_map(within).ok_or(RingFault::Unmapped)
+    }
+}
+
+/// A part of a ring.
+pub(super) struct Place {
+    map: Arc<Map>,
+    at: usize,
+    len: usize,
+}
+
+impl Place {
+    fn check(&self, at: usize, len: usize) -> Result<usize, RingFault> {
+        if at + len <= self.len { Ok(self.at + at) } else { Err(RingFault::Unmapped) }
+    }
+
+    pub(super) fn read(&self, at: usize, into: &mut [u8]) -> Result<(), RingFault> {
+        self.map.read(self.check(at, into.len())?, into)
+    }
+
+    pub(super) fn write(&self, at: usize, from: &[u8]) -> Result<(), RingFault> {
+        self.map.write(self.check(at, from.len())?, from)
+    }
+
+    /// What is read after this is at least as new.
+    pub(super) fn load(&self, at: usize) -> Result<u16, RingFault> {
+        let at = self.check(at, 2)?;
+        let slice = self.map.region.as_volatile_slice();
+        let word: u16 = slice.load(at, Ordering::Acquire).map_err(|_| RingFault::Setup)?;
+        self.map.intact().map(|()| u16::from_le(word))
+    }
+
+    /// What was written before this is seen by who sees it.
+    pub(super) fn store(&self, at: usize, word: u16) -> Result<(), RingFault> {
+        let at = self.check(at, 2)?;
+        let slice = self.map.region.as_volatile_slice();
+        slice.store(word.to_le(), at, Ordering::Release).map_err(|_| RingFault::Setup)?;
+        self.map.intact()
+    }
+}

@@ -1,0 +1,290 @@
+//! The device's side of a split virtqueue (virtio 1.2, 2.7), in memory that its driver may change at any time.
+//!
+//! Every index, descriptor and address is copied once and checked before use. What the driver gets wrong is a
+//! [`RingFault`]; after one the ring is not touched again until the VMM sets it up anew. Chains are given back in the
+//! order in which they were made available, and before the next look: so the used index says at any time where to go
+//! on, also to a successor of ours. `virtio-queue` would publish a frame's buffers one by one, and a driver may then
+//! see the first part of a frame whose others are not there yet.
+
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use super::RingFault;
+use super::memory::{Memory, Place};
+
+/// Largest ring that is taken; QEMU has up to 1024.
+pub(super) const MAX_SIZE: u16 = 4096;
+
+const DESCRIPTOR: usize = 16;
+const ELEMENT: usize = 8;
+/// Descriptor flags.
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
+/// `VIRTQ_AVAIL_F_NO_INTERRUPT` and `VIRTQ_USED_F_NO_NOTIFY`.
+const NO_INTERRUPT: u16 = 1;
+const NO_NOTIFY: u16 = 1;
+
+/// A piece of a driver's buffer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    pub(super) address: u64,
+    pub(super) len: u32,
+}
+
+/// A descriptor chain, copied: first what the device reads, then what it writes. Reused from chain to chain, so that it
+/// grows to the ring's size at most.
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    segments: Vec<Segment>,
+    readable: usize,
+}
+
+impl Chain {
+    pub(super) fn readable(&self) -> &[Segment] {
+        &self.segments[..self.readable]
+    }
+
+    pub(super) fn writable(&self) -> &[Segment] {
+        &self.segments[self.readable..]
+    }
+
+    fn push(&mut self, descriptor: &Descriptor) -> Result<(), RingFault> {
+        if descriptor.flags & WRITE == 0 {
+            if self.readable < self.segments.len() {
+                return Err(RingFault::Order);
+            }
+            self.readable += 1;
+        }
+        self.segments.push(Segment { address: descriptor.address, len: descriptor.len });
+        Ok(())
+    }
+}
+
+/// Bytes of segments together.
+pub(super) fn length(segments: &[Segment]) -> u64 {
+    segments.iter().map(|segment| u64::from(segment.len)).sum()
+}
+
+struct Descriptor {
+    address: u64,
+    len: u32,
+    flags: u16,
+    next: u16,
+}
+
+impl Descriptor {
+    fn new(bytes: [u8; DESCRIPTOR]) -> Self {
+        let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, f0, f1, n0, n1] = bytes;
+        Descriptor {
+            address: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+            len: u32::from_le_bytes([l0, l1, l2, l3]),
+            flags: u16::from_le_bytes([f0, f1]),
+            next: u16::from_le_bytes([n0, n1]),
+        }
+    }
+}
+
+/// Where the VMM says that a ring is, in its own addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) size: u16,
+    pub(super) descriptors: u64,
+    pub(super) available: u64,
+    pub(super) used: u64,
+}
+
+impl Layout {
+    /// Virtio 1.2, 2.7: a power of two, three parts aligned to 16, 2 and 4. None of them lies in another.
+    fn check(&self) -> Result<[(u64, usize); 3], RingFault> {
+        let n = usize::from(self.size);
+        let parts =
+            [(self.descriptors, DESCRIPTOR * n), (self.available, 6 + 2 * n), (self.used, 6 + ELEMENT * n)];
+        let aligned = self.descriptors.is_multiple_of(16)
+            && self.available.is_multiple_of(2)
+            && self.used.is_multiple_of(4);
+        let mut sorted = parts;
+        sorted.sort_unstable();
+        let apart = |pair: &[(u64, usize)]| {
+            pair[0].0.checked_add(pair[0].1 as u64).is_some_and(|end| end <= pair[1].0)
+        };
+        let good = self.size.is_power_of_two() && self.size <= MAX_SIZE && aligned;
+        if good && sorted.windows(2).all(apart) { Ok(parts) } else { Err(RingFault::Setup) }
+    }
+}
+
+/// A running ring.
+pub(super) struct Ring {
+    memory: Arc<Memory>,
+    descriptors: Place,
+    available: Place,
+    used: Place,
+    size: u16,
+    event_idx: bool,
+    indirect: bool,
+    /// Next entry of both the available and the used ring.
+    next: u16,
+    /// `next` when an interrupt was last considered.
+    considered: u16,
+    notify: bool,
+}
+
+impl Ring {
+    /// Goes on where the used index says.
+    pub(super) fn new(
+        memory: &Arc<Memory>,
+        layout: &Layout,
+        event_idx: bool,
+        indirect: bool,
+    ) -> Result<Self, RingFault> {
+        let [descriptors, available, used] = layout.check()?.map(|(at, len)| memory.place(at, len));
+        let (descriptors, available, used) = (descriptors?, available?, used?);
+        let next = used.load(2)?;
+        let memory = Arc::clone(memory);
+        let size = layout.size;
+        let mut ring = Ring {
+            memory,
+            descriptors,
+            available,
+            used,
+            size,
+            event_idx,
+            indirect,
+            next,
+            considered: next,
+            notify: false,
+        };
+        ring.set_notify(false)?;
+        Ok(ring)
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Where a successor goes on.
+    pub(super) fn next(&self) -> u16 {
+        self.next
+    }
+
+    fn slot(&self, skip: u16) -> usize {
+        usize::from(self.next.wrapping_add(skip) % self.size)
+    }
+
+    /// How many chains the driver has made available.
+    pub(super) fn waiting(&self) -> Result<u16, RingFault> {
+        let waiting = self.available.load(2)?.wrapping_sub(self.next);
+        if waiting > self.size { Err(RingFault::AvailableIndex) } else { Ok(waiting) }
+    }
+
+    /// Copies the chain `skip` places ahead, which must be available, and returns its head. Consumes nothing.
+    pub(super) fn peek(&self, skip: u16, chain: &mut Chain) -> Result<u16, RingFault> {
+        chain.segments.clear();
+        chain.readable = 0;
+        let head = self.available.load(4 + 2 * self.slot(skip))?;
+        let mut index = head;
+        loop {
+            let mut bytes = [0; DESCRIPTOR];
+            if index >= self.size {
+                return Err(RingFault::DescriptorIndex);
+            }
+            self.descriptors.read(DESCRIPTOR * usize::from(index), &mut bytes)?;
+            let descriptor = Descriptor::new(bytes);
+            if descriptor.flags & INDIRECT != 0 {
+                return self.indirect(&descriptor, chain).map(|()| head);
+            }
+            chain.push(&descriptor)?;
+            if descriptor.flags & NEXT == 0 {
+                return Ok(head);
+            }
+            self.is_short(chain)?;
+            index = descriptor.next;
+        }
+    }
+
+    /// Virtio 1.2, 2.7.5.3: a table of descriptors elsewhere, which ends the chain. One that points to yet another table
+    /// is wrong.
+    fn indirect(&self, table: &Descriptor, chain: &mut Chain) -> Result<(), RingFault> {
+        let count = table.len / DESCRIPTOR as u32;
+        let whole = table.len.is_multiple_of(DESCRIPTOR as u32) && count > 0;
+        if !self.indirect || !whole || table.flags & NEXT != 0 {
+            return Err(RingFault::Indirect);
+        }
+        let mut index = 0;
+        loop {
+            if u32::from(index) >= count {
+                return Err(RingFault::DescriptorIndex);
+            }
+            let offset = DESCRIPTOR as u64 * u64::from(index);
+            let address = table.address.checked_add(offset).ok_or(RingFault::Unmapped)?;
+            let mut bytes = [0; DESCRIPTOR];
+            self.memory.read(address, &mut bytes)?;
+            let descriptor = Descriptor::new(bytes);
+            if descriptor.flags & INDIRECT != 0 {
+                return Err(RingFault::Indirect);
+            }
+            chain.push(&descriptor)?;
+            if descriptor.flags & NEXT == 0 {
+                return Ok(());
+            }
+            self.is_short(chain)?;
+            index = descriptor.next;
+        }
+    }
+
+    /// A chain has no more descriptors than the ring has (2.7.5.3.1), or it loops.
+    fn is_short(&self, chain: &Chain) -> Result<(), RingFault> {
+        if chain.segments.len() < usize::from(self.size) { Ok(()) } else { Err(RingFault::Loop) }
+    }
+
+    /// Consumes as many available chains as `used` has elements and gives them back with the number of bytes written, all
+    /// at once: a frame in several buffers is never seen in part.
+    pub(super) fn complete(&mut self, used: &[(u16, u32)]) -> Result<(), RingFault> {
+        for (i, (head, len)) in used.iter().enumerate() {
+            let mut element = [0; ELEMENT];
+            element[..4].copy_from_slice(&u32::from(*head).to_le_bytes());
+            element[4..].copy_from_slice(&len.to_le_bytes());
+            self.used.write(4 + ELEMENT * self.slot(i as u16), &element)?;
+        }
+        self.next = self.next.wrapping_add(used.len() as u16);
+        self.used.store(2, self.next)?;
+        if self.notify && self.event_idx {
+            self.set_event()?;
+        }
+        Ok(())
+    }
+
+    /// Whether what was completed since the last call is worth an interrupt to the driver (2.7.7.2, 2.7.10).
+    pub(super) fn take_interrupt(&mut self) -> Result<bool, RingFault> {
+        let (old, new) = (self.considered, self.next);
+        if old == new {
+            return Ok(false);
+        }
+        self.considered = new;
+        // The used index must be visible before we look at what the driver last asked for.
+        fence(Ordering::SeqCst);
+        if self.event_idx {
+            let event = self.available.load(4 + 2 * usize::from(self.size))?;
+            Ok(new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old))
+        } else {
+            Ok(self.available.load(0)? & NO_INTERRUPT == 0)
+        }
+    }
+
+    /// Asks the driver to kick for new chains, or not to. After switching it on, look at [`waiting`](Self::waiting).
+    pub(super) fn set_notify(&mut self, on: bool) -> Result<(), RingFault> {
+        self.notify = on;
+        if !self.event_idx {
+            self.used.store(0, if on { 0 } else { NO_NOTIFY })?;
+        } else if on {
+            // Off: the event index stays behind, which is silence for 2^16 chains.
+            self.set_event()?;
+        }
+        fence(Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn set_event(&self) -> Result<(), RingFault> {
+        self.used.store(4 + ELEMENT * usize::from(self.size), self.next)
+    }
+}

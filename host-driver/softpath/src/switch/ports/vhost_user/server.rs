@@ -1,0 +1,146 @@
+//! The socket to which VMMs connect, one at a time, and the thread that talks with them.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::time::Timespec;
+use vhost::vhost_user::{BackendReqHandler, Error};
+
+use super::session::Session;
+use super::status::Shared;
+
+/// Before the next try when no connection can be accepted, for want of files for instance.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// The thread and its socket, both of which end with this.
+pub(super) struct Server {
+    path: PathBuf,
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<Stop>,
+}
+
+/// How the thread is told to end.
+struct Stop {
+    flag: Arc<AtomicBool>,
+    wake: OwnedFd,
+    /// The connection that it may be waiting on.
+    connection: Mutex<Option<UnixStream>>,
+}
+
+impl Stop {
+    fn is_set(&self) -> bool {
+        self.flag.load(Ordering::Acquire)
+    }
+
+    /// Remembers the connection, unless it is late for that.
+    fn remember(&self, connection: Option<UnixStream>) -> bool {
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
+        !self.is_set()
+    }
+}
+
+impl Server {
+    /// Listens at a path. What is left there of one who has died is removed.
+    pub(super) fn start(
+        path: &Path,
+        session: Session,
+        shared: Arc<Shared>,
+        flag: Arc<AtomicBool>,
+    ) -> io::Result<Self> {
+        let listener = listen(path)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let stop = Arc::new(Stop { flag, wake, connection: Mutex::new(None) });
+        let told = Arc::clone(&stop);
+        let run = move || serve(&listener, &Arc::new(Mutex::new(session)), &shared, &told);
+        let thread = std::thread::Builder::new().name("vhost-user".into()).spawn(run)?;
+        Ok(Server { path: path.to_owned(), thread: Some(thread), stop })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.flag.store(true, Ordering::Release);
+        // Neither can fail in a way that would keep the thread waiting.
+        let _woken = rustix::io::write(&self.stop.wake, &1u64.to_ne_bytes());
+        if let Some(connection) = &*self.stop.connection.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ended = connection.shutdown(Shutdown::Both);
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!(path = %self.path.display(), "the thread of a VM's port has panicked");
+        }
+        let _gone = std::fs::remove_file(&self.path);
+    }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let bound = UnixListener::bind(path);
+    match bound {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            // A socket that nobody listens on. Anything else is not ours to remove.
+            let refused = |e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
+            if !UnixStream::connect(path).is_err_and(refused) {
+                return Err(error);
+            }
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        bound => bound,
+    }
+}
+
+fn serve(listener: &UnixListener, session: &Arc<Mutex<Session>>, shared: &Shared, stop: &Stop) {
+    while !stop.is_set() {
+        let mut fds =
+            [listener.as_fd(), stop.wake.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        // An interrupted wait is one that has brought nothing.
+        let ready = poll(&mut fds, None).is_ok() && fds[0].revents().contains(PollFlags::IN);
+        if !ready || stop.is_set() {
+            continue;
+        }
+        let accepted = listener.accept().and_then(|(stream, _)| Ok((stream.try_clone()?, stream)));
+        match accepted {
+            Ok((clone, stream)) => {
+                if stop.remember(Some(clone)) {
+                    shared.connected(true);
+                    talk(stream, session, shared);
+                    shared.connected(false);
+                }
+                let _going_on = stop.remember(None);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a VMM's connection cannot be accepted");
+                let mut wake = [PollFd::new(&stop.wake, PollFlags::IN)];
+                let _woken = poll(&mut wake, Some(&PAUSE));
+            }
+        }
+    }
+}
+
+/// One connection, from its beginning to its end.
+fn talk(stream: UnixStream, session: &Arc<Mutex<Session>>, shared: &Shared) {
+    let mut handler = BackendReqHandler::from_stream(stream, Arc::clone(session));
+    let error = loop {
+        if let Err(error) = handler.handle_request() {
+            break error;
+        }
+    };
+    match error {
+        Error::Disconnected | Error::SocketBroken(_) | Error::PartialMessage => {
+            tracing::debug!("a VMM has closed its connection");
+        }
+        error => {
+            shared.refused();
+            tracing::warn!(%error, "a VMM's connection is closed: it asks for something impossible");
+        }
+    }
+    session.lock().unwrap_or_else(PoisonError::into_inner).end();
+}
