@@ -4,7 +4,7 @@
 //! copy it is asked whether they were still there.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -82,12 +82,12 @@ pub(super) struct Memory {
 
 impl Memory {
     /// Maps regions. `None`: one of them cannot be, or overlaps another.
-    pub(super) fn new(regions: impl Iterator<Item = (Description, File)>) -> Option<Self> {
-        let map = |(about, file): (Description, File)| {
-            let map = Arc::new(Map::new(file, about.offset.checked_add(about.len)?)?);
+    pub(super) fn new(regions: Vec<(Description, OwnedFd)>) -> Option<Self> {
+        let map = |(about, file): (Description, OwnedFd)| {
+            let map = Arc::new(Map::new(File::from(file), about.offset.checked_add(about.len)?)?);
             Some(Region { about, map })
         };
-        let regions = regions.map(map).collect::<Option<Vec<Region>>>()?;
+        let regions = regions.into_iter().map(map).collect::<Option<Vec<Region>>>()?;
         let mut ranges: Vec<(u64, u64)> = regions.iter().map(|r| (r.about.guest, r.about.len)).collect();
         ranges.sort_unstable();
         let apart =

@@ -1,6 +1,6 @@
 //! The rings of a VM: the back end of its virtio network device (vhost-user), to which its VMM connects.
 //!
-//! 1. [`Server`](server::Server)'s thread accepts a VMM and takes its requests with the `vhost` crate.
+//! 1. [`Server`](server::Server)'s thread accepts a VMM and takes its requests ([`message`]).
 //! 2. [`Session`](session::Session) maps the guest's [`Memory`](memory::Memory) and makes a [`Ring`](ring::Ring) when
 //!    all is known that it needs.
 //! 3. It hands rings over in [`Orders`](orders::Orders), which the thread that moves packets obeys between two bursts: so
@@ -13,6 +13,7 @@
 mod features;
 mod frames;
 mod memory;
+mod message;
 mod orders;
 mod queues;
 mod ring;

@@ -11,6 +11,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::RingFault;
 use super::memory::{Memory, Place};
+use super::message::Places;
 
 /// Largest ring that is taken; QEMU has up to 1024.
 pub(super) const MAX_SIZE: u16 = 4096;
@@ -85,24 +86,19 @@ impl Descriptor {
     }
 }
 
-/// Where the VMM says that a ring is, in its own addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a VMM says of a ring.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     pub(super) size: u16,
-    pub(super) descriptors: u64,
-    pub(super) available: u64,
-    pub(super) used: u64,
+    pub(super) places: Places,
 }
 
 impl Layout {
     /// Virtio 1.2, 2.7: a power of two, three parts aligned to 16, 2 and 4. None of them lies in another.
     fn check(&self) -> Result<[(u64, usize); 3], RingFault> {
-        let n = usize::from(self.size);
-        let parts =
-            [(self.descriptors, DESCRIPTOR * n), (self.available, 6 + 2 * n), (self.used, 6 + ELEMENT * n)];
-        let aligned = self.descriptors.is_multiple_of(16)
-            && self.available.is_multiple_of(2)
-            && self.used.is_multiple_of(4);
+        let (n, Places { descriptors, available, used }) = (usize::from(self.size), self.places);
+        let parts = [(descriptors, DESCRIPTOR * n), (available, 6 + 2 * n), (used, 6 + ELEMENT * n)];
+        let aligned = descriptors.is_multiple_of(16) && available.is_multiple_of(2) && used.is_multiple_of(4);
         let mut sorted = parts;
         sorted.sort_unstable();
         let apart = |pair: &[(u64, usize)]| {

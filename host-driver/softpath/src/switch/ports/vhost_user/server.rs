@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::time::Timespec;
-use vhost::vhost_user::{BackendReqHandler, Error};
 
+use super::message::{self, End, Message};
 use super::session::Session;
 use super::status::Shared;
 
@@ -50,7 +50,7 @@ impl Server {
     /// Listens at a path. What is left there of one who has died is removed.
     pub(super) fn start(
         path: &Path,
-        session: Session,
+        mut session: Session,
         shared: Arc<Shared>,
         flag: Arc<AtomicBool>,
     ) -> io::Result<Self> {
@@ -58,7 +58,7 @@ impl Server {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let stop = Arc::new(Stop { flag, wake, connection: Mutex::new(None) });
         let told = Arc::clone(&stop);
-        let run = move || serve(&listener, &Arc::new(Mutex::new(session)), &shared, &told);
+        let run = move || serve(&listener, &mut session, &shared, &told);
         let thread = std::thread::Builder::new().name("vhost-user".into()).spawn(run)?;
         Ok(Server { path: path.to_owned(), thread: Some(thread), stop })
     }
@@ -97,7 +97,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     }
 }
 
-fn serve(listener: &UnixListener, session: &Arc<Mutex<Session>>, shared: &Shared, stop: &Stop) {
+fn serve(listener: &UnixListener, session: &mut Session, shared: &Shared, stop: &Stop) {
     while !stop.is_set() {
         let mut fds =
             [listener.as_fd(), stop.wake.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -111,7 +111,7 @@ fn serve(listener: &UnixListener, session: &Arc<Mutex<Session>>, shared: &Shared
             Ok((clone, stream)) => {
                 if stop.remember(Some(clone)) {
                     shared.connected(true);
-                    talk(stream, session, shared);
+                    talk(&stream, session, shared);
                     shared.connected(false);
                 }
                 let _going_on = stop.remember(None);
@@ -126,21 +126,30 @@ fn serve(listener: &UnixListener, session: &Arc<Mutex<Session>>, shared: &Shared
 }
 
 /// One connection, from its beginning to its end.
-fn talk(stream: UnixStream, session: &Arc<Mutex<Session>>, shared: &Shared) {
-    let mut handler = BackendReqHandler::from_stream(stream, Arc::clone(session));
-    let error = loop {
-        if let Err(error) = handler.handle_request() {
-            break error;
+fn talk(stream: &UnixStream, session: &mut Session, shared: &Shared) {
+    let end = loop {
+        if let Err(end) = one(stream, session) {
+            break end;
         }
     };
-    match error {
-        Error::Disconnected | Error::SocketBroken(_) | Error::PartialMessage => {
-            tracing::debug!("a VMM has closed its connection");
-        }
-        error => {
-            shared.refused();
-            tracing::warn!(%error, "a VMM's connection is closed: it asks for something impossible");
-        }
+    session.end();
+    if matches!(end, End::Closed | End::Socket(_)) {
+        tracing::debug!(%end, "a VMM's connection has ended");
+    } else {
+        shared.refused();
+        tracing::warn!(%end, "a VMM's connection is closed");
     }
-    session.lock().unwrap_or_else(PoisonError::into_inner).end();
+}
+
+fn one(stream: &UnixStream, session: &mut Session) -> Result<(), End> {
+    let Message { code, request, need_reply } = message::next(stream)?;
+    let result = session.carry_out(request);
+    let acknowledge = need_reply && session.acknowledges();
+    let answered = match &result {
+        Ok(reply) => message::reply(stream, code, reply, acknowledge),
+        Err(_) if acknowledge => message::refuse(stream, code),
+        Err(_) => Ok(()),
+    };
+    result.map_err(|why| End::Refused(code, why))?;
+    answered.map_err(|_| End::Closed)
 }

@@ -4,24 +4,25 @@
 //! where it stands. Whatever changes what a running ring rests on ends it and begins it anew; it goes on where its used
 //! index says.
 
-use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use vhost::vhost_user::message::{
-    VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
-    VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserSharedMsg,
-    VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
-};
-use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 
 use super::RingFault;
 use super::features::Features;
 use super::memory::{Description, Memory};
+use super::message::{Places, Reply, Request};
 use super::orders::{Bell, Order, Orders, Running};
 use super::ring::{Layout, MAX_SIZE, Ring};
 use super::status::Shared;
+
+/// Protocol features: more than one pair of rings, and acknowledged requests.
+const MQ: u64 = 1 << 0;
+const REPLY_ACK: u64 = 1 << 3;
+
+/// A result, or what is wrong with a request.
+type Result<T> = std::result::Result<T, &'static str>;
 
 /// How a guest says that it has made something available.
 #[derive(Default)]
@@ -38,8 +39,7 @@ enum Kick {
 #[derive(Default)]
 struct Setup {
     size: u16,
-    /// Descriptors, available, used.
-    places: Option<[u64; 3]>,
+    places: Option<Places>,
     base: u16,
     kick: Kick,
     call: Bell,
@@ -53,27 +53,23 @@ pub(super) struct Session {
     orders: Orders,
     shared: Arc<Shared>,
     features: Option<Features>,
+    acknowledges: bool,
     memory: Option<Arc<Memory>>,
     rings: Vec<Setup>,
 }
 
-fn wrong<T>(_: T) -> Error {
-    Error::InvalidParam
-}
-
-/// A file of the VMM's to be written to: an eventfd, made not to wait, since others might have any file wait for them.
-fn eventfd(file: File) -> Result<OwnedFd> {
-    let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(wrong)?;
-    if link.to_str() != Some("anon_inode:[eventfd]") {
-        return Err(Error::InvalidParam);
+/// A file of the VMM's to be written to: an eventfd, made not to wait, since other files might have one wait for them.
+fn eventfd(fd: OwnedFd) -> Result<OwnedFd> {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    if link.ok().as_deref().and_then(std::path::Path::to_str) != Some("anon_inode:[eventfd]") {
+        return Err("a file that is no eventfd");
     }
-    let fd = OwnedFd::from(file);
-    let flags = fcntl_getfl(&fd).map_err(wrong)?;
-    fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(wrong)?;
+    let flags = fcntl_getfl(&fd).map_err(|_| "an odd file")?;
+    fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(|_| "an odd file")?;
     Ok(fd)
 }
 
-fn bell(file: Option<File>) -> Result<Bell> {
+fn bell(file: Option<OwnedFd>) -> Result<Bell> {
     file.map(|file| eventfd(file).map(Arc::new)).transpose()
 }
 
@@ -81,7 +77,14 @@ impl Session {
     /// Nothing is known yet of up to `pairs` pairs of rings.
     pub(super) fn new(orders: Orders, shared: &Arc<Shared>, pairs: usize) -> Self {
         let rings = std::iter::repeat_with(Setup::default).take(2 * pairs).collect();
-        Session { orders, shared: Arc::clone(shared), features: None, memory: None, rings }
+        Session {
+            orders,
+            shared: Arc::clone(shared),
+            features: None,
+            acknowledges: false,
+            memory: None,
+            rings,
+        }
     }
 
     /// The connection is over: nothing of it is kept.
@@ -92,15 +95,15 @@ impl Session {
             self.forget_kick(n);
         }
         self.rings.fill_with(Setup::default);
-        (self.features, self.memory) = (None, None);
+        (self.features, self.acknowledges, self.memory) = (None, false, None);
     }
 
     fn setup(&mut self, n: usize) -> Result<&mut Setup> {
-        self.rings.get_mut(n).ok_or(Error::InvalidParam)
+        self.rings.get_mut(n).ok_or("there is no such ring")
     }
 
     fn give(&self, order: Order) -> Result<Option<Box<Running>>> {
-        Ok(self.orders.give(order).ok_or(Error::BackendInternalError)?.ring)
+        Ok(self.orders.give(order).ok_or("the port is going")?.ring)
     }
 
     /// Ends a ring. It is not touched any more when this returns.
@@ -119,11 +122,11 @@ impl Session {
         self.stop(n)?;
         let (Some(memory), Some(features)) = (self.memory.clone(), self.features) else { return Ok(()) };
         let setup = self.setup(n)?;
-        let Some([descriptors, available, used]) = setup.places else { return Ok(()) };
+        let Some(places) = setup.places else { return Ok(()) };
         if setup.size == 0 || matches!(setup.kick, Kick::Unknown) {
             return Ok(());
         }
-        let layout = Layout { size: setup.size, descriptors, available, used };
+        let layout = Layout { size: setup.size, places };
         let ring = Ring::new(&memory, &layout, features.event_idx(), features.indirect());
         let ring = ring.map_err(|fault| self.fault(n, fault))?;
         let setup = self.setup(n)?;
@@ -140,10 +143,10 @@ impl Session {
         self.give(Order::Exchange(n, Some(Box::new(running)))).map(drop)
     }
 
-    fn fault(&self, n: usize, fault: RingFault) -> Error {
+    fn fault(&self, n: usize, fault: RingFault) -> &'static str {
         self.shared.fault(fault);
         tracing::warn!(ring = n, %fault, "a ring of a VM cannot begin");
-        Error::InvalidParam
+        "a ring cannot begin"
     }
 
     /// Begins those rings anew that are running.
@@ -162,93 +165,95 @@ impl Session {
             self.orders.unwatch(&file);
         }
     }
-}
 
-impl VhostUserBackendReqHandlerMut for Session {
-    fn set_owner(&mut self) -> Result<()> {
-        Ok(())
+    /// Whether requests are acknowledged that ask for it.
+    pub(super) fn acknowledges(&self) -> bool {
+        self.acknowledges
     }
 
-    /// Deprecated, and was never the same everywhere.
-    fn reset_owner(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn get_features(&mut self) -> Result<u64> {
-        Ok(Features::OFFERED)
-    }
-
-    fn set_features(&mut self, features: u64) -> Result<()> {
-        let features = Features::accept(features).ok_or(Error::InvalidParam)?;
-        // QEMU says it once for each pair of rings.
-        if self.features.replace(features) == Some(features) {
-            return Ok(());
+    /// Does what is asked for.
+    pub(super) fn carry_out(&mut self, request: Request) -> Result<Reply> {
+        match request {
+            Request::GetFeatures => return Ok(Reply::Number(Features::OFFERED)),
+            Request::GetProtocolFeatures => return Ok(Reply::Number(MQ | REPLY_ACK)),
+            // Of a network device: pairs.
+            Request::GetQueues => return Ok(Reply::Number(self.rings.len() as u64 / 2)),
+            Request::GetBase(n) => return self.base(n),
+            // The latter is deprecated, and was never the same everywhere.
+            Request::SetOwner | Request::ResetOwner => {}
+            Request::SetFeatures(bits) => self.set_features(bits)?,
+            Request::SetProtocolFeatures(bits) if bits & !(MQ | REPLY_ACK) != 0 => {
+                return Err("a protocol feature that was not offered");
+            }
+            Request::SetProtocolFeatures(bits) => self.acknowledges = bits & REPLY_ACK != 0,
+            Request::SetMemory(regions) => self.set_memory(regions)?,
+            Request::SetSize(n, size) => {
+                let good = size.is_power_of_two() && size <= u32::from(MAX_SIZE);
+                self.setup(n)?.size = if good { size as u16 } else { return Err("an odd size of a ring") };
+            }
+            Request::SetPlaces(n, places) => {
+                let setup = self.setup(n)?;
+                setup.places = Some(places);
+                if setup.running {
+                    self.start(n)?;
+                }
+            }
+            // It counts only for a ring that never runs: else its own used index says where to go on, which is right also
+            // when who used it before has died between two frames.
+            Request::SetBase(n, base) => self.setup(n)?.base = base as u16,
+            Request::SetKick(n, file) => self.set_kick(n, file)?,
+            Request::SetCall(n, file) => {
+                let call = bell(file)?;
+                let setup = self.setup(n)?;
+                setup.call.clone_from(&call);
+                if setup.running {
+                    self.give(Order::Call(n, call))?;
+                }
+            }
+            Request::SetError(n, file) => {
+                let error = bell(file)?;
+                let setup = self.setup(n)?;
+                setup.error = error;
+                if setup.running {
+                    self.start(n)?;
+                }
+            }
+            Request::Enable(n, enabled) => {
+                let setup = self.setup(n)?;
+                setup.enabled = enabled;
+                if setup.running {
+                    self.give(Order::Enable(n, enabled))?;
+                }
+            }
         }
+        Ok(Reply::Done)
+    }
+
+    fn set_features(&mut self, bits: u64) -> Result<()> {
+        let features = Features::accept(bits).ok_or("a feature that was not offered")?;
+        // QEMU says it once for each pair of rings.
+        if self.features.replace(features) == Some(features) { Ok(()) } else { self.restart() }
+    }
+
+    fn set_memory(&mut self, regions: Vec<(Description, OwnedFd)>) -> Result<()> {
+        let memory = Memory::new(regions).ok_or("memory that cannot be mapped")?;
+        self.memory = Some(Arc::new(memory));
         self.restart()
     }
 
-    fn set_mem_table(
-        &mut self,
-        regions: &[VhostUserMemoryRegion],
-        files: Vec<File>,
-        _postcopy: Option<bool>,
-    ) -> Result<Option<Vec<u64>>> {
-        let describe = |region: &VhostUserMemoryRegion| Description {
-            guest: region.guest_phys_addr,
-            user: region.user_addr,
-            len: region.memory_size,
-            offset: region.mmap_offset,
-        };
-        let memory = Memory::new(regions.iter().map(describe).zip(files)).ok_or(Error::InvalidParam)?;
-        self.memory = Some(Arc::new(memory));
-        self.restart()?;
-        Ok(None)
+    fn base(&mut self, n: usize) -> Result<Reply> {
+        self.stop(n)?;
+        self.forget_kick(n);
+        Ok(Reply::Base(n, self.setup(n)?.base))
     }
 
-    fn set_vring_num(&mut self, n: u32, size: u32) -> Result<()> {
-        let setup = self.setup(n as usize)?;
-        let good = size.is_power_of_two() && size <= u32::from(MAX_SIZE);
-        setup.size = if good { size as u16 } else { return Err(Error::InvalidParam) };
-        Ok(())
-    }
-
-    fn set_vring_addr(
-        &mut self,
-        n: u32,
-        _flags: VhostUserVringAddrFlags,
-        descriptors: u64,
-        used: u64,
-        available: u64,
-        _log: u64,
-    ) -> Result<()> {
-        let setup = self.setup(n as usize)?;
-        setup.places = Some([descriptors, available, used]);
-        if setup.running { self.start(n as usize) } else { Ok(()) }
-    }
-
-    fn set_vring_base(&mut self, n: u32, base: u32) -> Result<()> {
-        // Only where the ring stands that never ran: else its own used index says so, which is right also when whoever
-        // used it before has died between two frames.
-        self.setup(n as usize)?.base = base as u16;
-        Ok(())
-    }
-
-    fn get_vring_base(&mut self, n: u32) -> Result<VhostUserVringState> {
-        self.stop(n as usize)?;
-        self.forget_kick(n as usize);
-        let setup = self.setup(n as usize)?;
-        Ok(VhostUserVringState::new(n, setup.base.into()))
-    }
-
-    fn set_vring_kick(&mut self, n: u8, file: Option<File>) -> Result<()> {
-        let n = usize::from(n);
-        self.setup(n)?;
+    fn set_kick(&mut self, n: usize, file: Option<OwnedFd>) -> Result<()> {
         self.stop(n)?;
         self.forget_kick(n);
         let kick = match file {
             Some(file) => {
                 let file = eventfd(file)?;
-                self.orders.watch(&file).map_err(wrong)?;
+                self.orders.watch(&file).map_err(|_| "a file that cannot be waited for")?;
                 Kick::File(file)
             }
             None => Kick::Polled,
@@ -256,108 +261,4 @@ impl VhostUserBackendReqHandlerMut for Session {
         self.setup(n)?.kick = kick;
         self.start(n)
     }
-
-    fn set_vring_call(&mut self, n: u8, file: Option<File>) -> Result<()> {
-        let call = bell(file)?;
-        let setup = self.setup(n.into())?;
-        setup.call.clone_from(&call);
-        if setup.running { self.give(Order::Call(n.into(), call)).map(drop) } else { Ok(()) }
-    }
-
-    fn set_vring_err(&mut self, n: u8, file: Option<File>) -> Result<()> {
-        let error = bell(file)?;
-        let setup = self.setup(n.into())?;
-        setup.error = error;
-        if setup.running { self.start(n.into()) } else { Ok(()) }
-    }
-
-    fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
-        Ok(VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK)
-    }
-
-    fn set_protocol_features(&mut self, features: u64) -> Result<()> {
-        let offered = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK;
-        if features & !offered.bits() == 0 { Ok(()) } else { Err(Error::InvalidParam) }
-    }
-
-    /// Of a network device: pairs.
-    fn get_queue_num(&mut self) -> Result<u64> {
-        Ok(self.rings.len() as u64 / 2)
-    }
-
-    fn set_vring_enable(&mut self, n: u32, enable: bool) -> Result<()> {
-        let setup = self.setup(n as usize)?;
-        setup.enabled = enable;
-        if setup.running { self.give(Order::Enable(n as usize, enable)).map(drop) } else { Ok(()) }
-    }
-
-    // What follows belongs to features that are not offered: the connection ends.
-
-    fn reset_device(&mut self) -> Result<()> {
-        Err(NOT_OFFERED)
-    }
-
-    fn get_config(&mut self, _at: u32, _len: u32, _flags: VhostUserConfigFlags) -> Result<Vec<u8>> {
-        Err(NOT_OFFERED)
-    }
-
-    fn set_config(&mut self, _at: u32, _bytes: &[u8], _flags: VhostUserConfigFlags) -> Result<()> {
-        Err(NOT_OFFERED)
-    }
-
-    fn set_gpu_socket(&mut self, _gpu: GpuBackend) -> Result<()> {
-        Err(NOT_OFFERED)
-    }
-
-    fn get_shared_object(&mut self, _object: VhostUserSharedMsg) -> Result<File> {
-        Err(NOT_OFFERED)
-    }
-
-    fn get_inflight_fd(&mut self, _about: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        Err(NOT_OFFERED)
-    }
-
-    fn set_inflight_fd(&mut self, _about: &VhostUserInflight, _file: File) -> Result<()> {
-        Err(NOT_OFFERED)
-    }
-
-    fn get_max_mem_slots(&mut self) -> Result<u64> {
-        Err(NOT_OFFERED)
-    }
-
-    fn add_mem_region(
-        &mut self,
-        _region: &VhostUserSingleMemoryRegion,
-        _file: File,
-        _postcopy: Option<bool>,
-    ) -> Result<Option<u64>> {
-        Err(NOT_OFFERED)
-    }
-
-    fn remove_mem_region(&mut self, _region: &VhostUserSingleMemoryRegion) -> Result<()> {
-        Err(NOT_OFFERED)
-    }
-
-    fn set_device_state_fd(
-        &mut self,
-        _direction: VhostTransferStateDirection,
-        _phase: VhostTransferStatePhase,
-        _file: File,
-    ) -> Result<Option<File>> {
-        Err(NOT_OFFERED)
-    }
-
-    fn check_device_state(&mut self) -> Result<()> {
-        Err(NOT_OFFERED)
-    }
-
-    fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {
-        Err(NOT_OFFERED)
-    }
-
-    fn set_log_base(&mut self, _log: &VhostUserLog, _file: File) -> Result<()> {
-        Err(NOT_OFFERED)
-    }
 }
-
-const NOT_OFFERED: Error = Error::InvalidOperation("it was not offered");
