@@ -7,5 +7,7 @@ mod filter;
 mod namespace;
 mod station;
 mod streams;
+mod vhost_frames;
+mod vhost_guest;
 mod weather;
 mod wire;
