@@ -99,7 +99,7 @@ fn large_datagrams(from: &Namespace, to: &Namespace, address: &str) {
 }
 
 /// Ping, datagrams and streams of both families, both ways.
-fn talk(here: &Namespace, there: &Namespace) {
+pub(crate) fn talk(here: &Namespace, there: &Namespace) {
     here.run("ping -c 3 -i 0.01 -W 10 -s 1000 10.0.0.2");
     there.run("ping -c 3 -i 0.01 -W 10 fd00::1");
     for address in ["10.0.0.2:0", "[fd00::2]:0"] {
@@ -112,7 +112,7 @@ fn talk(here: &Namespace, there: &Namespace) {
     assert_eq!((here.damaged(), there.damaged()), (0, 0));
 }
 
-fn nothing_missing([out, back]: [Passed; 2]) {
+pub(crate) fn nothing_missing([out, back]: [Passed; 2]) {
     for passed in [out, back] {
         assert!(passed.large > 100, "whole pieces of streams pass: {passed:?}");
         assert!(passed.sent.packets > 100 && (passed.lost == 0 || is_ordinary()), "{passed:?}");

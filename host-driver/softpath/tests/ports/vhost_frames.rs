@@ -58,6 +58,14 @@ impl Vm {
         served(&mut self.station, move || work(guest, frontend))
     }
 
+    /// Waits until the port has noticed that the VMM is gone.
+    pub(crate) fn alone(&mut self) {
+        until("the connection ends", || {
+            let link = self.station.port.link();
+            !link && !self.station.port.status().counters().connected
+        });
+    }
+
     /// The packets that the guest has sent.
     pub(crate) fn packets(&mut self) -> Vec<Packet> {
         let mut packets = Vec::new();

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,8 +87,9 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     match bound {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             // A socket that nobody listens on. Anything else is not ours to remove.
+            let socket = std::fs::symlink_metadata(path)?.file_type().is_socket();
             let refused = |e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
-            if !UnixStream::connect(path).is_err_and(refused) {
+            if !socket || !UnixStream::connect(path).is_err_and(refused) {
                 return Err(error);
             }
             std::fs::remove_file(path)?;
