@@ -45,6 +45,7 @@ fn a_vmm_that_connects_again_goes_on_where_it_was() {
         let first = 300 + round * 20;
         assert_eq!(send_and_take(&mut vm, first..first + 20, 7), range(first..first + 7));
         vm.station.send(&numbered(first..first + 20, 60));
+        let _until_now = [0, 1].map(|n| vm.guest.interrupted(n));
         // It dies without a word, with frames in both rings that nobody has taken.
         let old = std::mem::replace(&mut vm.frontend, vhost::vhost_user::Frontend::from_stream(pair(), 2));
         drop(old);
@@ -62,6 +63,8 @@ fn a_vmm_that_connects_again_goes_on_where_it_was() {
             }
             frontend
         });
+        let both = [0, 1].map(|n| vm.guest.interrupted(n));
+        assert_eq!(both, [true; 2], "who waits for an interrupt that the old one owed gets it");
         assert_eq!(numbers(&vm.station.receive()), range(first + 7..first + 20));
         vm.station.send(&numbered(first + 20..first + 25, 60));
         assert_eq!(came(&mut vm), range(first..first + 25));

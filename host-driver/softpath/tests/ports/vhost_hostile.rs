@@ -3,17 +3,17 @@
 use std::fs::File;
 use std::io::{IoSlice, Write as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use culvert_softpath::switch::SwitchPort;
 use culvert_softpath::switch::ports::{Discard, RingFault, VhostUser, VhostUserCounters};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::ftruncate;
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
-use vhost::{VhostBackend, VringConfigData};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 
 use crate::namespace::until;
 use crate::station::{Station, datagram};
@@ -245,6 +245,34 @@ fn rings_that_change_all_the_time() {
         }
         assert!(counters(&vm).faults.iter().sum::<u64>() > 0, "some of it was seen");
     }
+}
+
+#[test]
+fn memory_that_cannot_be_a_guests() {
+    let region = |file: &File, len: u64| VhostUserMemoryRegionInfo {
+        guest_phys_addr: 0,
+        memory_size: len,
+        userspace_addr: 0,
+        mmap_offset: 0,
+        mmap_handle: file.as_raw_fd(),
+    };
+    let memory = |len| {
+        let file = File::from(memfd_create("memory", MemfdFlags::CLOEXEC).unwrap());
+        ftruncate(&file, len).unwrap();
+        file
+    };
+    let set = |regions: &[(&File, u64)]| {
+        let regions: Vec<_> = regions.iter().map(|(file, len)| region(file, *len)).collect();
+        refused(move |_, frontend| frontend.set_mem_table(&regions).is_err());
+    };
+    let (short, vast) = (memory(4096), memory(1 << 43));
+    set(&[(&short, 8192)]);
+    set(&[(&vast, 1 << 43)]);
+    set(&[(&vast, u64::MAX)]);
+    // Two in one place.
+    set(&[(&short, 4096), (&short, 4096)]);
+    set(&[(&File::open("/dev/zero").unwrap(), 4096)]);
+    set(&[(&File::open("/proc/self/exe").unwrap(), 4096)]);
 }
 
 /// Has a request made on a connection that is otherwise in order; the port refuses it and ends the connection.

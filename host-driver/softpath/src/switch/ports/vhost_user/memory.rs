@@ -14,8 +14,11 @@ use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 use super::RingFault;
 use super::sigbus::Slot;
 
-/// `HUGETLBFS_MAGIC` (linux/magic.h).
-const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+/// `HUGETLBFS_MAGIC` and `TMPFS_MAGIC` (linux/magic.h); the latter is also a memfd's.
+const HUGETLBFS: u64 = 0x9584_58f6;
+const TMPFS: u64 = 0x0102_1994;
+/// Bytes of all regions of a guest: address space is all guests' together.
+const LONGEST: u64 = 1 << 42;
 const PAGE: usize = 4096;
 
 /// A region as the VMM describes it.
@@ -47,8 +50,12 @@ impl Map {
             return None;
         }
         let system = fstatfs(file.as_fd()).ok()?;
-        let huge = system.f_type as u64 == HUGETLBFS_MAGIC;
-        let page = if huge { usize::try_from(system.f_bsize).ok()? } else { PAGE };
+        // A page of a file anywhere else, in a file system of the VMM's own even, might be waited for.
+        let page = match system.f_type as u64 {
+            TMPFS => PAGE,
+            HUGETLBFS => usize::try_from(system.f_bsize).ok()?,
+            _ => return None,
+        };
         let len = usize::try_from(len).ok()?.checked_next_multiple_of(page)?;
         let region = MmapRegion::from_file(FileOffset::new(file, 0), len).ok()?;
         let slot = Slot::register(region.as_ptr() as usize, len, page)?;
@@ -83,8 +90,11 @@ pub(super) struct Memory {
 impl Memory {
     /// Maps regions. `None`: one of them cannot be, or overlaps another.
     pub(super) fn new(regions: Vec<(Description, OwnedFd)>) -> Option<Self> {
+        let mut left = LONGEST;
         let map = |(about, file): (Description, OwnedFd)| {
-            let map = Arc::new(Map::new(File::from(file), about.offset.checked_add(about.len)?)?);
+            let len = about.offset.checked_add(about.len)?;
+            left = left.checked_sub(len)?;
+            let map = Arc::new(Map::new(File::from(file), len)?);
             Some(Region { about, map })
         };
         let regions = regions.into_iter().map(map).collect::<Option<Vec<Region>>>()?;

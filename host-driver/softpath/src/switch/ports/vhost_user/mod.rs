@@ -55,7 +55,8 @@ pub struct VhostUser {
 
 impl VhostUser {
     /// Listens at `path` for the VMM of one VM, whose device may have up to `pairs` pairs of rings, between 1 and 64. The
-    /// socket goes when this value does. Requests of the VMM are answered while the port is used.
+    /// socket goes when this value does. Requests of the VMM are answered while the port is used. The guest's memory is a
+    /// memfd, or a file in tmpfs or on huge pages: any other might have the port wait for its pages.
     ///
     /// # Errors
     /// Something else is at the path, or there is no right to listen there.
@@ -64,10 +65,10 @@ impl VhostUser {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{pairs} pairs of rings")));
         }
         let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
-        let (shared, stop) = (Arc::new(Shared::default()), Arc::new(AtomicBool::new(false)));
+        let (shared, stop) = (Arc::new(Shared::new(path)), Arc::new(AtomicBool::new(false)));
         let (orders, inbox) = orders::pair(&epoll, &stop)?;
         let session = Session::new(orders, &shared, pairs);
-        let server = Server::start(path, session, Arc::clone(&shared), stop)?;
+        let server = Server::start(session, Arc::clone(&shared), stop)?;
         let queues = Queues::new(pairs, Arc::clone(&shared));
         Ok(VhostUser { _server: server, inbox, queues, epoll, shared })
     }

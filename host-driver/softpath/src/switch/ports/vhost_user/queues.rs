@@ -65,6 +65,10 @@ impl Queues {
         let mut answer = Answer::default();
         match order {
             Order::Exchange(n, ring) => {
+                // Who had the ring before may have died between a frame and its interrupt.
+                if let Some(new) = &ring {
+                    ring_bell(&new.call);
+                }
                 if let Some(place) = self.rings.get_mut(n) {
                     answer.ring = std::mem::replace(place, ring);
                 }
@@ -110,7 +114,7 @@ impl Queues {
             ring.broken = true;
             ring_bell(&ring.error);
         }
-        tracing::warn!(ring = n, %fault, "the port of a VM has stopped: a ring cannot be used");
+        tracing::warn!(path = %self.shared.path.display(), ring = n, %fault, "the port of a VM has stopped: a ring cannot be used");
     }
 
     /// The ring of this number, if its guest sends on it. One that is not enabled is left alone, although vhost-user would
@@ -153,8 +157,9 @@ impl Queues {
         let (ring, features) = (&mut running.ring, running.features);
         let mut result = Ok(());
         self.taken.clear();
-        let waiting = ring.waiting()?;
-        while packets.len() < most && self.taken.len() < usize::from(waiting) {
+        // What is discarded counts too: a guest does not hold up its neighbours by sending nonsense.
+        let most = usize::from(ring.waiting()?).min(most.saturating_sub(packets.len()));
+        while self.taken.len() < most {
             let skip = self.taken.len() as u16;
             let taken = ring.peek(skip, &mut self.chain).and_then(|head| {
                 let taken = frames::take(ring.memory(), self.chain.readable(), features, pool)?;

@@ -13,8 +13,8 @@ use super::RingFault;
 use super::memory::{Memory, Place};
 use super::message::Places;
 
-/// Largest ring that is taken; QEMU has up to 1024.
-pub(super) const MAX_SIZE: u16 = 4096;
+/// Largest ring that is taken, as it is for QEMU.
+pub(super) const MAX_SIZE: u16 = 1024;
 
 const DESCRIPTOR: usize = 16;
 const ELEMENT: usize = 8;

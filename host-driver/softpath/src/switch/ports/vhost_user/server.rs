@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -22,7 +22,7 @@ const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// The thread and its socket, both of which end with this.
 pub(super) struct Server {
-    path: PathBuf,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     stop: Arc<Stop>,
 }
@@ -48,20 +48,20 @@ impl Stop {
 }
 
 impl Server {
-    /// Listens at a path. What is left there of one who has died is removed.
+    /// Listens at the port's path. What is left there of one who has died is removed.
     pub(super) fn start(
-        path: &Path,
         mut session: Session,
         shared: Arc<Shared>,
         flag: Arc<AtomicBool>,
     ) -> io::Result<Self> {
-        let listener = listen(path)?;
+        let listener = listen(&shared.path)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let stop = Arc::new(Stop { flag, wake, connection: Mutex::new(None) });
         let told = Arc::clone(&stop);
-        let run = move || serve(&listener, &mut session, &shared, &told);
+        let port = Arc::clone(&shared);
+        let run = move || serve(&listener, &mut session, &port, &told);
         let thread = std::thread::Builder::new().name("vhost-user".into()).spawn(run)?;
-        Ok(Server { path: path.to_owned(), thread: Some(thread), stop })
+        Ok(Server { shared, thread: Some(thread), stop })
     }
 }
 
@@ -76,9 +76,9 @@ impl Drop for Server {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!(path = %self.path.display(), "the thread of a VM's port has panicked");
+            tracing::error!(path = %self.shared.path.display(), "the thread of a VM's port has panicked");
         }
-        let _gone = std::fs::remove_file(&self.path);
+        let _gone = std::fs::remove_file(&self.shared.path);
     }
 }
 
@@ -119,7 +119,7 @@ fn serve(listener: &UnixListener, session: &mut Session, shared: &Shared, stop: 
                 let _going_on = stop.remember(None);
             }
             Err(error) => {
-                tracing::warn!(%error, "a VMM's connection cannot be accepted");
+                tracing::warn!(path = %shared.path.display(), %error, "a VMM's connection cannot be accepted");
                 let mut wake = [PollFd::new(&stop.wake, PollFlags::IN)];
                 let _woken = poll(&mut wake, Some(&PAUSE));
             }
@@ -135,11 +135,12 @@ fn talk(stream: &UnixStream, session: &mut Session, shared: &Shared) {
         }
     };
     session.end();
+    let path = shared.path.display().to_string();
     if matches!(end, End::Closed | End::Socket(_)) {
-        tracing::debug!(%end, "a VMM's connection has ended");
+        tracing::debug!(path, %end, "a VMM's connection has ended");
     } else {
         shared.refused();
-        tracing::warn!(%end, "a VMM's connection is closed");
+        tracing::warn!(path, %end, "a VMM's connection is closed");
     }
 }
 

@@ -145,7 +145,7 @@ impl Session {
 
     fn fault(&self, n: usize, fault: RingFault) -> &'static str {
         self.shared.fault(fault);
-        tracing::warn!(ring = n, %fault, "a ring of a VM cannot begin");
+        tracing::warn!(path = %self.shared.path.display(), ring = n, %fault, "a ring of a VM cannot begin");
         "a ring cannot begin"
     }
 

@@ -1,5 +1,6 @@
 //! What a port tells others of itself: its connection, what its guest got wrong.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -83,8 +84,9 @@ pub struct VhostUserCounters {
     pub discards: [u64; Discard::COUNT],
 }
 
-#[derive(Default)]
 pub(super) struct Shared {
+    /// Where VMMs connect.
+    pub(super) path: PathBuf,
     connected: AtomicBool,
     connections: AtomicU64,
     refused: AtomicU64,
@@ -93,6 +95,17 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn new(path: &Path) -> Self {
+        Shared {
+            path: path.to_owned(),
+            connected: AtomicBool::new(false),
+            connections: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            faults: [const { AtomicU64::new(0) }; RingFault::COUNT],
+            discards: [const { AtomicU64::new(0) }; Discard::COUNT],
+        }
+    }
+
     pub(super) fn connected(&self, now: bool) {
         self.connected.store(now, Ordering::Relaxed);
         self.connections.fetch_add(now.into(), Ordering::Relaxed);
