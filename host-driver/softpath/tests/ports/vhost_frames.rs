@@ -343,6 +343,14 @@ fn a_sleeper_is_woken_by_a_kick_and_nobody_kicks_who_is_awake() {
             assert_eq!(numbers(&vm.station.receive()), [n]);
         }
         assert_eq!(vm.guest.kicks, before + 100);
+        // An event index cannot be taken back: a ring that woke nobody may kick once.
+        let mut before = 0;
+        for n in 0..10 {
+            vm.guest.send(&datagram(9, n, 60));
+            assert_eq!(vm.station.receive().len(), 1);
+            before = if n == 0 { vm.guest.kicks } else { before };
+        }
+        assert_eq!(vm.guest.kicks, before, "it is awake again");
     }
 }
 

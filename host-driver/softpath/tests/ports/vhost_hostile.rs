@@ -249,8 +249,8 @@ fn rings_that_change_all_the_time() {
 
 #[test]
 fn memory_that_cannot_be_a_guests() {
-    let region = |file: &File, len: u64| VhostUserMemoryRegionInfo {
-        guest_phys_addr: 0,
+    let region = |at: u64, file: &File, len: u64| VhostUserMemoryRegionInfo {
+        guest_phys_addr: at,
         memory_size: len,
         userspace_addr: 0,
         mmap_offset: 0,
@@ -261,18 +261,28 @@ fn memory_that_cannot_be_a_guests() {
         ftruncate(&file, len).unwrap();
         file
     };
-    let set = |regions: &[(&File, u64)]| {
-        let regions: Vec<_> = regions.iter().map(|(file, len)| region(file, *len)).collect();
-        refused(move |_, frontend| frontend.set_mem_table(&regions).is_err());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vm");
+    let mut station = Station::of(VhostUser::open(&path, 1).unwrap());
+    let mut set = |regions: &[(u64, &File, u64)]| {
+        let regions: Vec<_> = regions.iter().map(|(at, file, len)| region(*at, file, *len)).collect();
+        served(&mut station, || Guest::new(1, 0).introduce(&path).set_mem_table(&regions).is_ok())
     };
     let (short, vast) = (memory(4096), memory(1 << 43));
-    set(&[(&short, 8192)]);
-    set(&[(&vast, 1 << 43)]);
-    set(&[(&vast, u64::MAX)]);
-    // Two in one place.
-    set(&[(&short, 4096), (&short, 4096)]);
-    set(&[(&File::open("/dev/zero").unwrap(), 4096)]);
-    set(&[(&File::open("/proc/self/exe").unwrap(), 4096)]);
+    assert!(set(&[(0, &short, 4096), (4096, &short, 4096), (1 << 40, &vast, 1 << 41)]));
+    assert!(!set(&[(0, &short, 8192)]));
+    assert!(!set(&[(0, &vast, 1 << 43)]));
+    assert!(!set(&[(0, &vast, u64::MAX)]));
+    assert!(!set(&[(0, &short, 4096), (4095, &short, 4096)]), "two in one place");
+    assert!(!set(&[(0, &File::open("/dev/zero").unwrap(), 4096)]));
+    assert!(!set(&[(0, &File::open("/proc/self/exe").unwrap(), 4096)]));
+    // One that is right but for its file system, where the program's own is another.
+    let folder = std::env::current_exe().unwrap();
+    if let Ok(file) = tempfile::tempfile_in(folder.parent().unwrap()) {
+        ftruncate(&file, 4096).unwrap();
+        let tmpfs = rustix::fs::fstatfs(&file).unwrap().f_type == 0x0102_1994;
+        assert_eq!(set(&[(0, &file, 4096)]), tmpfs);
+    }
 }
 
 /// Has a request made on a connection that is otherwise in order; the port refuses it and ends the connection.
