@@ -1,11 +1,11 @@
 //! The rings of a VM: the back end of its virtio network device (vhost-user), to which its VMM connects.
 //!
-//! 1. [`Server`](server::Server)'s thread accepts a VMM and takes its requests ([`message`]).
-//! 2. [`Session`](session::Session) maps the guest's [`Memory`](memory::Memory) and makes a [`Ring`](ring::Ring) when
+//! 1. [`Server`]'s thread accepts a VMM and takes its requests ([`message`]).
+//! 2. [`Session`] maps the guest's [`Memory`](memory::Memory) and makes a [`Ring`](ring::Ring) when
 //!    all is known that it needs.
 //! 3. It hands rings over in [`Orders`](orders::Orders), which the thread that moves packets obeys between two bursts: so
 //!    that never waits, and the other one knows when a ring is not touched any more.
-//! 4. [`Queues`](queues::Queues) takes frames from the rings and puts frames there.
+//! 4. [`Queues`] takes frames from the rings and puts frames there.
 //!
 //! A guest, its driver and its VMM are not trusted. What they get wrong is counted, stops this port until the VMM sets its
 //! rings up anew or connects again, and does nothing else.
