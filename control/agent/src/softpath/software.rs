@@ -12,12 +12,15 @@ use culvert_model::HostPart;
 use culvert_packet::{MacAddr, VportId};
 use culvert_policy::snapshot::{LocalPa, Snapshot};
 use culvert_softpath::OffloadTarget;
-use culvert_softpath::switch::ports::{AfPacket, AfPacketOptions, Filter, Tap};
+use culvert_softpath::switch::ports::{AfPacket, AfPacketOptions, Filter, Tap, VhostUser};
 use culvert_softpath::switch::{Opener, Switch};
 
 use super::{lost, offloads};
 use crate::args::{Port as PortKind, ProviderAddress};
 use crate::{Args, DatapathError};
+
+/// Queue pairs that a virtual machine may use.
+const QUEUE_PAIRS: usize = 8;
 
 /// The software NIC and what is attached to it.
 pub(super) struct SoftwareNic {
@@ -137,8 +140,8 @@ impl SoftwareNic {
                 Box::new(move || Ok(Box::new(Tap::open_to_stay(&tap_name(id), mtu, Some(mac))?)))
             }
             SoftwarePort::VhostUser => {
-                let _ = self.socket(id);
-                Box::new(move || Err(std::io::ErrorKind::Unsupported.into()))
+                let socket = self.socket(id);
+                Box::new(move || Ok(Box::new(VhostUser::open(&socket, QUEUE_PAIRS)?)))
             }
         }
     }
