@@ -1,7 +1,5 @@
 //! The clock of the benchmarks.
 
-use std::time::Instant;
-
 /// The time-stamp counter where there is one; else nanoseconds.
 pub fn cycles() -> u64 {
     #[cfg(target_arch = "x86_64")]
@@ -18,17 +16,10 @@ pub fn cycles() -> u64 {
     }
 }
 
-/// Measures work on this thread: in cycles of the time-stamp counter and in nanoseconds, without the time that other
-/// programs had the processor.
-pub fn measure(work: impl FnOnce()) -> (f64, f64) {
-    let used = || {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
-    };
-    let (start, begin, before) = (Instant::now(), cycles(), used());
-    work();
-    let (ns, ticks, wall) = (used() - before, cycles() - begin, start.elapsed());
-    (ns * ticks as f64 / wall.as_nanos().max(1) as f64, ns)
+/// Nanoseconds that this thread has run: not those in which another had its core.
+pub fn ran() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Time that a hypervisor took from this machine's processors since it was started, in clock ticks, and the load of the

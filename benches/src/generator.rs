@@ -7,12 +7,15 @@ const HEAD: usize = 128;
 
 /// Writes frames of flows.
 pub struct Generator {
+    kind: Kind,
     head: Vec<u8>,
     len: usize,
     /// Where the inner Ethernet header is.
     inner: usize,
-    /// Sum of the inner IPv4 header without checksum and the parts that change.
-    sum: u32,
+    /// Sums of the inner IPv4 header, and of the TCP segment with its pseudo-header, without checksum and the parts
+    /// that change.
+    sums: (u32, u32),
+    whole: Vec<u8>,
 }
 
 impl Generator {
@@ -21,8 +24,19 @@ impl Generator {
         let whole = work::frame(kind, 0, len);
         let inner = whole.len() - len;
         let ip = &whole[inner + 14..inner + 34];
-        let sum = (0..20).step_by(2).filter(|at| *at < 10).map(|at| word(ip, at)).sum::<u32>();
-        Generator { head: whole[..whole.len().min(HEAD)].to_vec(), len: whole.len(), inner, sum }
+        let header = (0..20).step_by(2).filter(|at| *at < 10).map(|at| word(ip, at)).sum();
+        let tcp = &whole[inner + 34..];
+        let even = tcp.len() & !1;
+        let words = (2..even).step_by(2).filter(|at| *at != 16).map(|at| word(tcp, at));
+        let odd = tcp.get(even).map_or(0, |last| u32::from(*last) << 8);
+        let segment = fold(words.sum::<u32>() + odd + 6 + tcp.len() as u32);
+        let head = whole[..whole.len().min(HEAD)].to_vec();
+        Generator { kind, head, len: whole.len(), inner, sums: (header, segment), whole }
+    }
+
+    /// What is to be done to its frames.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Length of a frame.
@@ -35,23 +49,57 @@ impl Generator {
         false
     }
 
-    /// Writes a frame of flow `n`.
+    /// Writes the bytes that all frames have in common, payload and all.
+    pub fn write_payload(&self, out: &mut [u8]) {
+        if let Some(out) = out.get_mut(..self.len) {
+            out.copy_from_slice(&self.whole);
+        }
+    }
+
+    /// Writes the headers of a frame of flow `n`, with the checksums that go with the common payload.
     #[inline(always)]
     pub fn write(&self, n: u32, out: &mut [u8]) {
         let Some(head) = out.get_mut(..self.head.len()) else { return };
         head.copy_from_slice(&self.head);
         let host = work::host(n);
-        let (src, dst) = (host as u16, (host >> 16) as u16);
-        let Some(inner) = head.get_mut(self.inner..self.inner + 36) else { return };
+        let (src, dst, port) = (host as u16, (host >> 16) as u16, work::port(n));
+        let Some(inner) = head.get_mut(self.inner..self.inner + 52) else { return };
         inner[28..30].copy_from_slice(&src.to_be_bytes());
         inner[32..34].copy_from_slice(&dst.to_be_bytes());
-        inner[34..36].copy_from_slice(&work::port(n).to_be_bytes());
+        inner[34..36].copy_from_slice(&port.to_be_bytes());
         // RFC 1071: 10.1 and 10.2 are in the addresses' upper halves.
-        let sum = self.sum + 0x0a01 + 0x0a02 + u32::from(src) + u32::from(dst);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        inner[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        let addresses = 0x0a01 + 0x0a02 + u32::from(src) + u32::from(dst);
+        inner[24..26].copy_from_slice(&(!fold(self.sums.0 + addresses) as u16).to_be_bytes());
+        let segment = fold(self.sums.1 + addresses + u32::from(port));
+        inner[50..52].copy_from_slice(&(!segment as u16).to_be_bytes());
     }
+}
+
+/// The random order that flows come in.
+#[derive(Clone, Copy)]
+pub struct Order(u64);
+
+impl Default for Order {
+    fn default() -> Self {
+        Order(1)
+    }
+}
+
+impl Order {
+    /// The next frame's flow, of `flows` of them.
+    #[inline(always)]
+    pub fn next(&mut self, flows: u32) -> u32 {
+        // PCG's linear congruential generator, of which the upper half is good.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (((self.0 >> 32) * u64::from(flows)) >> 32) as u32
+    }
+}
+
+/// A sum of 16-bit words with its carries added.
+#[inline(always)]
+fn fold(sum: u32) -> u32 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (sum & 0xffff) + (sum >> 16)
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
@@ -65,15 +113,13 @@ mod tests {
     #[test]
     fn frames_are_those_of_the_flows() {
         for kind in Kind::ALL {
-            let generator = Generator::new(kind, 512);
-            for n in [0, 1, 999, 77_777, 999_999] {
-                let mut frame = work::frame(kind, 0, 512);
-                assert_eq!(frame.len(), generator.len());
+            for (n, len) in [(0, 64), (1, 65), (999, 512), (77_777, 1499), (999_999, 1500)] {
+                let generator = Generator::new(kind, len);
+                let expected = work::frame(kind, n, len);
+                assert_eq!(expected.len(), generator.len());
+                let mut frame = vec![0; expected.len()];
+                generator.write_payload(&mut frame);
                 generator.write(n, &mut frame);
-                let expected = work::frame(kind, n, 512);
-                // All but the TCP checksum.
-                let checksum = generator.inner + 50;
-                frame[checksum..checksum + 2].copy_from_slice(&expected[checksum..checksum + 2]);
                 assert!(frame == expected, "{} flow {n}", kind.name());
             }
         }

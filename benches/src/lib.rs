@@ -3,7 +3,13 @@
 //! * `core`: cycles per packet of the core on this machine.
 //! * `firmware`: guest instructions per packet of the firmware.
 //! * `soft`: cycles per packet of the software path, between ports in memory.
+//! * `peers`: the same, in turns with Open vSwitch on DPDK, which does the same work on the same frames.
+//! * `plot`: pictures of what the last two measured.
 
 pub mod clock;
 pub mod generator;
+pub mod peers;
+pub mod plot;
+
+pub mod soft;
 pub mod work;

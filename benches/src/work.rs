@@ -8,9 +8,18 @@ use culvert_lockstep::frames::{Outer, encapsulate, ethernet, ipv4, tcp};
 use culvert_packet::encap::OuterSpec;
 use culvert_packet::{Encap, MacAddr, VportId, parse};
 
-const LOCAL: [u8; 4] = [192, 168, 1, 10];
-const REMOTE: [u8; 4] = [192, 168, 2, 20];
-const VSID: u32 = 5001;
+/// Our own provider address.
+pub const LOCAL: [u8; 4] = [192, 168, 1, 10];
+/// The peer's.
+pub const REMOTE: [u8; 4] = [192, 168, 2, 20];
+/// MAC that the peer's address has.
+pub const REMOTE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// MAC that frames from the wire are for.
+pub const WIRE_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
+/// The subnet that all flows are of.
+pub const VSID: u32 = 5001;
+/// The FlowID of NVGRE frames from the wire (RFC 7637 section 3.2).
+pub const FLOW_ID: u8 = 0x5a;
 /// Generation that everything has.
 const GENERATION: u32 = 7;
 
@@ -69,7 +78,7 @@ pub fn tunnel(encap: Encap) -> Tunnel {
     let spec = OuterSpec {
         encap,
         src_mac: MacAddr([2, 0, 0, 0, 0, 1]),
-        dst_mac: MacAddr([2, 0, 0, 0, 0, 2]),
+        dst_mac: MacAddr(REMOTE_MAC),
         vlan: None,
         src: LOCAL.into(),
         dst: REMOTE.into(),

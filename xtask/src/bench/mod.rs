@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: builds a benchmark with optimisation and runs it.
 
+mod peers;
+
 use clap::{Args, ValueEnum};
 
 use crate::failure::Result;
@@ -10,7 +12,7 @@ use crate::{firmware, run, setup};
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// What to measure.
-    #[arg(value_enum)]
+    #[arg(value_enum, allow_hyphen_values = true)]
     benchmark: Benchmark,
     /// Passed to the benchmark.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -26,6 +28,11 @@ enum Benchmark {
     Core,
     /// Cycles per packet of the software path, on one core, between ports in memory.
     Soft,
+    /// The software path in turns with Open vSwitch on DPDK. As root, installs Open vSwitch where it is missing.
+    #[value(alias = "--peers")]
+    Peers,
+    /// Pictures of what the last two measured.
+    Plot,
 }
 
 pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
@@ -33,12 +40,21 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
         Benchmark::Firmware => "firmware",
         Benchmark::Core => "core",
         Benchmark::Soft => "soft",
+        Benchmark::Peers => "peers",
+        Benchmark::Plot => "plot",
     };
+    let package = ["--locked", "--release", "--quiet", "--package", "culvert-benches"];
     let mut cargo = workspace.cargo("run");
-    cargo.args(["--locked", "--release", "--quiet", "--package", "culvert-benches", "--bin", name]);
+    cargo.args(package).args(["--bin", name]);
     if options.benchmark == Benchmark::Firmware {
         let target = setup::prepare(workspace, &setup::Options::default())?;
         cargo.env("CULVERT_FIRMWARE", firmware::build(workspace, &target)?);
     }
-    run::run(cargo.arg("--").args(&options.arguments))
+    if options.benchmark == Benchmark::Peers {
+        peers::prepare()?;
+        // What makes frames in Open vSwitch's process; cargo puts it beside the benchmark.
+        run::quietly(workspace.cargo("build").args(package).args(["--example", "ovs_frames"]))?;
+    }
+    // Nothing but data may be in what `--json` prints.
+    run::quietly(cargo.arg("--").args(&options.arguments))
 }

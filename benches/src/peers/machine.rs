@@ -1,0 +1,73 @@
+//! What a measurement takes of the machine: huge pages, given back afterwards, and one core.
+
+use std::fs;
+use std::io;
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Where the kernel is told how many huge pages of 2 MiB to keep.
+const PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+/// Where it says how many of them nobody uses.
+const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+
+/// Huge pages of 2 MiB that were put aside. The number that was there before comes back when this is dropped.
+#[derive(Debug)]
+pub struct HugePages(Option<u64>);
+
+impl HugePages {
+    /// Sees that `wanted` of them are free.
+    ///
+    /// # Errors
+    /// The kernel has none, or this is not root.
+    pub fn reserve(wanted: u64) -> Result<Self, String> {
+        let (all, free) = (read(PAGES)?, read(FREE)?);
+        if free >= wanted {
+            return Ok(HugePages(None));
+        }
+        fs::write(PAGES, (all + wanted - free).to_string())
+            .map_err(|e| format!("{PAGES}: {e}; DPDK needs {wanted} huge pages: run this as root"))?;
+        let pages = HugePages(Some(all));
+        match read(FREE)? {
+            free if free >= wanted => Ok(pages),
+            free => Err(format!("{wanted} huge pages of 2 MiB are needed, the kernel found {free}")),
+        }
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        if let Some(Err(e)) = self.0.map(|before| fs::write(PAGES, before.to_string())) {
+            eprintln!("{PAGES}: {e}");
+        }
+    }
+}
+
+fn read(path: &str) -> Result<u64, String> {
+    let text = fs::read_to_string(path).map_err(|e| format!("{path}: {e}; this kernel has no such pages"))?;
+    text.trim().parse().map_err(|e| format!("{path}: {e}"))
+}
+
+/// This thread kept on one core, until it is dropped.
+#[derive(Debug)]
+pub struct Pinned(CpuSet);
+
+impl Pinned {
+    /// Keeps it on core `core`.
+    ///
+    /// # Errors
+    /// There is no such core.
+    pub fn to(core: usize) -> io::Result<Self> {
+        let before = sched_getaffinity(None)?;
+        let mut set = CpuSet::new();
+        set.set(core);
+        sched_setaffinity(None, &set)?;
+        Ok(Pinned(before))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // It was allowed there before.
+        let _ = sched_setaffinity(None, &self.0);
+    }
+}
