@@ -18,6 +18,8 @@ use super::steps::name;
 use super::tables;
 use crate::target::PacketSource;
 
+/// Buffers that ports do not fill: the slow path's packets, and copies, find room when guests have filled the others.
+const RESERVE: usize = 2 * BURST;
 /// No slot.
 const NOWHERE: u16 = u16::MAX;
 
@@ -113,7 +115,10 @@ impl Forwarder {
             return false;
         }
         let mut burst = std::mem::take(&mut self.burst);
-        slot.receive(&mut self.pool, &mut burst, BURST, self.now);
+        let most = self.pool.common().saturating_sub(RESERVE).min(BURST);
+        if most > 0 {
+            slot.receive(&mut self.pool, &mut burst, most, self.now);
+        }
         let any = !burst.is_empty();
         if any {
             let mut bytes = 0;

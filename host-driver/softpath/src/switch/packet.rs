@@ -170,6 +170,12 @@ impl Pool {
         free.push(packet);
     }
 
+    /// How many buffers of common size are free.
+    #[inline(always)]
+    pub fn common(&self) -> usize {
+        self.free.len()
+    }
+
     /// How many buffers are free.
     pub fn free(&self) -> usize {
         self.free.len() + self.large.len()

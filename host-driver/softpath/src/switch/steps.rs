@@ -6,6 +6,7 @@ use culvert_flow::{Checksum, Port};
 use culvert_nic::Return;
 use culvert_packet::{ChecksumState, Reason};
 
+use super::burst::BURST;
 use super::forwarder::Forwarder;
 use super::packet::Packet;
 use crate::software::known;
@@ -14,8 +15,12 @@ use crate::target::Step;
 impl Forwarder {
     /// Carries steps out.
     pub fn carry_out(&mut self, steps: Vec<Step>) {
-        for step in steps {
+        for (n, step) in steps.into_iter().enumerate() {
             self.step(step);
+            // What has left gives its buffer to those that come.
+            if n % BURST == BURST - 1 {
+                self.flush();
+            }
         }
         self.flush();
     }
