@@ -81,6 +81,8 @@ pub struct Config {
     pub software: Vec<usize>,
     /// Whether those use the kernel's address, the first provider address, on uplink 0 alone.
     pub kernel_addresses: bool,
+    /// Capabilities that the daemons of hosts without a NIC may have; none: all that we have.
+    pub capabilities: Option<Vec<String>>,
     /// Other wires than the interfaces of the network: host from 0, uplink, and what `culvert-nic` is to be told.
     pub wires: Vec<(usize, usize, String)>,
 }
@@ -90,7 +92,17 @@ impl Config {
     pub fn two_hosts(policy: Value) -> Self {
         let (silent_router, software, wires) = (Vec::new(), Vec::new(), Vec::new());
         let (capture, kernel_addresses) = (false, false);
-        Config { hosts: 2, subnets: 2, policy, capture, silent_router, software, kernel_addresses, wires }
+        Config {
+            hosts: 2,
+            subnets: 2,
+            policy,
+            capture,
+            silent_router,
+            software,
+            kernel_addresses,
+            capabilities: None,
+            wires,
+        }
     }
 }
 
@@ -102,6 +114,7 @@ pub struct Deployment {
     policy: PathBuf,
     capture: bool,
     kernel_addresses: bool,
+    capabilities: Option<Vec<String>>,
     wires: Vec<(usize, usize, String)>,
     dir: TempDir,
 }
@@ -154,9 +167,18 @@ impl Deployment {
             })
             .collect();
         let Config { capture, kernel_addresses, .. } = *config;
-        let wires = config.wires.clone();
-        let mut deployment =
-            Deployment { hosts, programs, network, policy, capture, kernel_addresses, wires, dir };
+        let (capabilities, wires) = (config.capabilities.clone(), config.wires.clone());
+        let mut deployment = Deployment {
+            hosts,
+            programs,
+            network,
+            policy,
+            capture,
+            kernel_addresses,
+            capabilities,
+            wires,
+            dir,
+        };
         for host in 0..config.hosts {
             if !deployment.hosts[host].software {
                 deployment.start_board(host)?;
@@ -250,6 +272,12 @@ impl Deployment {
         let _stale = std::fs::remove_file(&api);
         let name = self.hosts[host].name.clone();
         let mut command = Command::new(self.programs.path("culvertd"));
+        if let Some(all) = self.capabilities.as_ref().filter(|_| self.hosts[host].software) {
+            let sets: String = all.iter().map(|one| format!(",+{one}")).collect();
+            command = Command::new("setpriv");
+            command.arg(format!("--bounding-set=-all{sets}")).arg(format!("--inh-caps=-all{sets}"));
+            command.arg("--").arg(self.programs.path("culvertd"));
+        }
         command.args(["--host", &name]);
         if self.hosts[host].software {
             command.args(["--flows", "131072", "--uplink", &Network::interface(host + 1, 0)]);

@@ -24,15 +24,18 @@ fn policy(encap: Encap) -> Value {
     policy
 }
 
-fn start() -> Deployment {
-    netns::enter().unwrap();
-    let config = Config {
+fn config() -> Config {
+    Config {
         software: vec![0, 1],
         kernel_addresses: true,
         capture: true,
         ..Config::two_hosts(policy(Encap::Vxlan))
-    };
-    Deployment::start(&config).unwrap()
+    }
+}
+
+fn start() -> Deployment {
+    netns::enter().unwrap();
+    Deployment::start(&config()).unwrap()
 }
 
 fn vm(d: &Deployment, host: usize, name: &str, ip: &str) -> KernelVm {
@@ -99,8 +102,7 @@ fn a_daemon_that_is_killed_leaves_nothing_behind_and_finds_everything_again() {
     assert!(!complains(&d), "what the overlay takes the kernel does not see");
     d.kill_daemon(0);
     d.until(LIMIT, "the kernel has its traffic back", |d| Ok(complains(d))).unwrap();
-    // The TAP was taken into the VM's namespace: to be found again it goes back, as an operator's unit would do.
-    d.network().host(1, &["true"]).unwrap();
+    // The TAP was taken into the VM's namespace: to be found again it goes back.
     let back = d.network().holder(Some(1)).to_string();
     sql.run(&["ip", "link", "set", "vport0", "netns", &back]).unwrap();
     d.start_daemon(0).unwrap();
@@ -131,4 +133,42 @@ fn a_policy_for_another_address_says_what_to_do() {
         Ok(nic["uplinks"][0]["providerAddress"] == "192.168.1.77")
     })
     .unwrap();
+}
+
+/// Whether a host carries its policy out: it has a link, and its VM a port.
+fn works(d: &Deployment) -> Result<bool, String> {
+    let (nic, vports) = (d.cli(0, &["nic", "show"])?, d.cli(0, &["vport", "list"])?);
+    let up = |list: &Value| list.as_array().is_some_and(|all| all.iter().any(|v| v["state"] == "up"));
+    Ok(nic["uplinks"][0]["link"] == true && up(&vports))
+}
+
+#[test]
+fn the_unit_has_the_capabilities_that_are_needed_and_no_more() {
+    netns::enter().unwrap();
+    let unit = include_str!("../../../docs/systemd/culvertd.service");
+    let granted = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
+    let all: Vec<String> =
+        granted.split(' ').map(|cap| cap.trim_start_matches("CAP_").to_lowercase()).collect();
+    let d = Deployment::start(&Config {
+        hosts: 1,
+        software: vec![0],
+        capabilities: Some(all.clone()),
+        ..config()
+    });
+    let d = d.unwrap();
+    d.until(LIMIT, "carried out", works).unwrap();
+    drop(d);
+    for missing in &all {
+        let rest = all.iter().filter(|cap| *cap != missing).cloned().collect();
+        let config = Config { hosts: 1, software: vec![0], capabilities: Some(rest), ..config() };
+        // What cannot be carried out is told when the policy is applied, or does not come up.
+        let refused = match Deployment::start(&config) {
+            Err(_) => true,
+            Ok(d) => {
+                std::thread::sleep(Duration::from_secs(2));
+                !works(&d).unwrap()
+            }
+        };
+        assert!(refused, "it does without {missing}");
+    }
 }
