@@ -45,6 +45,7 @@ pub(super) async fn vports(State(agent): State<Arc<Agent>>) -> Reply {
                 (Offload::Software, Offload::Vmq) => {
                     "the software path takes its frames from a receive queue"
                 }
+                (Offload::Vf | Offload::Vmq, Offload::Software) => "this host has no NIC that could",
                 _ => "",
             }
             .to_owned();

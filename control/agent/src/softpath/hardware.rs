@@ -70,6 +70,14 @@ impl Hardware {
         }
     }
 
+    /// What it is in tables.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Hardware::Nic { .. } => "nic",
+            Hardware::Software(_) => "software",
+        }
+    }
+
     /// Why flows are in no NIC.
     pub(super) fn not_offloaded(&self) -> Option<Reason> {
         match self {

@@ -14,7 +14,7 @@ use culvert_api::view::{
     TraceRequest, Verdict, VportView,
 };
 use culvert_model::HostPart;
-use culvert_packet::{Reason, VportId};
+use culvert_packet::VportId;
 use culvert_policy::Decision;
 use culvert_policy::snapshot::{Snapshot, Target};
 use culvert_softpath::software::Outcome;
@@ -67,10 +67,7 @@ impl SoftDatapath {
         match known.target {
             Target::Vf(vf) => view.vf = Some(vf),
             Target::Vmq(vmq) => view.vmq = Some(vmq),
-            Target::Software => {
-                view.reason =
-                    self.hardware.not_offloaded().map(Reason::as_str).unwrap_or_default().to_owned();
-            }
+            Target::Software => {}
         }
         let pa = snapshot.and_then(|s| s.local_pas.get(usize::from(known.local_pa)));
         view.uplink = pa.map_or(0, |pa| pa.uplink);
@@ -150,7 +147,7 @@ impl Datapath for SoftDatapath {
         let drops = all.into_iter().map(|(reason, packets)| DropEntry {
             reason: reason.as_str().to_owned(),
             packets,
-            by: "nic".to_owned(),
+            by: self.hardware.word().to_owned(),
             meaning: reason.describe().to_owned(),
         });
         Ok(DropsView { drops: drops.collect(), total })
