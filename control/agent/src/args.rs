@@ -3,21 +3,22 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{ArgGroup, Parser, ValueEnum};
 
-/// Culvert's control daemon: keeps a host's policy and feeds its NIC.
+/// Culvert's control daemon: keeps a host's policy, and feeds its NIC or is the data path itself.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "culvertd", version)]
+#[command(group(ArgGroup::new("hardware").required(true).args(["nic", "uplink"])))]
 pub struct Args {
     /// This host's name: the resourceId of its server in the policy.
     #[arg(long)]
     pub host: String,
     /// The NIC: vfio-user:SOCKET, or vfio:PCI-ADDRESS.
-    #[arg(long, required_unless_present = "uplink")]
+    #[arg(long)]
     pub nic: Option<String>,
     /// Without a Culvert NIC: the interface of the provider network, which the software path uses beside the kernel.
     /// Once or twice, for the policy's uplinks 0 and 1.
-    #[arg(long, conflicts_with = "nic", num_args = 1, value_name = "INTERFACE")]
+    #[arg(long, num_args = 1, value_name = "INTERFACE")]
     pub uplink: Vec<String>,
     /// Whose the provider addresses on the uplinks are.
     #[arg(long, value_enum, default_value_t, requires = "uplink")]

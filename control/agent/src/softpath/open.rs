@@ -62,6 +62,13 @@ fn nic(location: &str, args: &Args) -> Result<(Hardware, SlowPath), Error> {
 }
 
 fn software(args: &Args) -> Result<(Hardware, SlowPath), Error> {
+    let most = usize::from(culvert_flow::Port::UPLINKS);
+    if args.uplink.len() > most {
+        let all = args.uplink.join(", ");
+        let detail =
+            format!("{} uplinks ({all}) are more than the {most} that a host can have", args.uplink.len());
+        return Err(DatapathError::Invalid { detail }.into());
+    }
     let mut secret = [0; 72];
     getrandom::fill(&mut secret).map_err(|e| unavailable(&e))?;
     let words: &[[u8; 8]] = secret.as_chunks().0;
