@@ -5,8 +5,11 @@
 //! * `soft`: cycles per packet of the software path, between ports in memory.
 //! * `peers`: the same, in turns with Open vSwitch on DPDK, which does the same work on the same frames.
 //! * `plot`: pictures of what the last two measured.
+//! * `connections`: new connections per second of the software path, and what ageing costs.
 
+pub mod allocations;
 pub mod clock;
+pub mod flood;
 pub mod generator;
 pub mod peers;
 pub mod plot;

@@ -33,6 +33,8 @@ enum Benchmark {
     Peers,
     /// Pictures of what the last two measured.
     Plot,
+    /// New connections per second of the software path, on one core, and what ageing costs.
+    Connections,
 }
 
 pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
@@ -42,6 +44,7 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
         Benchmark::Soft => "soft",
         Benchmark::Peers => "peers",
         Benchmark::Plot => "plot",
+        Benchmark::Connections => "connections",
     };
     let package = ["--locked", "--release", "--quiet", "--package", "culvert-benches"];
     let mut cargo = workspace.cargo("run");

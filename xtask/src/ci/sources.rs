@@ -40,6 +40,7 @@ const UNSAFE: &[&str] = &[
     "tests/e2e/src/netns.rs",
     "tests/e2e/src/process.rs",
     // The processor's cycle counter, and an allocator that counts.
+    "benches/src/allocations.rs",
     "benches/src/clock.rs",
     "benches/src/bin/soft.rs",
     // The buffers of DPDK that the frames for a peer are written into.

@@ -1,0 +1,158 @@
+//! New connections without end: a port that sends the SYN of another one with each frame, and a wire that answers for the
+//! next hop and counts what leaves.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use culvert_nic::Interrupt;
+use culvert_packet::craft::{self, Ends};
+use culvert_packet::{MacAddr, arp, tcp};
+use culvert_softpath::switch::{Packet, Pool, Sent, SwitchPort};
+
+/// What the ports know together.
+#[derive(Debug, Default)]
+pub struct Flood {
+    /// Whether SYNs are sent.
+    pub open: AtomicBool,
+    /// Encapsulated frames that have left.
+    pub left: AtomicU64,
+}
+
+/// A vport whose virtual machine opens connections as fast as it is listened to.
+pub struct Opening {
+    flood: Arc<Flood>,
+    syn: Vec<u8>,
+    /// Sum of the segment without ports and checksum (RFC 1071).
+    sum: u32,
+    next: u32,
+    end: u32,
+    never: Interrupt,
+}
+
+/// Offset of the TCP header of an untagged IPv4 frame.
+const TCP: usize = 34;
+/// Spreads the numbers of connections over all pairs of ports: odd, so that no pair comes twice.
+const SPREAD: u32 = 2_654_435_761;
+
+impl Opening {
+    /// Opens `count` connections from one end to the other, each from and to other ports.
+    ///
+    /// # Errors
+    /// No descriptor is to be had.
+    pub fn new(flood: Arc<Flood>, ends: &Ends, count: u32) -> io::Result<Self> {
+        let header = tcp::Header { flags: tcp::Flags::SYN, window: 64_240, ..tcp::Header::default() };
+        let mut syn = vec![0; 128];
+        let len = craft::tcp(&mut syn, ends, &header, &[]).map_err(|e| io::Error::other(e.as_str()))?;
+        syn.truncate(len);
+        let sum = u32::from(!u16::from_be_bytes([syn[TCP + 16], syn[TCP + 17]]));
+        let never = Interrupt::new().map_err(io::Error::other)?;
+        Ok(Opening { flood, syn, sum, next: 0, end: count, never })
+    }
+
+    fn write(&mut self, frame: &mut [u8]) {
+        let ports = self.next.wrapping_mul(SPREAD);
+        self.next += 1;
+        frame.copy_from_slice(&self.syn);
+        frame[TCP..TCP + 4].copy_from_slice(&ports.to_be_bytes());
+        let sum = self.sum + (ports >> 16) + (ports & 0xffff);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        frame[TCP + 16..TCP + 18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    }
+}
+
+impl SwitchPort for Opening {
+    fn receive(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>, most: usize) -> io::Result<()> {
+        while packets.len() < most && self.next < self.end && self.flood.open.load(Relaxed) {
+            let Some(mut packet) = pool.take() else { break };
+            if packet.set(0, self.syn.len()) {
+                self.write(packet.bytes_mut());
+            }
+            packets.push(packet);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>) -> io::Result<Sent> {
+        let sent = Sent { packets: packets.len() as u64, ..Sent::default() };
+        packets.drain(..).for_each(|packet| pool.give(packet));
+        Ok(sent)
+    }
+
+    fn arm(&mut self) -> bool {
+        self.next >= self.end || !self.flood.open.load(Relaxed)
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.never.as_fd()
+    }
+}
+
+/// The wire.
+pub struct Wire {
+    flood: Arc<Flood>,
+    answers: VecDeque<Vec<u8>>,
+    never: Interrupt,
+}
+
+/// MAC of whoever is asked for on the wire.
+const NEXT_HOP: MacAddr = MacAddr([2, 0, 0, 0, 0, 0x77]);
+
+impl Wire {
+    /// A wire where every next hop answers.
+    ///
+    /// # Errors
+    /// No descriptor is to be had.
+    pub fn new(flood: Arc<Flood>) -> io::Result<Self> {
+        let never = Interrupt::new().map_err(io::Error::other)?;
+        Ok(Wire { flood, answers: VecDeque::new(), never })
+    }
+
+    fn hear(&mut self, frame: &[u8]) {
+        if frame.get(12..14) != Some(&[8, 6]) {
+            self.flood.left.fetch_add(1, Relaxed);
+            return;
+        }
+        let asked = frame.get(14..).and_then(|body| arp::Packet::parse(body).ok());
+        if let Some(asked) = asked.filter(|a| a.sender != a.target) {
+            let mut answer = vec![0; 64];
+            if craft::arp(&mut answer, &asked.reply(NEXT_HOP)).is_ok() {
+                self.answers.push_back(answer);
+            }
+        }
+    }
+}
+
+impl SwitchPort for Wire {
+    fn receive(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>, most: usize) -> io::Result<()> {
+        while packets.len() < most
+            && let Some(answer) = self.answers.pop_front()
+            && let Some(mut packet) = pool.take()
+        {
+            let _fits = packet.fill(&answer);
+            packets.push(packet);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>) -> io::Result<Sent> {
+        let mut sent = Sent { packets: packets.len() as u64, ..Sent::default() };
+        for packet in packets.drain(..) {
+            sent.bytes += packet.bytes().len() as u64;
+            self.hear(packet.bytes());
+            pool.give(packet);
+        }
+        Ok(sent)
+    }
+
+    fn arm(&mut self) -> bool {
+        self.answers.is_empty()
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.never.as_fd()
+    }
+}
