@@ -1,12 +1,18 @@
 //! Connection tracking: the state behind flows. A flow record may be evicted and is rebuilt from its connection.
 
-use alloc::collections::BTreeMap;
+mod slab;
+mod table;
+mod wheel;
+
 use core::net::IpAddr;
 
 use culvert_flow::FlowKey;
 use culvert_packet::{Rdid, VportId};
 
-/// Names a connection. The direction of a record is told by [`ConnectionId::REVERSE`] in its cold line.
+pub use table::Connections;
+
+/// Names a connection, and no other one for as long as anything may remember the name: never 0. The direction of a record
+/// is told by [`ConnectionId::REVERSE`] in its cold line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct ConnectionId(pub u64);
 
@@ -128,156 +134,6 @@ pub enum Full {
     Table,
     /// The vport has used its share.
     Vport,
-}
-
-/// The connection table: bounded, as a whole and for each vport.
-#[derive(Clone, Debug)]
-pub struct Connections {
-    by_id: BTreeMap<u64, Connection>,
-    by_ends: BTreeMap<Ends, u64>,
-    per_vport: BTreeMap<VportId, usize>,
-    next: u64,
-    limit: usize,
-    vport_limit: usize,
-    timeouts: Timeouts,
-}
-
-impl Connections {
-    /// An empty table for `limit` connections, of which one vport may have `vport_limit`.
-    pub fn new(limit: usize, vport_limit: usize, timeouts: Timeouts) -> Self {
-        Connections {
-            by_id: BTreeMap::new(),
-            by_ends: BTreeMap::new(),
-            per_vport: BTreeMap::new(),
-            next: 1,
-            limit,
-            vport_limit,
-            timeouts,
-        }
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
-    }
-
-    /// A connection by its identifier.
-    pub fn get(&self, id: ConnectionId) -> Option<&Connection> {
-        self.by_id.get(&id.0)
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
-        self.by_id.iter().map(|(id, c)| (ConnectionId(*id), c))
-    }
-
-    /// The connection between two ends, and whether `ends` are seen from the one that answered.
-    pub fn find(&self, ends: &Ends) -> Option<(ConnectionId, bool)> {
-        if let Some(id) = self.by_ends.get(ends) {
-            return Some((ConnectionId(*id), false));
-        }
-        self.by_ends.get(&ends.reversed()).map(|id| (ConnectionId(*id), true))
-    }
-
-    /// The identifier that the next connection of a vport gets.
-    ///
-    /// # Errors
-    /// There is no room for one.
-    pub fn room(&self, owner: VportId) -> Result<ConnectionId, Full> {
-        if self.by_id.len() >= self.limit {
-            return Err(Full::Table);
-        }
-        if self.per_vport.get(&owner).copied().unwrap_or(0) >= self.vport_limit {
-            return Err(Full::Vport);
-        }
-        Ok(ConnectionId(self.next))
-    }
-
-    /// Carries out what a decision says.
-    pub fn apply(&mut self, effects: &Effects, now: u32) {
-        match effects {
-            None => {}
-            Some(Effect::Create(id, connection)) => self.insert(*id, *connection),
-            Some(Effect::Update(id, state, keys)) => {
-                if let Some(connection) = self.by_id.get_mut(&id.0) {
-                    connection.state = *state;
-                    connection.last_seen = now;
-                    for (slot, key) in connection.keys.iter_mut().zip(keys) {
-                        *slot = key.or(*slot);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes a connection over that a former daemon had made: its records are in the NIC.
-    pub fn adopt(&mut self, id: ConnectionId, connection: Connection) {
-        if self.by_id.len() < self.limit {
-            self.insert(id, connection);
-        }
-    }
-
-    fn insert(&mut self, id: ConnectionId, connection: Connection) {
-        if self.by_id.contains_key(&id.0) || self.by_ends.contains_key(&connection.ends) {
-            return;
-        }
-        self.next = self.next.max(id.0 + 1);
-        self.by_ends.insert(connection.ends, id.0);
-        *self.per_vport.entry(connection.owner).or_insert(0) += 1;
-        self.by_id.insert(id.0, connection);
-    }
-
-    /// Forgets a connection.
-    pub fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
-        let gone = self.by_id.remove(&id.0)?;
-        self.by_ends.remove(&gone.ends);
-        if let Some(count) = self.per_vport.get_mut(&gone.owner) {
-            *count = count.saturating_sub(1);
-        }
-        Some(gone)
-    }
-
-    /// A TCP segment with SYN, FIN or RST has passed in the NIC. `reverse`: it was one of the answers.
-    pub fn control(&mut self, id: ConnectionId, reverse: bool, tcp_flags: u8, now: u32) {
-        if let Some(connection) = self.by_id.get_mut(&id.0) {
-            connection.state = next_state(connection.state, reverse, tcp_flags);
-            connection.last_seen = now;
-        }
-    }
-
-    /// Time after which a connection is forgotten when nothing of it passes.
-    pub fn timeout(&self, connection: &Connection) -> u32 {
-        let t = &self.timeouts;
-        match (connection.state, connection.ends.protocol) {
-            (State::Opening, _) => t.opening,
-            (State::Established, _) => t.established,
-            (State::Closing(_), _) => t.closing,
-            (State::Closed, _) => t.closed,
-            (State::Timed, 17) => t.udp,
-            (State::Timed, 1 | 58) => t.icmp,
-            (State::Timed, _) => t.other,
-        }
-    }
-
-    /// Connections of which the host has seen nothing for their time-out. Whether the NIC has is for the caller to ask.
-    pub fn expired(&self, now: u32) -> impl Iterator<Item = ConnectionId> + '_ {
-        self.by_id
-            .iter()
-            .filter(move |(_, c)| now.wrapping_sub(c.last_seen) >= self.timeout(c))
-            .map(|(id, _)| ConnectionId(*id))
-    }
-
-    /// Something of a connection passed in the NIC at `when`.
-    pub fn touch(&mut self, id: ConnectionId, when: u32) {
-        if let Some(connection) = self.by_id.get_mut(&id.0) {
-            connection.last_seen = when;
-        }
-    }
 }
 
 const FIN: u8 = 1;

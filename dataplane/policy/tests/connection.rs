@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use culvert_flow::HashSecret;
 use culvert_packet::tcp::Flags;
 use culvert_policy::connection::{Ends, State};
 use culvert_policy::{Connections, Decision, Input, Timeouts};
@@ -36,19 +37,19 @@ fn tcp_opens_and_closes() {
 fn time_outs_follow_the_state() {
     let (_, mut c, id) = opened();
     let t = Timeouts::default();
-    assert_eq!(c.expired(t.opening - 1).count(), 0);
-    assert_eq!(c.expired(t.opening).count(), 1);
+    assert_eq!(c.expired(t.opening - 1, 10).count(), 0);
+    assert_eq!(c.expired(t.opening, 10).count(), 1);
     c.control(id, true, 0x12, 100);
-    assert_eq!(c.expired(100 + t.established - 1).count(), 0);
-    assert_eq!(c.expired(100 + t.established).count(), 1);
+    assert_eq!(c.expired(100 + t.established - 1, 10).count(), 0);
+    assert_eq!(c.expired(100 + t.established, 10).count(), 1);
     c.touch(id, t.established);
-    assert_eq!(c.expired(100 + t.established).count(), 0, "the NIC saw a packet");
+    assert_eq!(c.expired(100 + t.established, 10).count(), 0, "the NIC saw a packet");
 }
 
 #[test]
 fn a_full_table_refuses_new_connections_and_keeps_old_ones() {
     let s = figure8();
-    let mut c = Connections::new(2, 2, Timeouts::default());
+    let mut c = Connections::new(2, 2, Timeouts::default(), HashSecret([3; 9]));
     let there = ends((11, "10.1.1.11"), (12, "10.1.1.12"));
     for port in [1, 2] {
         forward(ask(&s, &mut c, Input::Vport(SQL), &udp(&there, (port, 53)), 0).0);
@@ -65,7 +66,7 @@ fn a_full_table_refuses_new_connections_and_keeps_old_ones() {
 #[test]
 fn one_vport_cannot_take_the_whole_table() {
     let s = figure8();
-    let mut c = Connections::new(10, 1, Timeouts::default());
+    let mut c = Connections::new(10, 1, Timeouts::default(), HashSecret([3; 9]));
     let there = ends((11, "10.1.1.11"), (12, "10.1.1.12"));
     forward(ask(&s, &mut c, Input::Vport(SQL), &udp(&there, (1, 53)), 0).0);
     let refused = ask(&s, &mut c, Input::Vport(SQL), &udp(&there, (2, 53)), 0).0;

@@ -1,10 +1,11 @@
 //! The host's policy with its connections, behind the slow path's [`Policy`].
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use culvert_flow::{Classified, Direction, FlowKey, FlowRecord, Port};
+use culvert_flow::{Classified, Direction, FlowKey, FlowRecord, HashSecret, Port};
 use culvert_packet::{Headers, Reason, VportId};
 use culvert_policy::connection::{Ends, State};
 use culvert_policy::decide as ask;
@@ -45,18 +46,26 @@ pub struct Traced {
 pub struct HostPolicy {
     snapshot: Option<Arc<Snapshot>>,
     connections: Connections,
-    /// Records that the NIC may have of each connection: of the side that spoke first, and of the answers.
-    records: HashMap<u64, [Option<FlowRecord>; 2]>,
+    /// Records that the NIC may have of each connection: of the side that spoke first, and of the answers. None: the NIC
+    /// keeps what it was given.
+    records: Option<HashMap<u64, [Option<FlowRecord>; 2]>>,
 }
 
 impl HostPolicy {
     /// No policy, no connections.
     pub fn new(limits: &Limits) -> Self {
+        // The standard library's maps have random keys, which are all that it gives of chance.
+        let secret = HashSecret(std::array::from_fn(|n| RandomState::new().hash_one(n)));
         HostPolicy {
             snapshot: None,
-            connections: Connections::new(limits.connections, limits.per_vport, limits.timeouts),
-            records: HashMap::new(),
+            connections: Connections::new(limits.connections, limits.per_vport, limits.timeouts, secret),
+            records: Some(HashMap::new()),
         }
+    }
+
+    /// For a NIC that does not lose its tables as long as this process lives: no records are kept for it.
+    pub fn without_records(self) -> Self {
+        HostPolicy { records: None, ..self }
     }
 
     /// The policy in force.
@@ -81,7 +90,7 @@ impl HostPolicy {
             self.connections.iter().filter(|(_, c)| ended(c)).map(|(id, _)| id).collect();
         let mut keys = Vec::new();
         for id in gone {
-            self.records.remove(&id.0);
+            self.forget_records(id.0);
             keys.extend(self.connections.remove(id).into_iter().flat_map(|c| c.keys).flatten());
         }
         keys
@@ -111,10 +120,17 @@ impl HostPolicy {
     }
 
     fn remember(&mut self, record: &FlowRecord) {
-        if let Some((id, reverse)) = ConnectionId::from_cold(record.cold.connection)
+        if let Some(records) = &mut self.records
+            && let Some((id, reverse)) = ConnectionId::from_cold(record.cold.connection)
             && self.connections.get(id).is_some()
         {
-            self.records.entry(id.0).or_default()[usize::from(reverse)] = Some(*record);
+            records.entry(id.0).or_default()[usize::from(reverse)] = Some(*record);
+        }
+    }
+
+    fn forget_records(&mut self, connection: u64) {
+        if let Some(records) = &mut self.records {
+            records.remove(&connection);
         }
     }
 
@@ -184,7 +200,7 @@ impl Policy for HostPolicy {
     }
 
     fn expired(&mut self, now: u32, limit: usize) -> Vec<Expired> {
-        let ids: Vec<ConnectionId> = self.connections.expired(now).take(limit).collect();
+        let ids: Vec<ConnectionId> = self.connections.expired(now, limit).collect();
         ids.into_iter()
             .filter_map(|id| {
                 let c = self.connections.get(id)?;
@@ -203,7 +219,7 @@ impl Policy for HostPolicy {
 
     fn forget(&mut self, connection: u64) {
         self.connections.remove(ConnectionId(connection));
-        self.records.remove(&connection);
+        self.forget_records(connection);
     }
 
     fn connections(&self) -> usize {
@@ -211,7 +227,7 @@ impl Policy for HostPolicy {
     }
 
     fn records(&self) -> Vec<FlowRecord> {
-        self.records.values().flatten().flatten().copied().collect()
+        self.records.iter().flat_map(HashMap::values).flatten().flatten().copied().collect()
     }
 
     fn adopt(&mut self, records: &[FlowRecord], now: u32) {
@@ -227,7 +243,7 @@ impl Policy for HostPolicy {
             connection.keys[usize::from(reverse)] = Some(record.key);
         }
         for (id, connection) in found {
-            self.connections.adopt(ConnectionId(id), connection);
+            self.connections.adopt(ConnectionId(id), &connection);
         }
         for record in records.iter().filter(|r| r.hot.pending == 0) {
             self.remember(record);

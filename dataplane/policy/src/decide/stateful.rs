@@ -8,7 +8,7 @@ use culvert_packet::{Fragment, Rdid, Reason, VportId};
 use super::Packet;
 use crate::acl::{AclSet, Matched, Tuple};
 use crate::connection::{
-    Connection, ConnectionId, Connections, Effect, Effects, Ends, Full, first_state, next_state,
+    Connection, ConnectionId, Connections, Effect, Effects, Ends, Full, State, first_state, next_state,
 };
 use crate::trace::{Layer, TraceSink};
 
@@ -22,7 +22,8 @@ pub(super) struct Tracked {
     pub(super) id: ConnectionId,
     /// Whether the packet is one of the answers.
     pub(super) reverse: bool,
-    existing: Option<Connection>,
+    /// State of the connection, if there was one before this packet.
+    existing: Option<State>,
     ends: Ends,
     owner: VportId,
 }
@@ -71,7 +72,7 @@ pub(super) fn pass(
     let tracked = known.map(|(ends, id, reverse)| Tracked {
         id,
         reverse,
-        existing: connections.get(id).copied(),
+        existing: connections.get(id).map(|c| c.state),
         ends,
         owner,
     });
@@ -120,9 +121,7 @@ impl Tracked {
         let flags = packet.headers.tcp_flags;
         let keys = if self.reverse { [other, Some(own)] } else { [Some(own), other] };
         Some(match &self.existing {
-            Some(connection) => {
-                Effect::Update(self.id, next_state(connection.state, self.reverse, flags), keys)
-            }
+            Some(state) => Effect::Update(self.id, next_state(*state, self.reverse, flags), keys),
             None => Effect::Create(
                 self.id,
                 Connection {

@@ -113,7 +113,7 @@ pub(crate) fn figure8() -> Snapshot {
 }
 
 pub(crate) fn connections() -> Connections {
-    Connections::new(1000, 500, Timeouts::default())
+    Connections::new(1000, 500, Timeouts::default(), HashSecret([3; 9]))
 }
 
 /// Ends of a frame from `src` to `dst`, each MAC number and address.
