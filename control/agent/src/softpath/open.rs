@@ -7,7 +7,7 @@ use culvert_model::Fabric;
 use culvert_nic::{Config, Nic};
 use culvert_pci::FunctionAddress;
 use culvert_softpath::switch::{Switch, SwitchSettings};
-use culvert_softpath::{Settings, SlowPath};
+use culvert_softpath::{Limits, Settings, SlowPath};
 use tracing::info;
 
 use super::SoftDatapath;
@@ -16,6 +16,8 @@ use super::software::SoftwareNic;
 use crate::args::ProviderAddress;
 use crate::{Args, DatapathError, Error};
 
+/// Connections that one vport can have, however many records there are.
+const MOST_PER_VPORT: usize = 500_000;
 /// Flow records that the software path can have: the design's two million, and as many again.
 const MOST_FLOWS: u32 = 1 << 22;
 
@@ -78,8 +80,14 @@ fn software(args: &Args) -> Result<(Hardware, SlowPath), Error> {
     let switch = Arc::new(Switch::start(&settings).map_err(|e| unavailable(&e))?);
     let run_dir = run_dir(&args.socket)?;
     let kernel = (args.provider_address == ProviderAddress::Kernel).then(|| args.uplink.clone());
-    let settings = Settings { kernel, ..Settings::default() };
+    let settings = Settings { limits: limits(flows), kernel, ..Settings::default() };
     let slow = SlowPath::start(switch.clone(), settings).map_err(|e| unavailable(&e))?;
     info!(uplinks = args.uplink.join(", "), flows, "the software path is there");
     Ok((Hardware::Software(SoftwareNic::new(switch, args, run_dir)), slow))
+}
+
+/// Bounds of the connection table beside so many records: a connection has two of them.
+fn limits(flows: u32) -> Limits {
+    let flows = flows as usize;
+    Limits { connections: flows / 2, per_vport: (flows / 4).min(MOST_PER_VPORT), ..Limits::default() }
 }
