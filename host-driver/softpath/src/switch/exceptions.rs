@@ -14,7 +14,7 @@ use culvert_packet::VportId;
 use crate::target::PacketSource;
 
 /// Packets that may be in the queue.
-const LENGTH: usize = 8192;
+pub(super) const LENGTH: usize = 8192;
 /// Packets from the wire that may be in it: what guests ask for has room beside a flood from outside.
 const FROM_WIRE: usize = LENGTH / 2;
 /// Packets of a vport that may be at the slow path.

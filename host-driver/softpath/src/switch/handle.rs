@@ -1,15 +1,17 @@
 //! A running switch: started, told and asked from other threads.
 
 use std::sync::mpsc::{SyncSender, channel, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use culvert_abi::soc::Sizes;
 use culvert_flow::{HashSecret, Port};
-use culvert_nic::{Error, Interrupt, PortCounters, Result};
+use culvert_nic::{Error, PortCounters, Result};
 
+use super::bell::Bell;
 use super::events::events;
+use super::exceptions::LENGTH as QUEUE;
 use super::forwarder::Forwarder;
 use super::slot::{Opener, Slot};
 use super::worker::{Job, Worker};
@@ -40,7 +42,8 @@ pub struct SwitchSettings {
 impl SwitchSettings {
     /// For so many flow records, a power of two, with 64 MiB for packets.
     pub fn new(flows: u32, secret: HashSecret) -> Self {
-        let sizes = Sizes { flows, ..Sizes::new(0) };
+        // As many flows may be undecided as there is room for packets on their way to the slow path.
+        let sizes = Sizes { flows, pending: QUEUE as u32, ..Sizes::new(0) };
         SwitchSettings { sizes, buffers: 16_384, large_buffers: 512, secret, core: None }
     }
 }
@@ -48,7 +51,7 @@ impl SwitchSettings {
 /// The software NIC. Its thread ends when it is dropped.
 pub struct Switch {
     jobs: Option<SyncSender<Job>>,
-    wake: Interrupt,
+    wake: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
     sizes: Sizes,
     exceptions: Mutex<Option<Box<dyn PacketSource>>>,
@@ -64,8 +67,8 @@ impl Switch {
         let (forwarder, source) = Forwarder::new(settings)?;
         let (reporter, events) = events()?;
         let (jobs, told) = sync_channel(JOBS);
-        let wake = Interrupt::new()?;
-        let (worker, core) = (Worker::new(forwarder, told, wake.clone(), reporter), settings.core);
+        let wake = Arc::new(Bell::new()?);
+        let (worker, core) = (Worker::new(forwarder, told, Arc::clone(&wake), reporter), settings.core);
         let thread = std::thread::Builder::new()
             .name("switch".into())
             .spawn(move || {
@@ -137,7 +140,7 @@ impl Switch {
     pub(super) fn tell(&self, job: impl FnOnce(&mut Forwarder) + Send + 'static) -> Result<()> {
         let sent = self.jobs.as_ref().map(|jobs| jobs.send(Box::new(job)));
         match sent {
-            Some(Ok(())) => self.wake.signal().map_err(Error::from),
+            Some(Ok(())) => self.wake.ring().map_err(Error::from),
             _ => Err(Error::FirmwareDead { device: NAME.into() }),
         }
     }
@@ -164,7 +167,7 @@ impl Drop for Switch {
     fn drop(&mut self) {
         self.jobs = None;
         // The thread looks ten times a second even if it cannot be woken.
-        let _ = self.wake.signal();
+        let _ = self.wake.ring();
         if let Some(thread) = self.thread.take() {
             // A thread that has panicked has said so.
             let _ = thread.join();

@@ -10,6 +10,7 @@
 //! * [`Forwarder`]: what becomes of packets between ports, without thread and clock.
 //! * [`Switch`]: all of it together, with a thread of its own.
 
+mod bell;
 mod burst;
 mod events;
 mod exceptions;

@@ -1,13 +1,15 @@
 //! The thread of the data path: polls its ports while there is work, and sleeps when there is none.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use culvert_flow::Port;
-use culvert_nic::{Event, Interrupt};
+use culvert_nic::Event;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::bell::Bell;
 use super::events::Reporter;
 use super::forwarder::Forwarder;
 
@@ -25,7 +27,7 @@ const LOOK: u32 = 100;
 pub(super) struct Worker {
     forwarder: Forwarder,
     jobs: Receiver<Job>,
-    wake: Interrupt,
+    wake: Arc<Bell>,
     events: Reporter,
     base: Instant,
     looked: u32,
@@ -33,7 +35,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(forwarder: Forwarder, jobs: Receiver<Job>, wake: Interrupt, events: Reporter) -> Self {
+    pub(super) fn new(forwarder: Forwarder, jobs: Receiver<Job>, wake: Arc<Bell>, events: Reporter) -> Self {
         Worker {
             forwarder,
             jobs,
@@ -121,6 +123,16 @@ impl Worker {
         if !armed {
             return;
         }
+        self.wake.sleeping();
+        // What was told before the bell could hear it.
+        match self.jobs.try_recv() {
+            Err(TryRecvError::Empty) => {}
+            Ok(job) => {
+                job(f);
+                return self.wake.awake();
+            }
+            Err(TryRecvError::Disconnected) => return self.wake.awake(),
+        }
         let mut fds: Vec<PollFd<'_>> = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
         for slot in &mut f.slots {
             let heard = !matches!(slot.at, Port::Vport(id) if f.exceptions.is_used_up(id));
@@ -133,7 +145,6 @@ impl Worker {
         let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(limit.subsec_nanos()) };
         // An interrupted sleep is a short one.
         let _ = poll(&mut fds, Some(&limit));
-        // An event that cannot be cleared costs one more round.
-        let _ = self.wake.try_clear();
+        self.wake.awake();
     }
 }
