@@ -99,6 +99,8 @@ impl Switch {
             ..SwitchSettings::new(sizes.flows, HashSecret([0; 9]))
         };
         let (mut forwarder, source) = Forwarder::new(&settings).map_err(|e| e.to_string())?;
+        // Here the core's word counts.
+        forwarder.show_returned = true;
         let left = Left::default();
         let ports = (0..VPORTS).map(|n| Port::Vport(VportId(n))).chain([Port::Uplink(0), Port::Uplink(1)]);
         for at in ports {

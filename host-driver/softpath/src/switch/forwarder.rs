@@ -31,6 +31,9 @@ pub struct Forwarder {
     pub(super) exceptions: Exceptions,
     /// Milliseconds, wrapping: of all that is done from now on.
     pub now: u32,
+    /// Whether the slow path gets copies of TCP segments that it has just given back itself, as the core says. It has
+    /// decided on them, and knows.
+    pub show_returned: bool,
     /// Away while a burst is in work.
     verdicts: Option<Box<Verdicts>>,
     burst: Vec<Packet>,
@@ -61,6 +64,7 @@ impl Forwarder {
             slots: Vec::new(),
             exceptions,
             now: 0,
+            show_returned: false,
             verdicts: Some(Box::default()),
             burst: Vec::with_capacity(BURST),
             of_vport: vec![NOWHERE; usize::from(Port::MAX_VPORTS)],

@@ -2,7 +2,7 @@
 
 use culvert_flow::pending::Ticket;
 use culvert_flow::tables::{Tunnel, Vport};
-use culvert_flow::{Checksum, Port};
+use culvert_flow::{Checksum, Port, Verdict};
 use culvert_nic::Return;
 use culvert_packet::{ChecksumState, Reason};
 
@@ -86,7 +86,12 @@ impl Forwarder {
         let (input, number, now, len) = (packet.input, packet.number(), self.now, packet.bytes().len());
         let done = packet.edit(|frame| self.dp.process_returned(frame, input, ticket, number, now));
         match done {
-            Some(done) => self.settle(packet, done, len),
+            Some((mut verdict, wire)) => {
+                if let Verdict::Forward { copy, .. } = &mut verdict {
+                    *copy &= self.show_returned;
+                }
+                self.settle(packet, (verdict, wire), len);
+            }
             None => self.drop(packet, Reason::BadDescriptor),
         }
     }
