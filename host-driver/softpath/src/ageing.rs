@@ -15,14 +15,14 @@ const AT_A_TIME: usize = 1024;
 
 impl<P: Policy> Engine<P> {
     /// Looks at connections whose time is over. One whose records have counted packets since it was last looked at lives
-    /// on; the others' records are deleted.
+    /// on; the others' records are deleted. `true`: there may be more of them.
     ///
     /// # Errors
     /// The NIC does not answer; nothing is forgotten.
-    pub fn age(&mut self, nic: &dyn OffloadTarget, now: u32) -> culvert_nic::Result<()> {
+    pub fn age(&mut self, nic: &dyn OffloadTarget, now: u32) -> culvert_nic::Result<bool> {
         let expired = self.policy.expired(now, AT_A_TIME);
         if expired.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let keys: Vec<FlowKey> =
             expired.iter().filter(|e| !e.closed).flat_map(|e| e.keys.into_iter().flatten()).collect();
@@ -34,7 +34,7 @@ impl<P: Policy> Engine<P> {
             packets.insert(record.key, count);
         }
         self.sweep(&expired, &packets, now);
-        Ok(())
+        Ok(expired.len() == AT_A_TIME)
     }
 
     /// Deletes records that no connection owns, such as those of broadcasts, once they have been idle for long.

@@ -29,7 +29,7 @@ impl<P: Policy> Engine<P> {
         }
         write(nic, host, plan)?;
         self.plan(plan, now);
-        nic.send(&self.take_steps())?;
+        nic.send(self.take_steps())?;
         let vports = plan.vports.iter();
         let mut cells = plan.cells_after(old);
         cells.extend(

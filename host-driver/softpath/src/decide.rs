@@ -22,18 +22,22 @@ pub struct Question<'p> {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// It is treated by a record.
-    Forward {
-        /// The record of its key.
-        forward: Box<FlowRecord>,
-        /// The record of the answers, if they have one.
-        reverse: Option<Box<FlowRecord>>,
-        /// Why the NIC must not get the records; none: it gets them.
-        keep: Option<Reason>,
-    },
+    Forward(Box<Flow>),
     /// It is answered with this frame, and goes nowhere.
     Reply(Vec<u8>),
     /// Nothing.
     Drop(Reason),
+}
+
+/// How a packet goes on, and those like it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flow {
+    /// The record of its key.
+    pub forward: FlowRecord,
+    /// The record of the answers, if they have one.
+    pub reverse: Option<FlowRecord>,
+    /// Why the NIC must not get the records; none: it gets them.
+    pub keep: Option<Reason>,
 }
 
 /// A connection that has been idle for as long as its state allows, or has been closed.

@@ -9,7 +9,7 @@ use culvert_flow::{Actions, Classified, FlowRecord, Port, Wire, key};
 use culvert_nic::{Exception, Return};
 use culvert_packet::{Fragment, Reason, VportId, parse, parse_outer};
 
-use crate::decide::{Decision, Policy, Question};
+use crate::decide::{Decision, Flow, Policy, Question};
 use crate::next_hop::{HopId, NextHops, State};
 use crate::plan::Way;
 use crate::resolver::Resolver;
@@ -102,7 +102,8 @@ impl<P: Policy> Engine<P> {
 
     /// What the NIC has to do, in order. It is handed over once.
     pub fn take_steps(&mut self) -> Vec<Step> {
-        std::mem::take(&mut self.steps)
+        let more = Vec::with_capacity(self.steps.len());
+        std::mem::replace(&mut self.steps, more)
     }
 
     /// The policy.
@@ -151,17 +152,18 @@ impl<P: Policy> Engine<P> {
         match self.policy.decide(&question) {
             Decision::Drop(reason) => self.drop(&e.back(), reason),
             Decision::Reply(frame) => self.reply(&e, frame),
-            Decision::Forward { forward, reverse, keep } => match self.ready(&forward) {
+            Decision::Forward(flow) => match self.ready(&flow.forward) {
                 Ready::Wait(hop) => self.hold(hop, punted),
                 Ready::No(reason) => self.drop(&e.back(), reason),
                 Ready::Yes => {
-                    let offload =
-                        keep.is_none() && e.ticket.is_some() && classified.headers.fragment == Fragment::None;
+                    let offload = flow.keep.is_none()
+                        && e.ticket.is_some()
+                        && classified.headers.fragment == Fragment::None;
                     if offload {
-                        self.offload(&forward, reverse.as_deref());
+                        self.offload(&flow);
                         self.steps.push(Step::Lookup(e.back(), punted.frame));
                     } else {
-                        self.forward(&forward, &classified, punted, now);
+                        self.forward(&flow.forward, &classified, punted, now);
                     }
                 }
             },
@@ -170,9 +172,10 @@ impl<P: Policy> Engine<P> {
 
     /// Records for the NIC: this packet's, and the answers' if their way is known. Otherwise the answers' first packet
     /// comes to the host and waits there for its next hop, in order with those behind it.
-    fn offload(&mut self, forward: &FlowRecord, reverse: Option<&FlowRecord>) {
-        let mut records = vec![*forward];
-        records.extend(reverse.filter(|r| matches!(self.ready(r), Ready::Yes)).copied());
+    fn offload(&mut self, flow: &Flow) {
+        let mut records = Vec::with_capacity(2);
+        records.push(flow.forward);
+        records.extend(flow.reverse.iter().filter(|r| matches!(self.ready(r), Ready::Yes)));
         self.tally.records += records.len() as u64;
         self.steps.push(Step::Insert(records));
     }

@@ -77,7 +77,10 @@ impl SlowPath {
     pub fn start(nic: Arc<dyn OffloadTarget>, settings: Settings) -> Result<Self> {
         let (sender, receiver) = sync_channel(COMMANDS);
         let wake = Interrupt::new().map_err(culvert_nic::Error::from)?;
-        let policy = HostPolicy::new(&settings.limits);
+        let mut policy = HostPolicy::new(&settings.limits);
+        if !nic.may_forget() {
+            policy = policy.without_records();
+        }
         let worker = Worker::new(nic.clone(), policy, receiver, wake.clone(), settings)?;
         let thread = std::thread::Builder::new()
             .name("slow-path".into())

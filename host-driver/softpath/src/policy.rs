@@ -11,7 +11,7 @@ use culvert_policy::connection::{Ends, State};
 use culvert_policy::decide as ask;
 use culvert_policy::{Connection, ConnectionId, Connections, Input, Packet, Snapshot, Timeouts};
 
-use crate::decide::{Decision, Expired, Policy, Question};
+use crate::decide::{Decision, Expired, Flow, Policy, Question};
 use crate::software::Outcome;
 
 /// Bounds of the connection table.
@@ -188,7 +188,7 @@ impl Policy for HostPolicy {
                         self.remember(reverse);
                     }
                 }
-                Decision::Forward { forward: Box::new(f.record), reverse: f.reverse.map(Box::new), keep }
+                Decision::Forward(Box::new(Flow { forward: f.record, reverse: f.reverse, keep }))
             }
         }
     }

@@ -58,7 +58,7 @@ pub trait EventSource: Send {
 #[expect(clippy::missing_errors_doc, reason = "the trait's documentation says it once for all its calls")]
 pub trait OffloadTarget: Send + Sync + 'static {
     /// Hands a run of steps over, in order. Does not wait for them to be done.
-    fn send(&self, steps: &[Step]) -> Result<()>;
+    fn send(&self, steps: Vec<Step>) -> Result<()>;
     /// Inserts records and waits until they are in.
     fn insert(&self, records: &[FlowRecord]) -> Result<()>;
     /// All records, at most `limit`.
@@ -107,6 +107,10 @@ pub trait OffloadTarget: Send + Sync + 'static {
     fn flows(&self) -> u32;
     /// Whether its tables were already written by a daemon before this one.
     fn adopted(&self) -> bool;
+    /// Whether it may lose its tables while this process lives, and wants them back.
+    fn may_forget(&self) -> bool {
+        true
+    }
     /// Whether it takes commands.
     fn alive(&self) -> bool;
     /// The exception queue, once.
@@ -154,9 +158,9 @@ impl EventSource for Events {
 }
 
 impl OffloadTarget for Nic {
-    fn send(&self, steps: &[Step]) -> Result<()> {
+    fn send(&self, steps: Vec<Step>) -> Result<()> {
         let mut batch = self.batch();
-        for step in steps {
+        for step in &steps {
             match step {
                 Step::Insert(records) => batch.insert(records)?,
                 Step::Delete(keys) => batch.delete(keys)?,

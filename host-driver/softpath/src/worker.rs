@@ -28,6 +28,8 @@ use crate::target::{EventSource, OffloadTarget, PacketSource, Step};
 const BURST: usize = 128;
 /// Milliseconds between looks at idle connections, and the longest sleep.
 const SECOND: u32 = 1000;
+/// Milliseconds between looks at idle connections when one look was not enough.
+const SOON: u32 = 5;
 /// Milliseconds between looks at records without a connection.
 const SWEEP: u32 = 60_000;
 
@@ -61,6 +63,8 @@ pub(crate) struct Worker {
     lost: u64,
     base: Instant,
     aged: u32,
+    /// Milliseconds from then until idle connections are looked at again.
+    next_look: u32,
     swept: u32,
 }
 
@@ -95,6 +99,7 @@ impl Worker {
             lost: 0,
             base: Instant::now(),
             aged: 0,
+            next_look: SECOND,
             swept: 0,
         })
     }
@@ -333,12 +338,12 @@ impl Worker {
     fn time(&mut self) {
         let now = self.now();
         self.engine.tick(now);
-        if now.wrapping_sub(self.aged) >= SECOND {
+        if now.wrapping_sub(self.aged) >= self.next_look {
             self.aged = now;
             self.recover_now();
             self.follow_kernel();
             if self.nic.alive() && !self.recover {
-                log(self.engine.age(&*self.nic, now));
+                self.age(now);
                 if now.wrapping_sub(self.swept) >= SWEEP {
                     self.swept = now;
                     log(self.engine.sweep_orphans(&*self.nic));
@@ -347,10 +352,22 @@ impl Worker {
         }
     }
 
+    /// Looks at idle connections. Where there are more than fit one look, the next one comes soon, but packets have most of
+    /// the time.
+    fn age(&mut self, now: u32) {
+        let more = self.engine.age(&*self.nic, now);
+        let took = self.now().wrapping_sub(now);
+        self.next_look = match more {
+            Ok(true) => (took * 4).clamp(SOON, SECOND),
+            _ => SECOND,
+        };
+        log(more);
+    }
+
     fn hand_over(&mut self) {
         let steps = self.engine.take_steps();
         if !steps.is_empty() {
-            log(self.nic.send(&steps));
+            log(self.nic.send(steps));
         }
     }
 
@@ -359,7 +376,7 @@ impl Worker {
         let armed = self.vmqs.values().fold(armed, |all, vmq| vmq.source.arm() && all);
         if armed {
             let now = self.now();
-            let ms = self.engine.hops.next(now, SECOND);
+            let ms = self.engine.hops.next(now, self.next_look);
             let ms = self.kernel.as_ref().map_or(ms, |kernel| kernel.next(now, ms)).max(1);
             let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(ms.min(999)) * 1_000_000 };
             let mut fds: Vec<PollFd<'_>> =

@@ -116,7 +116,7 @@ impl Host {
                 offload: pf::Offload::default(),
             };
             self.engine.exception(Punted { exception, frame }, 0);
-            self.nic.send(&self.engine.take_steps()).map_err(|e| e.to_string())?;
+            self.nic.send(self.engine.take_steps()).map_err(|e| e.to_string())?;
         }
         Ok(())
     }
@@ -168,7 +168,7 @@ impl Host {
 
     fn hand_over(&mut self) {
         // Tables have the size that the policy was applied to: no step names what is not there.
-        let _fits = self.nic.send(&self.engine.take_steps());
+        let _fits = self.nic.send(self.engine.take_steps());
     }
 
     /// Lets time pass: connections and records end as they would meanwhile.

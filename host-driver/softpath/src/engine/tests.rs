@@ -31,6 +31,10 @@ const DENIED: u16 = 3;
 const ANSWERED: u16 = 4;
 const KEPT: u16 = 5;
 
+fn flow(flow: Flow) -> Decision {
+    Decision::Forward(Box::new(flow))
+}
+
 impl Policy for Script {
     fn decide(&mut self, q: &Question<'_>) -> Decision {
         let key = q.packet.key;
@@ -42,21 +46,21 @@ impl Policy for Script {
                 vsid: 5001,
                 ..HotLine::default()
             };
-            Box::new(FlowRecord { key, hot, ..FlowRecord::default() })
+            FlowRecord { key, hot, ..FlowRecord::default() }
         };
         let local = record(Actions::empty(), 0, Port::Vport(VportId(9)));
         match key.dst_port {
             REMOTE => {
                 let forward = record(Actions::PUSH_OUTER, 7, Port::None);
-                Decision::Forward { forward, reverse: Some(local), keep: None }
+                flow(Flow { forward, reverse: Some(local), keep: None })
             }
             LOCAL => {
                 let reverse = record(Actions::PUSH_OUTER, 7, Port::None);
-                Decision::Forward { forward: local, reverse: Some(reverse), keep: None }
+                flow(Flow { forward: local, reverse: Some(reverse), keep: None })
             }
             DENIED => Decision::Drop(Reason::AclDeny),
             ANSWERED => Decision::Reply(b"the answer of the host".to_vec()),
-            _ => Decision::Forward { forward: local, reverse: None, keep: Some(Reason::OffloadDisabled) },
+            _ => flow(Flow { forward: local, reverse: None, keep: Some(Reason::OffloadDisabled) }),
         }
     }
 

@@ -55,8 +55,7 @@ fn refused(op: Op, reason: Reason) -> Error {
 }
 
 impl OffloadTarget for Switch {
-    fn send(&self, steps: &[Step]) -> Result<()> {
-        let steps = steps.to_vec();
+    fn send(&self, steps: Vec<Step>) -> Result<()> {
         self.tell(move |f| f.carry_out(steps))
     }
 
@@ -206,6 +205,10 @@ impl OffloadTarget for Switch {
 
     /// A switch's tables end with its process.
     fn adopted(&self) -> bool {
+        false
+    }
+
+    fn may_forget(&self) -> bool {
         false
     }
 

@@ -147,9 +147,9 @@ impl FakeNic {
 }
 
 impl OffloadTarget for FakeNic {
-    fn send(&self, steps: &[Step]) -> Result<()> {
+    fn send(&self, steps: Vec<Step>) -> Result<()> {
         let mut state = self.call("send");
-        for step in steps {
+        for step in &steps {
             match step {
                 Step::Tunnel(index, tunnel) => {
                     state.tunnels.insert(*index, **tunnel);
@@ -159,7 +159,7 @@ impl OffloadTarget for FakeNic {
                 Step::Lookup(..) | Step::Out(..) | Step::Dropped(..) => {}
             }
         }
-        state.steps.extend_from_slice(steps);
+        state.steps.extend(steps);
         Ok(())
     }
 

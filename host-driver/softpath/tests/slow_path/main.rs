@@ -282,7 +282,7 @@ fn a_connection_ends_when_nothing_has_passed_in_the_nic_either() {
     engine.exception(first, 0);
     let hand_over = |engine: &mut Engine<HostPolicy>| {
         let steps = engine.take_steps();
-        nic.send(&steps).expect("taken");
+        nic.send(steps).expect("taken");
     };
     hand_over(&mut engine);
     assert_eq!(nic.state().records.len(), 2);

@@ -74,13 +74,13 @@ impl Core {
 }
 
 impl OffloadTarget for CoreNic {
-    fn send(&self, steps: &[Step]) -> Result<()> {
+    fn send(&self, steps: Vec<Step>) -> Result<()> {
         let mut core = self.core();
         steps.iter().try_for_each(|step| core.step(step))
     }
 
     fn insert(&self, records: &[FlowRecord]) -> Result<()> {
-        self.send(&[Step::Insert(records.to_vec())])
+        self.send(vec![Step::Insert(records.to_vec())])
     }
 
     fn read_all(&self, limit: usize) -> Result<Vec<FlowRecord>> {
