@@ -139,6 +139,18 @@ impl Datapath<'_> {
         Ok(ticket)
     }
 
+    /// Calls memory into the cache for records of these keys, at most 64, that are about to be installed: so they do not
+    /// wait for it one after the other.
+    pub fn prefetch_install<'k>(&self, keys: impl Iterator<Item = &'k FlowKey>) {
+        let (mut hashes, mut n) = ([0; 64], 0);
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            *hash = self.table.hash(key);
+            self.table.prefetch_bucket(*hash);
+            n += 1;
+        }
+        hashes[..n].iter().for_each(|hash| self.table.prefetch_place(*hash));
+    }
+
     /// Inserts a record, or gives an existing one new actions; its counters go on. A pending one gets its verdict so.
     ///
     /// # Errors

@@ -183,6 +183,21 @@ impl<'m> FlowTable<'m> {
         }
     }
 
+    /// Calls the memory into the cache that a key's record lies in, or will lie in, in the key's first bucket.
+    pub(crate) fn prefetch_place(&self, hash: u64) {
+        let bucket = hash as u32 & self.mask;
+        let Some(tags) = self.memory.buckets.get(bucket as usize) else { return };
+        let tag = Self::tag(hash);
+        let way = tags.0.iter().position(|&t| t == tag).or_else(|| tags.0.iter().position(|&t| t == 0));
+        let id = bucket as usize * WAYS + way.unwrap_or(0);
+        let lines = (self.memory.keys.get(id), self.memory.hot.get(id), self.memory.cold.get(id));
+        if let (Some(key), Some(hot), Some(cold)) = lines {
+            prefetch(key);
+            prefetch(hot);
+            prefetch(cold);
+        }
+    }
+
     #[inline(always)]
     fn tag(hash: u64) -> u16 {
         ((hash >> 48) as u16).max(1)

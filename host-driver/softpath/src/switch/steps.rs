@@ -12,17 +12,24 @@ use super::packet::Packet;
 use crate::software::known;
 use crate::target::Step;
 
+/// Steps whose memory is called for together.
+const AHEAD: usize = 64;
+
 impl Forwarder {
     /// Carries steps out.
     pub fn carry_out(&mut self, steps: Vec<Step>) {
-        for (n, step) in steps.into_iter().enumerate() {
-            self.step(step);
+        let mut steps = steps.into_iter();
+        while !steps.as_slice().is_empty() {
+            let soon = steps.as_slice().iter().take(AHEAD);
+            let records = soon.filter_map(|step| match step {
+                Step::Insert(records) => Some(records),
+                _ => None,
+            });
+            self.dp.prefetch_install(records.flatten().map(|record| &record.key));
+            steps.by_ref().take(AHEAD).for_each(|step| self.step(step));
             // What has left gives its buffer to those that come.
-            if n % BURST == BURST - 1 {
-                self.flush();
-            }
+            self.flush();
         }
-        self.flush();
     }
 
     fn step(&mut self, step: Step) {
