@@ -2,6 +2,7 @@
 
 use culvert_flow::{Classified, FlowKey, FlowRecord, Port};
 use culvert_packet::{Headers, Reason};
+use culvert_policy::Forward;
 
 /// A packet to be decided on.
 #[derive(Clone, Copy, Debug)]
@@ -21,23 +22,12 @@ pub struct Question<'p> {
 /// What is to become of it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// It is treated by a record.
-    Forward(Box<Flow>),
+    /// It is treated by a record, which the NIC gets with that of the answers if nothing speaks against it.
+    Forward(Box<Forward>),
     /// It is answered with this frame, and goes nowhere.
     Reply(Vec<u8>),
     /// Nothing.
     Drop(Reason),
-}
-
-/// How a packet goes on, and those like it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Flow {
-    /// The record of its key.
-    pub forward: FlowRecord,
-    /// The record of the answers, if they have one.
-    pub reverse: Option<FlowRecord>,
-    /// Why the NIC must not get the records; none: it gets them.
-    pub keep: Option<Reason>,
 }
 
 /// A connection that has been idle for as long as its state allows, or has been closed.

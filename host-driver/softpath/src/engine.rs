@@ -8,8 +8,9 @@ use culvert_flow::tables::Member;
 use culvert_flow::{Actions, Classified, FlowRecord, Port, Wire, key};
 use culvert_nic::{Exception, Return};
 use culvert_packet::{Fragment, Reason, VportId, parse, parse_outer};
+use culvert_policy::Forward;
 
-use crate::decide::{Decision, Flow, Policy, Question};
+use crate::decide::{Decision, Policy, Question};
 use crate::next_hop::{HopId, NextHops, State};
 use crate::plan::Way;
 use crate::resolver::Resolver;
@@ -152,18 +153,18 @@ impl<P: Policy> Engine<P> {
         match self.policy.decide(&question) {
             Decision::Drop(reason) => self.drop(&e.back(), reason),
             Decision::Reply(frame) => self.reply(&e, frame),
-            Decision::Forward(flow) => match self.ready(&flow.forward) {
+            Decision::Forward(flow) => match self.ready(&flow.record) {
                 Ready::Wait(hop) => self.hold(hop, punted),
                 Ready::No(reason) => self.drop(&e.back(), reason),
                 Ready::Yes => {
-                    let offload = flow.keep.is_none()
+                    let offload = flow.offload.is_ok()
                         && e.ticket.is_some()
                         && classified.headers.fragment == Fragment::None;
                     if offload {
                         self.offload(&flow);
                         self.steps.push(Step::Lookup(e.back(), punted.frame));
                     } else {
-                        self.forward(&flow.forward, &classified, punted, now);
+                        self.forward(&flow.record, &classified, punted, now);
                     }
                 }
             },
@@ -172,9 +173,9 @@ impl<P: Policy> Engine<P> {
 
     /// Records for the NIC: this packet's, and the answers' if their way is known. Otherwise the answers' first packet
     /// comes to the host and waits there for its next hop, in order with those behind it.
-    fn offload(&mut self, flow: &Flow) {
+    fn offload(&mut self, flow: &Forward) {
         let mut records = Vec::with_capacity(2);
-        records.push(flow.forward);
+        records.push(flow.record);
         records.extend(flow.reverse.iter().filter(|r| matches!(self.ready(r), Ready::Yes)));
         self.tally.records += records.len() as u64;
         self.steps.push(Step::Insert(records));

@@ -11,7 +11,7 @@ use culvert_policy::connection::{Ends, State};
 use culvert_policy::decide as ask;
 use culvert_policy::{Connection, ConnectionId, Connections, Input, Packet, Snapshot, Timeouts};
 
-use crate::decide::{Decision, Expired, Flow, Policy, Question};
+use crate::decide::{Decision, Expired, Policy, Question};
 use crate::software::Outcome;
 
 /// Bounds of the connection table.
@@ -181,14 +181,13 @@ impl Policy for HostPolicy {
             culvert_policy::Decision::Drop(reason) => Decision::Drop(reason),
             culvert_policy::Decision::Reply(frame) => Decision::Reply(frame),
             culvert_policy::Decision::Forward(f) => {
-                let keep = f.offload.err();
-                if keep.is_none() {
+                if f.offload.is_ok() {
                     self.remember(&f.record);
                     if let Some(reverse) = &f.reverse {
                         self.remember(reverse);
                     }
                 }
-                Decision::Forward(Box::new(Flow { forward: f.record, reverse: f.reverse, keep }))
+                Decision::Forward(f)
             }
         }
     }

@@ -1,7 +1,6 @@
 //! Packets from other hosts: peer, bridge, lists.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 
 use culvert_packet::{Encap, Family, Rdid, Reason, VportId};
 
@@ -30,7 +29,7 @@ pub(super) fn decide(
         let group = subnet.group_in.ok_or(Reason::NoReceiver)?;
         trace.step(Layer::Bridge, None, "multicast", "replicate");
         let record = record::flood(s, None, packet.key, group, vsid);
-        let forward = Forward { record, reverse: None, tunnels: Vec::new(), offload: packet.offload() };
+        let forward = Forward { record, reverse: None, offload: packet.offload() };
         return Ok((Decision::Forward(Box::new(forward)), None));
     }
     let id = match s.mappings.by_mac(vsid, dst_mac).map(|m| m.location) {
@@ -119,6 +118,6 @@ fn deliver(
     let key = record::answer_from_vport(&packet.key, id, vport, packet.src_mac());
     let reverse = key.map(|key| record::outbound(s, vport, key, from, routed, &common, true));
     let effects = tracked.and_then(|t| t.effects(packet, record.key, reverse.map(|r| r.key), now));
-    let forward = Forward { record, reverse, tunnels: Vec::new(), offload: packet.offload() };
+    let forward = Forward { record, reverse, offload: packet.offload() };
     Ok((Decision::Forward(Box::new(forward)), effects))
 }

@@ -64,8 +64,6 @@ pub struct Forward {
     pub record: FlowRecord,
     /// The record of the answers.
     pub reverse: Option<FlowRecord>,
-    /// Tunnels that it needs: their next hops must be known before it can go on.
-    pub tunnels: Vec<u16>,
     /// Whether the records may be installed; if not, why.
     pub offload: Result<(), Reason>,
 }

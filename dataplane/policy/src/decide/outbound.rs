@@ -1,7 +1,6 @@
 //! Packets from the host's own vports: port, lists, bridge or router, mapping.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use culvert_packet::{Family, MacAddr, Reason, VportId};
@@ -188,26 +187,22 @@ fn unicast(
     let record = record::outbound(s, vport, packet.key, to, routed, &common, false);
     // The way back leads to this vport's own mapping.
     let own = packet.addresses().and_then(|(src, _)| s.mappings.by_ca(vport.rdid, src));
-    let (reverse, tunnels) = match (to.location, local) {
+    let reverse = match (to.location, local) {
         (Location::Remote { peer, .. }, _) => {
             trace.step(Layer::Mapping, Some(id), "remote", "encapsulate");
             let key = record::answer_from_wire(s, &packet.key, vport, to, peer, routed);
-            let reverse = key.map(|key| record::inbound(id, vport, key, to, &common, true));
-            (reverse, Vec::from([record.hot.tunnel]))
+            key.map(|key| record::inbound(id, vport, key, to, &common, true))
         }
         (_, Some((other, other_vport))) => {
             trace.step(Layer::Mapping, Some(id), "local", "deliver");
             let back = if routed { s.router_mac } else { vport.mac };
             let key = record::answer_from_vport(&packet.key, other, other_vport, back);
-            let reverse = key
-                .zip(own)
-                .map(|(key, own)| record::outbound(s, other_vport, key, own, routed, &common, true));
-            (reverse, Vec::new())
+            key.zip(own).map(|(key, own)| record::outbound(s, other_vport, key, own, routed, &common, true))
         }
-        _ => (None, Vec::new()),
+        _ => None,
     };
     let effects = tracked.and_then(|t| t.effects(packet, record.key, reverse.map(|r| r.key), now));
-    let forward = Forward { record, reverse, tunnels, offload: packet.offload() };
+    let forward = Forward { record, reverse, offload: packet.offload() };
     Ok((Decision::Forward(Box::new(forward)), effects))
 }
 
@@ -229,16 +224,12 @@ fn flood(
     trace.step(Layer::Bridge, Some(id), "multicast", "replicate");
     let record = record::flood(s, Some(vport), packet.key, group, vport.vsid);
     let members = s.groups.get(&group).map(|g| g.members.as_slice()).unwrap_or_default();
-    let tunnels = members.iter().filter_map(|m| match m {
-        culvert_flow::tables::Member::Tunnel(index) => Some(*index),
-        culvert_flow::tables::Member::Port(_) => None,
-    });
     let offload = packet.offload();
     let offload = if members.len() > culvert_flow::tables::GROUP_MEMBERS {
         Err(Reason::GroupTooLarge)
     } else {
         offload
     };
-    let forward = Forward { record, reverse: None, tunnels: tunnels.collect(), offload };
+    let forward = Forward { record, reverse: None, offload };
     Ok((Decision::Forward(Box::new(forward)), None))
 }

@@ -31,8 +31,8 @@ const DENIED: u16 = 3;
 const ANSWERED: u16 = 4;
 const KEPT: u16 = 5;
 
-fn flow(flow: Flow) -> Decision {
-    Decision::Forward(Box::new(flow))
+fn flow(record: FlowRecord, reverse: Option<FlowRecord>, offload: Result<(), Reason>) -> Decision {
+    Decision::Forward(Box::new(Forward { record, reverse, offload }))
 }
 
 impl Policy for Script {
@@ -52,15 +52,15 @@ impl Policy for Script {
         match key.dst_port {
             REMOTE => {
                 let forward = record(Actions::PUSH_OUTER, 7, Port::None);
-                flow(Flow { forward, reverse: Some(local), keep: None })
+                flow(forward, Some(local), Ok(()))
             }
             LOCAL => {
                 let reverse = record(Actions::PUSH_OUTER, 7, Port::None);
-                flow(Flow { forward: local, reverse: Some(reverse), keep: None })
+                flow(local, Some(reverse), Ok(()))
             }
             DENIED => Decision::Drop(Reason::AclDeny),
             ANSWERED => Decision::Reply(b"the answer of the host".to_vec()),
-            _ => flow(Flow { forward: local, reverse: None, keep: Some(Reason::OffloadDisabled) }),
+            _ => flow(local, None, Err(Reason::OffloadDisabled)),
         }
     }
 
