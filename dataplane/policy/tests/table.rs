@@ -216,3 +216,26 @@ fn all_that_is_over_is_found_little_by_little() {
     assert_eq!(table.len(), 25_000);
     assert!(ids.iter().all(|id| table.get(*id).is_some()));
 }
+
+#[test]
+fn connections_that_turned_out_to_live_longer_do_not_hide_the_others() {
+    let mut table = table(100_000, 100_000);
+    let state = |n: u32| if n < 20_000 { State::Opening } else { State::Closed };
+    let ids: Vec<ConnectionId> = (0..20_001)
+        .map(|n| {
+            let id = table.room(VportId(1)).expect("room");
+            let made =
+                connection(Ends { protocol: 6, ..number(n) }, 1, state(n), 21_000 * u32::from(n == 20_000));
+            table.apply(&Some(Effect::Create(id, made)), 0);
+            id
+        })
+        .collect();
+    // All but the last are answered.
+    ids[..20_000].iter().for_each(|id| table.control(*id, true, 0x12, 100));
+    let mut asked = 0;
+    while table.expired(31_000, 10).next().is_none() {
+        asked += 1;
+        assert!(table.is_behind() && asked <= 20_000 / 10, "{asked}");
+    }
+    assert_eq!(table.expired(31_000, 10).collect::<Vec<_>>(), ids[20_000..]);
+}

@@ -22,7 +22,7 @@ impl<P: Policy> Engine<P> {
     pub fn age(&mut self, nic: &dyn OffloadTarget, now: u32) -> culvert_nic::Result<bool> {
         let expired = self.policy.expired(now, AT_A_TIME);
         if expired.is_empty() {
-            return Ok(false);
+            return Ok(self.policy.is_behind());
         }
         let keys: Vec<FlowKey> =
             expired.iter().filter(|e| !e.closed).flat_map(|e| e.keys.into_iter().flatten()).collect();
@@ -34,7 +34,7 @@ impl<P: Policy> Engine<P> {
             packets.insert(record.key, count);
         }
         self.sweep(&expired, &packets, now);
-        Ok(expired.len() == AT_A_TIME)
+        Ok(expired.len() == AT_A_TIME || self.policy.is_behind())
     }
 
     /// Deletes records that no connection owns, such as those of broadcasts, once they have been idle for long.

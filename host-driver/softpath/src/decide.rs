@@ -49,6 +49,10 @@ pub trait Policy: Send {
     fn control(&mut self, connection: u64, key: &FlowKey, headers: &Headers, now: u32);
     /// Connections that seem to have ended, at most `limit`. They stay until they are forgotten.
     fn expired(&mut self, now: u32, limit: usize) -> Vec<Expired>;
+    /// Whether [`expired`](Self::expired) should be asked again soon: it did not get to look at all of them.
+    fn is_behind(&self) -> bool {
+        false
+    }
     /// Whether a record's cold line names a connection that there is.
     fn knows(&self, connection: u64) -> bool;
     /// A connection was in use after all.

@@ -208,6 +208,10 @@ impl Policy for HostPolicy {
             .collect()
     }
 
+    fn is_behind(&self) -> bool {
+        self.connections.is_behind()
+    }
+
     fn knows(&self, connection: u64) -> bool {
         ConnectionId::from_cold(connection).is_some_and(|(id, _)| self.connections.get(id).is_some())
     }

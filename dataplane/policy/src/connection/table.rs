@@ -202,8 +202,8 @@ impl Connections {
     }
 
     /// Connections of which the host has seen nothing for their time-out, at most `limit`. Whether the NIC has is for the
-    /// caller to ask: until it says so, or forgets them, they are named again. It takes no longer for how many there are:
-    /// what is not found for the limit's sake is found the next time.
+    /// caller to ask: until it says so, or forgets them, they are named again. However many connections there are, this
+    /// takes no longer; [`is_behind`](Self::is_behind) tells whether to ask again soon.
     pub fn expired(&mut self, now: u32, limit: usize) -> impl Iterator<Item = ConnectionId> + '_ {
         let missing = limit.saturating_sub(self.wheel.due());
         let (slab, timeouts) = (&self.slab, &self.timeouts);
@@ -213,6 +213,11 @@ impl Connections {
             });
         }
         self.wheel.all_due().take(limit).filter_map(|at| slab.at(at).map(|(id, _)| id))
+    }
+
+    /// Whether [`expired`](Self::expired) did not get to look at all whose time may be over.
+    pub fn is_behind(&self) -> bool {
+        self.wheel.is_behind()
     }
 }
 

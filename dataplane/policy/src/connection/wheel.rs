@@ -34,17 +34,24 @@ pub(super) struct Wheel {
     tick: u32,
     len: usize,
     due: usize,
+    /// Whether the last turn ended before its time.
+    behind: bool,
 }
 
 impl Wheel {
     pub(super) fn new() -> Self {
         let heads = vec![NONE; SPOKES as usize + 1].into_boxed_slice();
-        Wheel { heads, links: Vec::new(), tick: 0, len: 0, due: 0 }
+        Wheel { heads, links: Vec::new(), tick: 0, len: 0, due: 0, behind: false }
     }
 
     /// How many are due.
     pub(super) fn due(&self) -> usize {
         self.due
+    }
+
+    /// Whether there are some whose tick has come and who were not looked at.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind
     }
 
     /// Those that are due.
@@ -129,6 +136,7 @@ impl Wheel {
             let mut n = self.heads[spoke as usize];
             while n != NONE {
                 if most == 0 {
+                    self.behind = true;
                     return;
                 }
                 most -= 1;
@@ -144,6 +152,7 @@ impl Wheel {
                 n = next;
             }
             if self.tick == end {
+                self.behind = false;
                 return;
             }
             self.tick = self.tick.wrapping_add(1) & TICKS;
