@@ -26,7 +26,7 @@ pub struct Args {
     /// Where virtual machines attach whose interface in the policy does not say.
     #[arg(long, value_enum, default_value_t, requires = "uplink")]
     pub port: Port,
-    /// Flow records of the software path: rounded up to a power of two.
+    /// Flow records of the software path: rounded up to a power of two. Each connection has two of them.
     #[arg(long, default_value_t = 1 << 20, requires = "uplink")]
     pub flows: u32,
     /// The processor that the software path's thread stays on. Left out: the system chooses.

@@ -46,3 +46,6 @@ impl AsFd for Bell {
         self.event.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests;

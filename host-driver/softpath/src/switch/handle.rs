@@ -140,7 +140,7 @@ impl Switch {
     pub(super) fn tell(&self, job: impl FnOnce(&mut Forwarder) + Send + 'static) -> Result<()> {
         let sent = self.jobs.as_ref().map(|jobs| jobs.send(Box::new(job)));
         match sent {
-            Some(Ok(())) => self.wake.ring().map_err(Error::from),
+            Some(Ok(())) => self.wake.ring(),
             _ => Err(Error::FirmwareDead { device: NAME.into() }),
         }
     }

@@ -299,6 +299,30 @@ fn a_connection_ends_when_nothing_has_passed_in_the_nic_either() {
 }
 
 #[test]
+fn of_many_connections_whose_time_is_over_all_are_looked_at() {
+    let nic = FakeNic::new(vec![]);
+    // This NIC does not lose its tables: it gets no record twice, and all are deleted all the same.
+    let policy_of_host = HostPolicy::new(&Limits::default()).without_records();
+    let mut engine = Engine::new(policy_of_host, 2, [true, true]);
+    engine.policy().set(&Arc::new(policy(1)));
+    for port in 0..1500u16 {
+        let mut frame = udp(11, 13);
+        frame[34..36].copy_from_slice(&port.to_be_bytes());
+        let first = Punted::new(&entry(vport(11), Reason::Miss, 5), frame).expect("an exception");
+        engine.exception(first, 0);
+    }
+    nic.send(engine.take_steps()).expect("taken");
+    assert_eq!((engine.policy().connections(), nic.state().records.len()), (1500, 3000));
+    assert_eq!(engine.policy().records(), []);
+    let timeout = Limits::default().timeouts.udp;
+    assert!(!engine.age(&nic, timeout - 1).expect("answered"));
+    assert!(engine.age(&nic, timeout).expect("answered"), "there are more");
+    assert!(!engine.age(&nic, timeout).expect("answered"));
+    nic.send(engine.take_steps()).expect("taken");
+    assert_eq!((engine.policy().connections(), nic.state().records.len()), (0, 0));
+}
+
+#[test]
 fn stopping_ends_the_thread_and_handles_say_so() {
     let (_nic, slow_path) = started(vec![], None);
     let handle = slow_path.handle();
