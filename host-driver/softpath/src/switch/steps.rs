@@ -135,3 +135,6 @@ pub(super) fn name(at: Port) -> String {
         Port::Host | Port::None => "no port".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;
