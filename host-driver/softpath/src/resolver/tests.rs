@@ -32,8 +32,8 @@ impl Policy for Always {
             out: Port::None.bits(),
             ..HotLine::default()
         };
-        let forward = Box::new(FlowRecord { key, hot, ..FlowRecord::default() });
-        Decision::Forward { forward, reverse: None, keep: None }
+        let record = FlowRecord { key, hot, ..FlowRecord::default() };
+        Decision::Forward(Box::new(culvert_policy::Forward { record, reverse: None, offload: Ok(()) }))
     }
 
     fn control(&mut self, _: u64, _: &FlowKey, _: &Headers, _: u32) {}

@@ -19,7 +19,7 @@ use super::tables;
 use crate::target::PacketSource;
 
 /// Buffers that ports do not fill: the slow path's packets, and copies, find room when guests have filled the others.
-const RESERVE: usize = 2 * BURST;
+pub(super) const RESERVE: usize = 2 * BURST;
 /// No slot.
 const NOWHERE: u16 = u16::MAX;
 

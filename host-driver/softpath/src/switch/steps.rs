@@ -6,14 +6,13 @@ use culvert_flow::{Checksum, Port, Verdict};
 use culvert_nic::Return;
 use culvert_packet::{ChecksumState, Reason};
 
-use super::burst::BURST;
-use super::forwarder::Forwarder;
+use super::forwarder::{Forwarder, RESERVE};
 use super::packet::Packet;
 use crate::software::known;
 use crate::target::Step;
 
 /// Steps whose memory is called for together.
-const AHEAD: usize = 64;
+const AHEAD: usize = RESERVE;
 
 impl Forwarder {
     /// Carries steps out.
