@@ -1,6 +1,6 @@
 //! What the filter of a packet socket passes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use culvert_packet::{Encap, OuterSpec, Protocol, craft, tcp};
 use culvert_softpath::switch::SwitchPort;
@@ -10,19 +10,21 @@ use crate::namespace::{Namespace, may_begin};
 use crate::station::{Station, ends};
 
 /// A kind of frame, and to which sockets it goes.
-type Case = (&'static str, Vec<u8>, Goes);
+pub(crate) type Case = (&'static str, Vec<u8>, Goes);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Goes {
+pub(crate) enum Goes {
     /// To each that takes the overlay.
     Overlay,
     /// To each that takes control traffic, too.
     Control,
+    /// The same, but to the kernel where only one of both gets a frame: it is not about the address.
+    ControlOfAll,
     /// To those that take everything.
     Elsewhere,
 }
 
-fn encapsulated(encap: Encap, dst: IpAddr) -> Vec<u8> {
+pub(crate) fn encapsulated(encap: Encap, dst: IpAddr) -> Vec<u8> {
     let ends = ends(dst);
     let (src_mac, dst_mac, src) = (ends.src_mac, ends.dst_mac, ends.src);
     let template = OuterSpec { encap, src_mac, dst_mac, vlan: None, src, dst }.template().unwrap();
@@ -62,8 +64,8 @@ fn with_option(mut frame: Vec<u8>) -> Vec<u8> {
 }
 
 /// One each, for a provider address and another address of its family; `foreign` is of the other family.
-fn cases(ours: IpAddr, other: IpAddr, foreign: IpAddr) -> Vec<Case> {
-    use Goes::{Control, Elsewhere, Overlay};
+pub(crate) fn cases(ours: IpAddr, other: IpAddr, foreign: IpAddr) -> Vec<Case> {
+    use Goes::{Control, ControlOfAll, Elsewhere, Overlay};
     let ports = tcp::Header { src_port: 4789, dst_port: 4789, ..tcp::Header::default() };
     let mut cases = vec![
         ("VXLAN", encapsulated(Encap::Vxlan, ours), Overlay),
@@ -89,17 +91,36 @@ fn cases(ours: IpAddr, other: IpAddr, foreign: IpAddr) -> Vec<Case> {
             Elsewhere,
         ),
     ];
+    if let (IpAddr::V6(address), IpAddr::V6(another)) = (ours, other) {
+        // RFC 4291, 2.7.1, and RFC 4861, 4.3.
+        let first: Ipv6Addr = "ff02::1:ff00:0".parse().unwrap();
+        let group = Ipv6Addr::from_bits(first.to_bits() | address.to_bits() & 0xff_ffff);
+        let solicitation = |of: Ipv6Addr| {
+            let body = [&[135, 0, 0, 0, 0, 0, 0, 0][..], &of.octets()].concat();
+            any(group.into(), Protocol::ICMPV6, &body)
+        };
+        cases.extend([
+            ("solicitation", solicitation(address), Control),
+            ("solicitation of another", solicitation(another), ControlOfAll),
+        ]);
+    }
     if ours.is_ipv4() {
-        let arp = built(|out| {
-            out[12..14].copy_from_slice(&[8, 6]);
-            42
-        });
+        let arp = |target: IpAddr| {
+            let IpAddr::V4(target) = target else { unreachable!("the same family") };
+            built(|out| {
+                out[12..14].copy_from_slice(&[8, 6]);
+                out[38..42].copy_from_slice(&target.octets());
+                42
+            })
+        };
         cases.extend([
             ("VXLAN behind an option", with_option(encapsulated(Encap::Vxlan, ours)), Overlay),
             ("another port behind an option", with_option(udp(ours, 4789, 4790)), Elsewhere),
             ("a first fragment", changed(encapsulated(Encap::Vxlan, ours), 20, 0x20), Overlay),
             ("a later fragment", changed(encapsulated(Encap::Vxlan, ours), 21, 7), Elsewhere),
-            ("ARP", arp, Control),
+            ("ARP", arp(ours), Control),
+            ("ARP with a tag", tagged(arp(ours)), Control),
+            ("ARP about another", arp(other), ControlOfAll),
             ("ICMP to another", built(|out| craft::ping(out, &ends(other), 1, 1, &[]).unwrap()), Elsewhere),
         ]);
     }
@@ -113,8 +134,11 @@ fn passes(address: &str, other: &str, foreign: &str) {
     let open = |filter| Station::on(&here, "wire", AfPacketOptions { filter, ..AfPacketOptions::default() });
     let stations = [
         (open(Filter::Overlay { address, control: false }), vec![Goes::Overlay]),
-        (open(Filter::Overlay { address, control: true }), vec![Goes::Overlay, Goes::Control]),
-        (open(Filter::Everything), vec![Goes::Overlay, Goes::Control, Goes::Elsewhere]),
+        (
+            open(Filter::Overlay { address, control: true }),
+            vec![Goes::Overlay, Goes::Control, Goes::ControlOfAll],
+        ),
+        (open(Filter::Everything), vec![Goes::Overlay, Goes::Control, Goes::ControlOfAll, Goes::Elsewhere]),
     ];
     let mut sender = Station::on(&there, "far", AfPacketOptions::default());
     let cases = cases(address, other, foreign);

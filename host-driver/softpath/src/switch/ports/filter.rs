@@ -1,6 +1,7 @@
-//! Which frames of an interface a packet socket takes: a filter in classic BPF (the kernel's filter.rst).
+//! Which frames of an interface are ours, and the filter of a packet socket for them: classic BPF (the kernel's
+//! filter.rst). XDP has its own way to ask the same.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use culvert_packet::vxlan;
 
@@ -18,9 +19,9 @@ pub enum Filter {
     },
 }
 
-/// A comparison of one field of a frame. The kernel has taken a VLAN tag out before it asks.
+/// A comparison of one field of a frame without a VLAN tag: the kernel has taken it out before it asks.
 #[derive(Clone, Copy)]
-enum Check {
+pub(super) enum Check {
     Byte(u32, u32),
     Half(u32, u32),
     Word(u32, u32),
@@ -30,7 +31,8 @@ enum Check {
     BehindIpv4(u32, u32),
 }
 
-const ETHERTYPE: u32 = 12;
+/// Where the type of the frame stands.
+pub(super) const ETHERTYPE: u32 = 12;
 /// All of the frame: more than any has.
 const ACCEPT: u32 = 0x4_0000;
 
@@ -41,40 +43,55 @@ impl Filter {
     /// Its program.
     pub(super) fn program(&self) -> Vec<libc::sock_filter> {
         let Filter::Overlay { address, control } = *self else { return vec![ret(ACCEPT)] };
-        let (udp, port) = (17, u32::from(vxlan::PORT));
-        let alternatives = match address {
-            IpAddr::V4(address) => {
-                let address = u32::from(address);
-                let ipv4 = |protocol| {
-                    [Check::Half(ETHERTYPE, 0x0800), Check::Word(30, address), Check::Byte(23, protocol)]
-                };
-                // Only a datagram's first fragment has ports.
-                let ports = [Check::Clear(20, 0x1fff), Check::BehindIpv4(2, port)];
-                let mut all = vec![[&ipv4(udp)[..], &ports].concat(), ipv4(47).to_vec()];
-                if control {
-                    all.extend([vec![Check::Half(ETHERTYPE, 0x0806)], ipv4(1).to_vec()]);
-                }
-                all
-            }
-            IpAddr::V6(address) => {
-                let next = |protocol| [Check::Half(ETHERTYPE, 0x86dd), Check::Byte(20, protocol)];
-                let words = address.octets().as_chunks::<4>().0.to_vec();
-                let to =
-                    (38..).step_by(4).zip(words).map(|(at, word)| Check::Word(at, u32::from_be_bytes(word)));
-                let to: Vec<Check> = to.collect();
-                let mut all = vec![
-                    [&next(udp)[..], &to, &[Check::Half(56, port)]].concat(),
-                    [&next(47)[..], &to].concat(),
-                ];
-                if control {
-                    // Neighbour solicitations go to a group of the address, and advertisements to all nodes.
-                    all.push(next(58).to_vec());
-                }
-                all
-            }
-        };
+        let mut alternatives = overlay(address);
+        if control {
+            alternatives.extend(control_of(address));
+        }
         assemble(&alternatives)
     }
+}
+
+/// The checks of a frame of the overlay to an address: all those of one alternative hold.
+pub(super) fn overlay(address: IpAddr) -> Vec<Vec<Check>> {
+    let (udp, port) = (17, u32::from(vxlan::PORT));
+    match address {
+        IpAddr::V4(address) => {
+            let ipv4 = |protocol| ipv4(address, protocol);
+            // Only a datagram's first fragment has ports.
+            let ports = [Check::Clear(20, 0x1fff), Check::BehindIpv4(2, port)];
+            vec![[&ipv4(udp)[..], &ports].concat(), ipv4(47).to_vec()]
+        }
+        IpAddr::V6(address) => {
+            let to = words(38, address);
+            vec![[&ipv6(udp)[..], &to, &[Check::Half(56, port)]].concat(), [&ipv6(47)[..], &to].concat()]
+        }
+    }
+}
+
+/// The same for control traffic, of which we get a copy.
+fn control_of(address: IpAddr) -> Vec<Vec<Check>> {
+    match address {
+        IpAddr::V4(address) => vec![vec![Check::Half(ETHERTYPE, 0x0806)], ipv4(address, 1).to_vec()],
+        // Neighbour solicitations go to a group of the address, and advertisements to all nodes.
+        IpAddr::V6(_) => vec![ipv6(58).to_vec()],
+    }
+}
+
+/// An IPv4 packet to an address.
+pub(super) fn ipv4(address: Ipv4Addr, protocol: u32) -> [Check; 3] {
+    [Check::Half(ETHERTYPE, 0x0800), Check::Word(30, address.into()), Check::Byte(23, protocol)]
+}
+
+/// An IPv6 packet.
+pub(super) fn ipv6(protocol: u32) -> [Check; 2] {
+    [Check::Half(ETHERTYPE, 0x86dd), Check::Byte(20, protocol)]
+}
+
+/// An IPv6 address at this place.
+pub(super) fn words(at: u32, address: Ipv6Addr) -> Vec<Check> {
+    let octets = address.octets();
+    let words = octets.as_chunks::<4>().0.iter().map(|word| u32::from_be_bytes(*word));
+    (at..).step_by(4).zip(words).map(|(at, word)| Check::Word(at, word)).collect()
 }
 
 const fn ret(len: u32) -> libc::sock_filter {
