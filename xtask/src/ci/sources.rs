@@ -34,6 +34,9 @@ const UNSAFE: &[&str] = &[
     "host-driver/softpath/src/switch/ports/vhost_user/sigbus.rs",
     "host-driver/softpath/tests/ports/namespace.rs",
     "host-driver/softpath/tests/ports/streams.rs",
+    // bpf(2), and the memory that XDP sockets share with the kernel.
+    "host-driver/softpath/src/switch/ports/xdp/bpf.rs",
+    "host-driver/softpath/src/switch/ports/xdp/rings.rs",
     // Registers, traps and the SoC's RAM.
     "nic-firmware/image/src",
     // Calls between fork and exec, and namespaces.

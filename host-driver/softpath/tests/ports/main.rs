@@ -15,3 +15,7 @@ mod vhost_hostile;
 mod vhost_streams;
 mod weather;
 mod wire;
+mod xdp_beside;
+mod xdp_filter;
+mod xdp_frames;
+mod xdp_weather;

@@ -5,6 +5,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use culvert_softpath::switch::ports::{AfXdp, AfXdpOptions};
+
 /// Nothing here takes this long unless it never ends.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
@@ -41,6 +43,19 @@ pub(crate) fn may_begin_with_taps() -> bool {
         eprintln!("skipped: /dev/net/tun: {error}");
     }
     tun.is_ok()
+}
+
+/// The same for a test that puts an XDP program on an interface: that takes the machine's root, not a namespace's.
+pub(crate) fn may_begin_with_xdp() -> bool {
+    if !may_begin() {
+        return false;
+    }
+    let tried = Namespace::new().within(|| AfXdp::open("lo", &AfXdpOptions::default()).err());
+    let refused = tried.filter(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
+    if let Some(error) = &refused {
+        eprintln!("skipped: an XDP program: {error}");
+    }
+    refused.is_none()
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -105,7 +120,13 @@ impl Namespace {
 
     /// Joins `here` in this namespace to `there` in another.
     pub(crate) fn join(&self, here: &str, other: &Namespace, there: &str) {
-        self.run(&format!("ip link add {here} type veth peer name {there}"));
+        self.join_by_queues(here, other, there, 1);
+    }
+
+    /// The same, by so many queues each way.
+    pub(crate) fn join_by_queues(&self, here: &str, other: &Namespace, there: &str, n: u32) {
+        let queues = format!("numrxqueues {n} numtxqueues {n}");
+        self.run(&format!("ip link add {here} {queues} type veth peer name {there} {queues}"));
         self.run(&format!("ip link set {there} netns {}", other.id));
         self.run(&format!("ip link set {here} up"));
         other.run(&format!("ip link set {there} up"));

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use culvert_packet::{MacAddr, craft};
-use culvert_softpath::switch::ports::{AfPacket, AfPacketOptions};
+use culvert_softpath::switch::ports::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions};
 use culvert_softpath::switch::{Packet, Pool, Sent, SwitchPort};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
@@ -21,6 +21,13 @@ impl Station<AfPacket> {
     /// A packet socket in a namespace.
     pub(crate) fn on(namespace: &Namespace, interface: &'static str, options: AfPacketOptions) -> Self {
         Station::of(namespace.within(move || AfPacket::open(interface, &options).unwrap()))
+    }
+}
+
+impl Station<AfXdp> {
+    /// XDP sockets in a namespace.
+    pub(crate) fn before(namespace: &Namespace, interface: &'static str, options: AfXdpOptions) -> Self {
+        Station::of(namespace.within(move || AfXdp::open(interface, &options).unwrap()))
     }
 }
 

@@ -3,6 +3,7 @@
 //! * [`Tap`]: the kernel's end is an interface, for a VM, a container or the host itself.
 //! * [`VhostUser`]: the rings of a VM's network device, without the kernel between.
 //! * [`AfPacket`]: an interface that is there, most often the uplink. The kernel keeps using it beside us.
+//! * [`AfXdp`]: the same, and what is ours the kernel does not even see.
 
 mod af_packet;
 mod filter;
@@ -12,8 +13,10 @@ mod sys;
 mod tap;
 mod vhost_user;
 mod vnet;
+mod xdp;
 
 pub use af_packet::{AfPacket, AfPacketOptions};
 pub use filter::Filter;
 pub use tap::Tap;
 pub use vhost_user::{Discard, RingFault, VhostUser, VhostUserCounters, VhostUserStatus};
+pub use xdp::{AfXdp, AfXdpOptions};

@@ -1,4 +1,4 @@
-//! The system calls of packet sockets and TAPs that rustix does not have. All unsafe code of this crate is here.
+//! The system calls of packet sockets and TAPs that rustix does not have. All unsafe code of this crate is here and in `xdp`.
 #![allow(
     unsafe_code,
     reason = "requests about interfaces and packet sockets are only reached through raw system calls"
@@ -113,33 +113,54 @@ fn set_tap_by_value(tap: BorrowedFd<'_>, request: libc::Ioctl, value: libc::c_ul
     check(unsafe { libc::ioctl(tap.as_raw_fd(), request, value) }).map(drop)
 }
 
-/// Whether an interface has a carrier: ethtool's `ETHTOOL_GLINK`.
-fn carrier(socket: BorrowedFd<'_>, name: &[u8; libc::IFNAMSIZ]) -> io::Result<bool> {
-    const ETHTOOL_GLINK: u32 = 0x0a;
+/// Asks a question of ethtool's: the first word is the command, and the answer has as many words as the question.
+fn ask_ethtool<const N: usize>(
+    socket: BorrowedFd<'_>,
+    name: &[u8; libc::IFNAMSIZ],
+    command: EthtoolCommand<N>,
+) -> io::Result<[u32; N]> {
     #[repr(C)]
-    struct EthtoolValue {
-        command: u32,
-        data: u32,
-    }
-    #[repr(C)]
-    struct EthtoolRequest {
+    struct EthtoolRequest<const N: usize> {
         name: [u8; libc::IFNAMSIZ],
-        value: *mut EthtoolValue,
+        value: *mut [u32; N],
         unused: [u64; 2],
     }
-    const { assert!(size_of::<EthtoolRequest>() == size_of::<libc::ifreq>()) };
-    let mut value = EthtoolValue { command: ETHTOOL_GLINK, data: 0 };
+    const { assert!(size_of::<EthtoolRequest<N>>() == size_of::<libc::ifreq>()) };
+    let mut value = [0; N];
+    value[0] = command.0;
     let mut request = EthtoolRequest { name: *name, value: &raw mut value, unused: [0; 2] };
     let number = libc::SIOCETHTOOL as libc::Ioctl;
-    // SAFETY: the kernel reads the request and the value that it points to, and writes the value; both are ours.
+    // SAFETY: the kernel reads the request and the value that it points to, and writes the value; both are ours, and the
+    // value is as long as the command has it.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), number, ptr::from_mut(&mut request)) })?;
-    Ok(value.data != 0)
+    Ok(value)
+}
+
+/// A command of ethtool's whose question and answer are `N` words (linux/ethtool.h).
+#[derive(Clone, Copy)]
+struct EthtoolCommand<const N: usize>(u32);
+
+/// `struct ethtool_value`.
+const ETHTOOL_GLINK: EthtoolCommand<2> = EthtoolCommand(0x0a);
+/// `struct ethtool_channels`.
+const ETHTOOL_GCHANNELS: EthtoolCommand<9> = EthtoolCommand(0x3c);
+
+/// The name by now of the interface of this index.
+pub(super) fn current_name(socket: BorrowedFd<'_>, index: u32) -> io::Result<[u8; libc::IFNAMSIZ]> {
+    name(rustix::net::netdevice::index_to_name_inlined(socket, index)?.as_str())
 }
 
 /// Whether the interface of this index is there and has a carrier, whatever its name is by now.
 pub(super) fn link(socket: BorrowedFd<'_>, index: u32) -> bool {
-    let Ok(current) = rustix::net::netdevice::index_to_name_inlined(socket, index) else { return false };
-    name(current.as_str()).and_then(|name| carrier(socket, &name)).unwrap_or(false)
+    let answer = current_name(socket, index).and_then(|name| ask_ethtool(socket, &name, ETHTOOL_GLINK));
+    answer.is_ok_and(|[_, carrier]| carrier != 0)
+}
+
+/// How many receive queues an interface has; one if its driver does not say.
+pub(super) fn receive_queues(socket: BorrowedFd<'_>, name: &[u8; libc::IFNAMSIZ]) -> u32 {
+    let answer = ask_ethtool(socket, name, ETHTOOL_GCHANNELS);
+    // The fifth to the eighth word are how many there are of each kind: receive, transmit, other, combined.
+    answer.map_or(1, |[_, _, _, _, _, receive, _, _, combined]| receive.saturating_add(combined).max(1))
 }
 
 /// Sets an option of level `SOL_PACKET`.
