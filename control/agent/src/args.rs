@@ -23,6 +23,9 @@ pub struct Args {
     /// Whose the provider addresses on the uplinks are.
     #[arg(long, value_enum, default_value_t, requires = "uplink")]
     pub provider_address: ProviderAddress,
+    /// How the uplinks' frames are taken.
+    #[arg(long, value_enum, default_value_t, requires = "uplink")]
+    pub driver: Driver,
     /// Where virtual machines attach whose interface in the policy does not say.
     #[arg(long, value_enum, default_value_t, requires = "uplink")]
     pub port: Port,
@@ -60,6 +63,16 @@ pub enum ProviderAddress {
     Kernel,
     /// The software path's own, beside whatever the kernel has.
     Own,
+}
+
+/// How frames of an interface are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Driver {
+    /// By a packet socket, on any interface.
+    #[default]
+    AfPacket,
+    /// By XDP sockets, before the kernel makes anything of them. Needs CAP_BPF, too.
+    AfXdp,
 }
 
 /// A kind of port of the software path.

@@ -81,6 +81,8 @@ pub struct Config {
     pub software: Vec<usize>,
     /// Whether those use the kernel's address, the first provider address, on uplink 0 alone.
     pub kernel_addresses: bool,
+    /// How those take their uplinks' frames; none: as culvertd does by itself.
+    pub driver: Option<&'static str>,
     /// Capabilities that the daemons of hosts without a NIC may have; none: all that we have.
     pub capabilities: Option<Vec<String>>,
     /// Other wires than the interfaces of the network: host from 0, uplink, and what `culvert-nic` is to be told.
@@ -100,6 +102,7 @@ impl Config {
             silent_router,
             software,
             kernel_addresses,
+            driver: None,
             capabilities: None,
             wires,
         }
@@ -114,6 +117,7 @@ pub struct Deployment {
     policy: PathBuf,
     capture: bool,
     kernel_addresses: bool,
+    driver: Option<&'static str>,
     capabilities: Option<Vec<String>>,
     wires: Vec<(usize, usize, String)>,
     dir: TempDir,
@@ -166,7 +170,7 @@ impl Deployment {
                 captures: Vec::new(),
             })
             .collect();
-        let Config { capture, kernel_addresses, .. } = *config;
+        let Config { capture, kernel_addresses, driver, .. } = *config;
         let (capabilities, wires) = (config.capabilities.clone(), config.wires.clone());
         let mut deployment = Deployment {
             hosts,
@@ -175,6 +179,7 @@ impl Deployment {
             policy,
             capture,
             kernel_addresses,
+            driver,
             capabilities,
             wires,
             dir,
@@ -281,6 +286,9 @@ impl Deployment {
         command.args(["--host", &name]);
         if self.hosts[host].software {
             command.args(["--flows", "131072", "--uplink", &Network::interface(host + 1, 0)]);
+            if let Some(driver) = self.driver {
+                command.args(["--driver", driver]);
+            }
             if !self.kernel_addresses {
                 // Two addresses in one subnet, each on an interface of its own: more than a kernel keeps apart.
                 command.args(["--uplink", &Network::interface(host + 1, 1), "--provider-address", "own"]);

@@ -51,7 +51,22 @@ fn address(prefix: &str) -> IpAddr {
 
 #[test]
 fn a_host_gives_its_own_address_to_the_overlay_and_keeps_it() {
-    let mut d = start();
+    gives_its_own_address_and_keeps_it(start());
+}
+
+#[test]
+fn also_through_xdp_sockets() {
+    netns::enter().unwrap();
+    let root = rustix::process::getuid().is_root();
+    if !root {
+        eprintln!("skipped: XDP programs are root's");
+        return;
+    }
+    let config = Config { driver: Some("af-xdp"), ..config() };
+    gives_its_own_address_and_keeps_it(Deployment::start(&config).unwrap());
+}
+
+fn gives_its_own_address_and_keeps_it(mut d: Deployment) {
     let (sql, web) = (vm(&d, 0, "contoso-sql", SQL), vm(&d, 1, "contoso-web", WEB));
     for encap in [Encap::Vxlan, Encap::Nvgre] {
         d.change_policy(&policy(encap)).unwrap();

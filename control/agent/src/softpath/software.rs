@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,11 +13,13 @@ use culvert_model::HostPart;
 use culvert_packet::{MacAddr, VportId};
 use culvert_policy::snapshot::{LocalPa, Snapshot};
 use culvert_softpath::OffloadTarget;
-use culvert_softpath::switch::ports::{AfPacket, AfPacketOptions, Filter, Tap, VhostUser};
+use culvert_softpath::switch::ports::{
+    AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, Filter, Tap, VhostUser,
+};
 use culvert_softpath::switch::{Opener, Switch};
 
 use super::{lost, offloads};
-use crate::args::{Port as PortKind, ProviderAddress};
+use crate::args::{Driver, Port as PortKind, ProviderAddress};
 use crate::{Args, DatapathError};
 
 /// Queue pairs that a virtual machine may use.
@@ -27,6 +30,7 @@ pub(super) struct SoftwareNic {
     switch: Arc<Switch>,
     interfaces: Vec<String>,
     addresses: ProviderAddress,
+    driver: Driver,
     default_port: SoftwarePort,
     run_dir: PathBuf,
     attached: Mutex<Attached>,
@@ -56,6 +60,7 @@ impl SoftwareNic {
             switch,
             interfaces: args.uplink.clone(),
             addresses: args.provider_address,
+            driver: args.driver,
             default_port,
             run_dir,
             attached: Mutex::default(),
@@ -90,15 +95,8 @@ impl SoftwareNic {
                     ),
                 });
             };
-            let own = self.addresses == ProviderAddress::Own;
-            let options = AfPacketOptions {
-                filter: Filter::Overlay { address: pa.addr, control: own },
-                // The kernel's address has the interface's MAC; another has one of ours.
-                promiscuous: own,
-                guard: !own,
-                ..AfPacketOptions::default()
-            };
-            self.switch.attach(Port::Uplink(n), uplink(interface.clone(), options)).map_err(|e| lost(&e))?;
+            let open = self.uplink(interface.clone(), pa.addr);
+            self.switch.attach(Port::Uplink(n), open).map_err(|e| lost(&e))?;
             attached.uplinks.insert(n, pa);
         }
         Ok(part.snapshot.clone())
@@ -131,6 +129,23 @@ impl SoftwareNic {
             }
         }
         Ok(())
+    }
+
+    fn uplink(&self, interface: String, address: IpAddr) -> Opener {
+        // The kernel's address has the interface's MAC; another has one of ours.
+        let own = self.addresses == ProviderAddress::Own;
+        let filter = Filter::Overlay { address, control: own };
+        match self.driver {
+            Driver::AfPacket => {
+                let common = AfPacketOptions::default();
+                let options = AfPacketOptions { filter, promiscuous: own, guard: !own, ..common };
+                Box::new(move || Ok(Box::new(AfPacket::open(&interface, &options)?)))
+            }
+            Driver::AfXdp => {
+                let options = AfXdpOptions { filter, promiscuous: own, ..AfXdpOptions::default() };
+                Box::new(move || Ok(Box::new(AfXdp::open(&interface, &options)?)))
+            }
+        }
     }
 
     fn vport(&self, id: VportId, attachment: &Attachment) -> Opener {
@@ -183,10 +198,6 @@ impl SoftwareNic {
             ..NicInfo::default()
         })
     }
-}
-
-fn uplink(interface: String, options: AfPacketOptions) -> Opener {
-    Box::new(move || Ok(Box::new(AfPacket::open(&interface, &options)?)))
 }
 
 /// The interface of a vport's TAP.

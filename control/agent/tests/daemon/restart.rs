@@ -86,6 +86,7 @@ async fn the_whole_daemon_starts_tries_again_and_stops() {
         nic: Some("test".into()),
         uplink: Vec::new(),
         provider_address: Default::default(),
+        driver: Default::default(),
         port: Default::default(),
         flows: 64,
         core: None,
