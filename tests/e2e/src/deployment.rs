@@ -134,6 +134,8 @@ pub struct VportInfo {
     pub socket: Option<PathBuf>,
     /// The socket of a vport without a VF.
     pub port: Option<PathBuf>,
+    /// The vhost-user socket of a vport that software serves.
+    pub vhost_user: Option<PathBuf>,
     /// The TAP of a vport that software serves.
     pub tap: Option<String>,
     /// Largest IP packet.
@@ -391,11 +393,12 @@ impl Deployment {
         let vports = list.as_array().cloned().unwrap_or_default();
         let info = |v: &Value| {
             let attachment = v["attachment"].as_str().filter(|a| !a.is_empty()).map(PathBuf::from);
-            let tap = v["attachment"].as_str().and_then(|a| a.strip_prefix("tap:")).map(str::to_owned);
+            let by = |kind: &str| v["attachment"].as_str()?.strip_prefix(kind).map(str::to_owned);
+            let (tap, vhost_user) = (by("tap:"), by("vhost-user:").map(PathBuf::from));
             let (socket, port) = if v["vf"].is_u64() { (attachment, None) } else { (None, attachment) };
             let name = v["name"].as_str().unwrap_or_default().to_owned();
             let number = |field: &str| v[field].as_u64().unwrap_or_default() as u16;
-            VportInfo { id: number("id"), name, socket, port, tap, mtu: number("mtu") }
+            VportInfo { id: number("id"), name, socket, port, vhost_user, tap, mtu: number("mtu") }
         };
         Ok(vports.iter().map(info).collect())
     }

@@ -26,6 +26,8 @@ pub struct LinuxGuestConfig<'a> {
     pub name: &'a str,
     /// Sockets of its VFs; the first becomes `eth0`.
     pub vfs: &'a [&'a Path],
+    /// In place of a VF: the vhost-user socket that `eth0` is served by, and its MAC.
+    pub vhost_user: Option<(&'a Path, &'a str)>,
     /// Address and prefix length of `eth0`, such as `10.1.1.11/24`.
     pub ip: &'a str,
     /// Where other subnets are.
@@ -119,6 +121,12 @@ impl LinuxGuest {
                 "socket": { "type": "unix", "path": vf },
             });
             command.args(["-device", &device.to_string()]);
+        }
+        if let Some((socket, mac)) = config.vhost_user {
+            let socket = format!("socket,id=port,path={},reconnect-ms=200", socket.display());
+            command.args(["-chardev", &socket, "-netdev", "vhost-user,id=net,chardev=port,queues=2"]);
+            let device = format!("virtio-net-pci,netdev=net,mq=on,vectors=6,romfile=,mac={mac}");
+            command.args(["-device", &device]);
         }
         let open = |e: std::io::Error| format!("{}: {e}", log.display());
         let output = File::create(log).map_err(open)?;

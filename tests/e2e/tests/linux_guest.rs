@@ -29,7 +29,7 @@ const REFUSED: [usize; 8] = [7, 8, 9, 10, 11, 12, 13, 14];
 fn boots_runs_commands_reboots_and_powers_off() {
     let folder = LinuxGuest::folder().unwrap();
     let logs = tempfile::tempdir().unwrap();
-    let config = LinuxGuestConfig { name: "vm", vfs: &[], ip: SQL, gateway: None };
+    let config = LinuxGuestConfig { name: "vm", vfs: &[], vhost_user: None, ip: SQL, gateway: None };
     let mut guest = LinuxGuest::start(&folder, &config, &logs.path().join("console.log")).unwrap();
 
     let up = guest.wait_up(BOOT).unwrap();
@@ -55,7 +55,7 @@ fn its_own_driver_pings_and_copies_through_the_overlay_and_again_after_a_reboot(
     let mut neighbours =
         [d.guest(0, "fabrikam-sql", SQL, LOG).unwrap(), d.guest(1, "fabrikam-web", WEB, LOG).unwrap()];
     let vf = d.vport(0, "contoso-sql").unwrap().socket.expect("contoso-sql has a VF");
-    let config = LinuxGuestConfig { name: "linux", vfs: &[&vf], ip: SQL, gateway: None };
+    let config = LinuxGuestConfig { name: "linux", vfs: &[&vf], vhost_user: None, ip: SQL, gateway: None };
     let log = d.dir().join("linux.log");
     let mut guest = LinuxGuest::start(&LinuxGuest::folder().unwrap(), &config, &log).unwrap();
 

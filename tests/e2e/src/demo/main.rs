@@ -194,7 +194,7 @@ fn linux(deployment: &Deployment, mut tenants: Vec<Tenant>) -> Result<report::Li
     drop(sql);
     let vf = deployment.vport(0, "contoso-sql")?.socket.ok_or("contoso-sql has no VF")?;
     let folder = LinuxGuest::folder()?;
-    let config = LinuxGuestConfig { name: "linux", vfs: &[&vf], ip: SQL, gateway: None };
+    let config = LinuxGuestConfig { name: "linux", vfs: &[&vf], vhost_user: None, ip: SQL, gateway: None };
     let mut guest = LinuxGuest::start(&folder, &config, &deployment.dir().join("linux.log"))?;
     let boot = Duration::from_secs(120);
     let mut up = guest.wait_up(boot)?;
