@@ -56,6 +56,11 @@ impl Tunnel {
         }
     }
 
+    /// Becomes `new`; counters stay what they are.
+    pub fn rewrite(&mut self, new: &Tunnel) {
+        *self = Tunnel { packets: self.packets, bytes: self.bytes, ..*new };
+    }
+
     /// How it encapsulates, `None` when the entry is not in use.
     #[inline(always)]
     pub fn encap(&self) -> Option<Encap> {
@@ -176,6 +181,12 @@ impl Vport {
     pub const VMQ: u16 = 1;
     /// `target`: a port of the software path.
     pub const SOFTWARE: u16 = 2;
+
+    /// Becomes `new`; records and counters stay what they are.
+    pub fn rewrite(&mut self, new: &Vport) {
+        let Vport { records, rx_packets, rx_bytes, tx_packets, tx_bytes, drops, .. } = *self;
+        *self = Vport { records, rx_packets, rx_bytes, tx_packets, tx_bytes, drops, ..*new };
+    }
 
     /// Whether frames may pass.
     #[inline(always)]

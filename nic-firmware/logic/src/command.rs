@@ -120,7 +120,7 @@ impl Firmware<'_> {
     fn tunnel_set(&mut self, bus: &mut impl Bus, d: &Descriptor) -> Done {
         let new: Tunnel = item(bus, d, 0).ok_or(Reason::BadDescriptor)?;
         let slot = self.datapath.tunnels.get_mut(d.arg0 as usize).ok_or(Reason::BadDescriptor)?;
-        *slot = Tunnel { packets: slot.packets, bytes: slot.bytes, ..new };
+        slot.rewrite(&new);
         Ok((0, 0))
     }
 
@@ -152,16 +152,7 @@ impl Firmware<'_> {
         if new.target == Vport::VF && usize::from(new.number) >= self.vf_vport.len() {
             return Err(Reason::BadDescriptor);
         }
-        let old = *slot;
-        *slot = Vport {
-            records: old.records,
-            rx_packets: old.rx_packets,
-            rx_bytes: old.rx_bytes,
-            tx_packets: old.tx_packets,
-            tx_bytes: old.tx_bytes,
-            drops: old.drops,
-            ..new
-        };
+        slot.rewrite(&new);
         let id = d.arg0 as u16;
         for vport in self.vf_vport.iter_mut().filter(|v| **v == id) {
             *vport = Port::None.bits();

@@ -68,23 +68,14 @@ impl Forwarder {
     /// Writes a tunnel; its counters go on.
     pub fn set_tunnel(&mut self, index: u16, tunnel: &Tunnel) {
         if let Some(slot) = self.dp.tunnels.get_mut(usize::from(index)) {
-            *slot = Tunnel { packets: slot.packets, bytes: slot.bytes, ..*tunnel };
+            slot.rewrite(tunnel);
         }
     }
 
     /// Writes a vport; its counters go on. `false`: there is no such number.
     pub fn set_vport(&mut self, n: usize, new: &Vport) -> bool {
         let Some(slot) = self.dp.vports.get_mut(n) else { return false };
-        let old = *slot;
-        *slot = Vport {
-            records: old.records,
-            rx_packets: old.rx_packets,
-            rx_bytes: old.rx_bytes,
-            tx_packets: old.tx_packets,
-            tx_bytes: old.tx_bytes,
-            drops: old.drops,
-            ..*new
-        };
+        slot.rewrite(new);
         true
     }
 

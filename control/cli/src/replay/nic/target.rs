@@ -57,7 +57,7 @@ impl Core {
 
     fn set_tunnel(&mut self, index: u16, new: &Tunnel) -> Result<()> {
         let slot = entry(self.datapath.tunnels, index, Op::TunnelSet)?;
-        *slot = Tunnel { packets: slot.packets, bytes: slot.bytes, ..*new };
+        slot.rewrite(new);
         Ok(())
     }
 
