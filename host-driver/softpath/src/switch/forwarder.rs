@@ -28,6 +28,8 @@ pub struct Forwarder {
     pub(super) dp: Datapath<'static>,
     pub(super) pool: Pool,
     pub(super) slots: Vec<Slot>,
+    /// Whether a port has come or gone since somebody looked at their links.
+    pub(super) moved: bool,
     pub(super) exceptions: Exceptions,
     /// Milliseconds, wrapping: of all that is done from now on.
     pub now: u32,
@@ -62,6 +64,7 @@ impl Forwarder {
             dp,
             pool,
             slots: Vec::new(),
+            moved: false,
             exceptions,
             now: 0,
             show_returned: false,
@@ -105,6 +108,7 @@ impl Forwarder {
         if let Some(place) = self.place(at) {
             *place = n;
             self.slots.push(slot);
+            self.moved = true;
         }
     }
 
@@ -142,6 +146,7 @@ impl Forwarder {
     /// is to be sent.
     #[inline]
     pub fn burst(&mut self, packets: &mut Vec<Packet>) {
+        debug_assert!(packets.len() <= BURST);
         let mut lens = [0; BURST];
         for (packet, len) in packets.iter().zip(&mut lens) {
             *len = packet.bytes().len() as u32;
@@ -163,6 +168,7 @@ impl Forwarder {
             return;
         };
         self.slots.swap_remove(usize::from(n)).retire();
+        self.moved = true;
         if let Some(moved) = self.slots.get(usize::from(n)).map(|slot| slot.at)
             && let Some(place) = self.place(moved)
         {

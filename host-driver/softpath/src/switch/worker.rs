@@ -53,7 +53,7 @@ impl Worker {
         loop {
             self.forwarder.now = self.base.elapsed().as_millis() as u32;
             let Some(told) = self.told() else { break };
-            self.look(told);
+            self.look();
             if self.round() || told {
                 idle = 0;
                 continue;
@@ -91,9 +91,9 @@ impl Worker {
     }
 
     /// Looks at links, and at ports that want to be opened again.
-    fn look(&mut self, now_please: bool) {
+    fn look(&mut self) {
         let now = self.forwarder.now;
-        if !now_please && now.wrapping_sub(self.looked) < LOOK {
+        if !std::mem::take(&mut self.forwarder.moved) && now.wrapping_sub(self.looked) < LOOK {
             return;
         }
         self.looked = now;
