@@ -2,6 +2,7 @@
 
 mod packages;
 mod riscv;
+mod services;
 
 use clap::Args;
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use super::services;
 use crate::failure::Result;
 use crate::run;
 
@@ -13,6 +14,8 @@ struct Need {
     /// Packages that may hold it, the first that the system offers is taken.
     packages: &'static [&'static str],
     why: &'static str,
+    /// Services that the package would start, which nobody has asked for; the first is its init script.
+    services: &'static [&'static str],
 }
 
 const NEEDS: &[Need] = &[
@@ -21,19 +24,38 @@ const NEEDS: &[Need] = &[
         // Newer releases have a package of its own for RISC-V.
         packages: &["qemu-system-riscv", "qemu-system-misc"],
         why: "runs the NIC's firmware",
+        services: &[],
     },
-    Need { program: "ip", packages: &["iproute2"], why: "builds the network namespaces of the demo" },
+    Need {
+        program: "ip",
+        packages: &["iproute2"],
+        why: "builds the network namespaces of the demo",
+        services: &[],
+    },
     Need {
         program: "tshark",
         packages: &["tshark"],
         why: "checks the captures, independently of our own parser",
+        services: &[],
     },
     Need {
         program: "ping",
         packages: &["iputils-ping"],
         why: "asks and answers through the software path's ports in tests",
+        services: &[],
     },
-    Need { program: "xz", packages: &["xz-utils"], why: "unpacks the kernel modules of the Linux guest" },
+    Need {
+        program: "xz",
+        packages: &["xz-utils"],
+        why: "unpacks the kernel modules of the Linux guest",
+        services: &[],
+    },
+    Need {
+        program: "ovs-vswitchd",
+        packages: &["openvswitch-switch"],
+        why: "is the other host's switch in tests, started by them with ovsdb-server, ovs-vsctl and the rest",
+        services: &["openvswitch-switch", "ovs-record-hostname", "ovs-vswitchd", "ovsdb-server"],
+    },
 ];
 
 /// Installs what is missing (root) or says how to.
@@ -60,16 +82,23 @@ pub(super) fn ensure(no_install: bool) -> Result<()> {
     }
     let install = format!("apt-get install --no-install-recommends {}", names.join(" "));
     if no_install || !root {
-        return Err(format!("missing packages; as root: apt-get update && {install}").into());
+        let brought = missing.iter().filter_map(|need| need.services.first());
+        let stop = |service| format!(" && invoke-rc.d {service} stop && update-rc.d {service} disable");
+        let stop: String = brought.map(stop).collect();
+        return Err(format!("missing packages; as root: apt-get update && {install}{stop}").into());
     }
     let mut command = Command::new("apt-get");
     command.args(["install", "-q", "-y", "--no-install-recommends"]).args(&names);
     command.env("DEBIAN_FRONTEND", "noninteractive");
-    if run::run(&mut command).is_err() {
+    let brought: Vec<&str> = missing.iter().flat_map(|need| need.services).copied().collect();
+    services::held_back(&brought, || {
+        if run::run(&mut command).is_ok() {
+            return Ok(());
+        }
         // Lists older than the mirror name versions that are gone.
         run::run(Command::new("apt-get").args(["update", "-q"]))?;
-        run::run(&mut command)?;
-    }
+        run::run(&mut command)
+    })?;
     match missing.iter().find(|need| run::find_program(need.program).is_none()) {
         Some(need) => Err(format!("{} is still missing after `{install}`", need.program).into()),
         None => namespaces(),
