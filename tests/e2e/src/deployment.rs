@@ -512,3 +512,15 @@ pub fn figure8(encap: Encap) -> Result<Value, String> {
     configuration["networkVirtualizationProtocol"] = Value::from(encap.to_string());
     Ok(bundle)
 }
+
+/// Changes a policy of two hosts: the uplinks of both are in one subnet of the provider network, which is this VLAN. Host 2
+/// has 192.168.1.20 and 192.168.1.21.
+pub fn on_one_vlan(policy: &mut Value, vlan: u16) {
+    policy["logicalNetworks"][0]["properties"]["subnets"][0]["properties"]["vlanID"] = vlan.into();
+    let uplinks = policy["servers"][1]["properties"]["networkInterfaces"].as_array_mut();
+    for (n, uplink) in uplinks.into_iter().flatten().enumerate() {
+        uplink["properties"]["logicalSubnet"]["resourceRef"] =
+            "/logicalNetworks/provider/subnets/east".into();
+        uplink["properties"]["providerAddress"] = format!("192.168.1.{}", 20 + n).into();
+    }
+}

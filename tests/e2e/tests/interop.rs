@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use culvert_e2e::deployment::{Config, Deployment, figure8};
+use culvert_e2e::deployment::{Config, Deployment, figure8, on_one_vlan};
 use culvert_e2e::kernel_vm::KernelVm;
 use culvert_e2e::netns;
 use culvert_e2e::tshark::Capture;
@@ -165,13 +165,7 @@ fn tenants_talk_ipv6() {
 fn the_provider_network_may_be_a_vlan() {
     netns::enter().unwrap();
     let mut policy = figure8(Encap::Vxlan).unwrap();
-    policy["logicalNetworks"][0]["properties"]["subnets"][0]["properties"]["vlanID"] = json!(100);
-    let uplinks = policy["servers"][1]["properties"]["networkInterfaces"].as_array_mut().unwrap();
-    for (n, uplink) in uplinks.iter_mut().enumerate() {
-        uplink["properties"]["logicalSubnet"]["resourceRef"] =
-            "/logicalNetworks/provider/subnets/east".into();
-        uplink["properties"]["providerAddress"] = format!("192.168.1.{}", 20 + n).into();
-    }
+    on_one_vlan(&mut policy, 100);
     let config = Config { software: vec![0, 1], capture: true, ..Config::two_hosts(policy) };
     let mut d = Deployment::start(&config).unwrap();
     for uplink in ["r2u0", "r2u1"] {
