@@ -17,9 +17,11 @@ const OPTIONS: [&str; 9] = [
     "tcp.port==1-65535,data",
 ];
 
-/// Frames in which anything is wrong: what tshark cannot decode, and checksums that it finds bad in any layer.
+/// Frames in which anything is wrong: what tshark cannot decode, and checksums that it finds bad in any layer. Of
+/// TCP's it finds 0xffff bad where it expects 0, which is the same number to a receiver (RFC 1624 section 3); Linux writes it
+/// when it completes a checksum in software.
 const PROBLEMS: &str = "_ws.malformed || _ws.unreassembled || ip.checksum.status == 0 || udp.checksum.status == 0 \
-                        || tcp.checksum.status == 0 || icmp.checksum.status == 0";
+                        || (tcp.checksum.status == 0 && !(tcp.checksum == 0xffff)) || icmp.checksum.status == 0";
 
 /// A capture file.
 #[derive(Clone, Debug)]
