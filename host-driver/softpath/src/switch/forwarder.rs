@@ -259,9 +259,7 @@ impl Forwarder {
 
     #[inline]
     pub(super) fn count_input(&mut self, input: Port, packets: u64, bytes: u64) {
-        if let Port::Vport(VportId(n)) = input
-            && let Some(vport) = self.dp.vports.get_mut(usize::from(n))
-        {
+        if let Some(vport) = tables::vport(&mut self.dp, input) {
             vport.rx_packets += packets;
             vport.rx_bytes += bytes;
         }
@@ -311,23 +309,25 @@ impl Forwarder {
         while let Some(n) = self.dirty.pop() {
             let Some(slot) = self.slots.get_mut(usize::from(n)) else { continue };
             let sent = slot.flush(&mut self.pool, self.now, &mut self.lost);
-            if let Port::Vport(VportId(n)) = slot.at
-                && let Some(vport) = self.dp.vports.get_mut(usize::from(n))
-            {
+            if let Some(vport) = tables::vport(&mut self.dp, slot.at) {
                 vport.tx_packets += sent.packets;
                 vport.tx_bytes += sent.bytes;
+                vport.drops += self.lost.iter().map(|(_, count)| count).sum::<u64>();
             }
-            for (reason, count) in self.lost.drain(..) {
-                self.dp.counters.drops[reason as usize] += count;
-            }
+            let drops = &mut self.dp.counters.drops;
+            self.lost.drain(..).for_each(|(reason, count)| drops[reason as usize] += count);
         }
         self.exceptions.ring();
     }
 
     /// Counts frames that ports have lost on the way in.
     pub(super) fn count_lost(&mut self) {
-        let lost: u64 = self.slots.iter_mut().map(Slot::lost).sum();
-        self.dp.counters.drops[Reason::RingFull as usize] += lost;
+        for slot in &mut self.slots {
+            let lost = slot.lost();
+            self.dp.counters.drops[Reason::RingFull as usize] += lost;
+            let vport = tables::vport(&mut self.dp, slot.at);
+            vport.into_iter().for_each(|vport| vport.drops += lost);
+        }
     }
 
     /// Drops a packet that the core has not counted.

@@ -3,12 +3,12 @@
 use std::io;
 
 use culvert_abi::soc::Sizes;
-use culvert_flow::HashSecret;
 use culvert_flow::datapath::{Counters, Datapath};
 use culvert_flow::pending::Pending;
 use culvert_flow::table::{FlowTable, TableMemory, WAYS};
-use culvert_flow::tables::{MAP_CELLS, Peers};
-use culvert_packet::MacAddr;
+use culvert_flow::tables::{MAP_CELLS, Peers, Vport};
+use culvert_flow::{HashSecret, Port};
+use culvert_packet::{MacAddr, VportId};
 
 use super::memory::zeroed;
 
@@ -40,4 +40,11 @@ pub fn datapath(sizes: &Sizes, packets: u32, secret: HashSecret) -> io::Result<D
         router_mac: MacAddr::ZERO,
         counters: Counters::default(),
     })
+}
+
+/// The row of a port, if it is a vport's.
+#[inline(always)]
+pub(super) fn vport<'a>(dp: &'a mut Datapath<'static>, at: Port) -> Option<&'a mut Vport> {
+    let Port::Vport(VportId(n)) = at else { return None };
+    dp.vports.get_mut(usize::from(n))
 }

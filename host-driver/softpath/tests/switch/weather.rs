@@ -55,6 +55,7 @@ fn a_guest_that_does_not_listen_loses_its_own_frames_only() {
     world.settle();
     assert_eq!((world.got(1), world.got(3)), (0, 500));
     assert_eq!(world.drops(), [("ring_full", 500)].into());
+    assert_eq!([1, 3].map(|vm| world.dropped_at(vm)), [500, 0]);
     own.room.store(1 << 20, SeqCst);
     some(&mut world, 10);
     assert_eq!(world.got(1), 10);

@@ -181,6 +181,13 @@ impl World {
         all
     }
 
+    /// Frames of and for a VM that its host has dropped.
+    pub(crate) fn dropped_at(&self, vm: usize) -> u64 {
+        let (_, host) = VMS[vm];
+        let vports = self.hosts[host].switch.vports().unwrap();
+        vports[usize::from(self.vport(vm).0)].drops
+    }
+
     /// Frames that came for a VM.
     pub(crate) fn got(&self, vm: usize) -> u64 {
         self.vms[vm].got.values().map(|numbers| numbers.len() as u64).sum()
