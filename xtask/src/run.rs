@@ -21,7 +21,8 @@ fn quoted(word: &str) -> String {
 
 /// Shows the command, runs it on this terminal and fails if it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    println!("$ {}", shown(command));
+    // Standard output is the program's: with `--json` nothing but data comes there.
+    eprintln!("$ {}", shown(command));
     quietly(command)
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn build(workspace: &Workspace, target: &RiscvTarget) -> Result<PathB
         fs::rename(&partial, folder.join(name))
             .context(|| format!("cannot replace {name} in {}", folder.display()))?;
     }
-    println!("firmware image: {} ({} bytes)", path.display(), image.len());
+    eprintln!("firmware image: {} ({} bytes)", path.display(), image.len());
     Ok(path)
 }
 

@@ -62,6 +62,8 @@ pub(crate) struct Decoded {
     /// TCP segments that are missing, and those that were sent again, for whatever reason.
     lost: usize,
     retransmissions: usize,
+    /// Frames of which the capture has only the beginning, so that a checksum over all of it cannot be looked at.
+    unchecked: usize,
     problems: Vec<String>,
 }
 
@@ -240,7 +242,7 @@ impl Report {
         let captures = self.decoded.iter().map(|d| {
             json!({
                 "file": d.file, "vxlan": d.vxlan, "nvgre": d.nvgre, "lostSegments": d.lost,
-                "retransmissions": d.retransmissions, "problems": d.problems.len(),
+                "retransmissions": d.retransmissions, "cutShort": d.unchecked, "problems": d.problems.len(),
             })
         });
         let linux = self.linux.as_ref().map(|l| {
@@ -297,6 +299,8 @@ fn decode(file: PathBuf) -> Result<Decoded, String> {
         decoded.retransmissions += usize::from(!again.is_empty());
         let [malformed, unreassembled, checksums @ ..] = faults;
         let wrong = |status: &String| status.split(',').any(|s| s == "0" || s == "Bad");
+        let unseen = |status: &String| status.split(',').any(|s| s == "2" || s == "Unverified");
+        decoded.unchecked += usize::from(checksums.iter().any(unseen));
         bad +=
             usize::from(!(malformed.is_empty() && unreassembled.is_empty()) || checksums.iter().any(wrong));
     }
@@ -371,7 +375,11 @@ impl fmt::Display for Report {
                 d.nvgre,
                 d.lost,
                 d.retransmissions.saturating_sub(d.lost),
-                if d.problems.is_empty() { "all checksums good" } else { "PROBLEMS" }
+                match (d.problems.is_empty(), d.unchecked) {
+                    (false, _) => "PROBLEMS".to_owned(),
+                    (true, 0) => "all checksums good".to_owned(),
+                    (true, n) => format!("all checksums good ({n} frames were cut short: their headers')"),
+                }
             )?;
         }
         for (n, b) in self.linux.iter().flat_map(|l| &l.boots).enumerate() {
