@@ -236,6 +236,10 @@ impl Deployment {
             if self.capture {
                 command.arg(format!("--capture{uplink}")).arg(self.capture(host, uplink));
             }
+            if self.capture && uplink == 0 {
+                // Whole frames of all that a demo sends: checksums cover them.
+                command.args(["--capture-full", "1024"]);
+            }
         }
         let host = &mut self.hosts[host];
         let mut board = Service::start(&format!("{}-board", host.name), &mut command, self.dir.path())?;
