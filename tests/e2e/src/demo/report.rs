@@ -252,6 +252,7 @@ impl Report {
             }).collect::<Vec<_>>()
         });
         json!({
+            "topology": topology(&self.software).lines().collect::<Vec<_>>(),
             "rounds": rounds.collect::<Vec<_>>(), "hosts": hosts.collect::<Vec<_>>(),
             "captures": captures.collect::<Vec<_>>(), "linux": linux, "seconds": self.seconds,
             "shortcomings": self.shortcomings(),
