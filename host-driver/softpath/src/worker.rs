@@ -65,6 +65,8 @@ pub(crate) struct Worker {
     aged: u32,
     /// Milliseconds from then until idle connections are looked at again.
     next_look: u32,
+    /// When the kernel's addresses were last looked at.
+    followed: u32,
     swept: u32,
 }
 
@@ -100,6 +102,7 @@ impl Worker {
             base: Instant::now(),
             aged: 0,
             next_look: SECOND,
+            followed: 0,
             swept: 0,
         })
     }
@@ -324,7 +327,11 @@ impl Worker {
     }
 
     /// Carries the policy out anew if the kernel's addresses are not what they were.
-    fn follow_kernel(&mut self) {
+    fn follow_kernel(&mut self, now: u32) {
+        if now.wrapping_sub(self.followed) < SECOND {
+            return;
+        }
+        self.followed = now;
         if !self.kernel.as_ref().is_some_and(KernelUplinks::is_stale) {
             return;
         }
@@ -338,10 +345,10 @@ impl Worker {
     fn time(&mut self) {
         let now = self.now();
         self.engine.tick(now);
+        self.follow_kernel(now);
         if now.wrapping_sub(self.aged) >= self.next_look {
             self.aged = now;
             self.recover_now();
-            self.follow_kernel();
             if self.nic.alive() && !self.recover {
                 self.age(now);
                 if now.wrapping_sub(self.swept) >= SWEEP {

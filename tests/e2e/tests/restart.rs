@@ -101,7 +101,7 @@ fn a_transfer_goes_on_while_the_daemon_is_stopped_and_it_takes_the_flows_over() 
     assert_eq!(drops.get("queue_stopped"), Some(&NEW_FLOWS.into()), "{drops:?}");
     let faults = faults(&account(&mut sql, &mut web, d.dir()).unwrap());
     assert!(faults.is_empty(), "{faults:#?}; drops {:?}", d.drops(0));
-    // The probe went on all the time. What came to the guest and found its own socket full is not the network's loss.
+    // The probe went on all the time. That no frame is missing has been seen; a busy guest may drop what it has received.
     assert_eq!(probe.reordered, 0, "{probe:?}");
     assert!(probe.received * 100 >= probe.sent * 95, "{probe:?}");
     // It knows the connections: the answers to a connection that the old one allowed still pass.

@@ -9,7 +9,7 @@ use super::packet::Packet;
 pub const BURST: usize = 32;
 
 /// What the core says of each packet of a burst, in order.
-pub struct Verdicts {
+pub(super) struct Verdicts {
     keyed: [Option<Keyed>; BURST],
     done: [(Verdict, Wire); BURST],
 }
@@ -25,7 +25,12 @@ impl Verdicts {
     /// Takes `packets`, at most [`BURST`] of them, through the core in order. What the core would do with one after the
     /// other is what it does with all of them.
     #[inline]
-    pub fn of(&mut self, dp: &mut Datapath<'_>, packets: &mut [Packet], now: u32) -> &[(Verdict, Wire)] {
+    pub(super) fn of(
+        &mut self,
+        dp: &mut Datapath<'_>,
+        packets: &mut [Packet],
+        now: u32,
+    ) -> &[(Verdict, Wire)] {
         let n = packets.len().min(BURST);
         let (packets, keyed) = (&mut packets[..n], &mut self.keyed[..n]);
         for (packet, keyed) in packets.iter().zip(keyed.iter_mut()) {

@@ -5,7 +5,6 @@
 //! uplinks are the same code whether a VM sits on a VF or on a TAP.
 //!
 //! * [`Pool`] and [`Packet`]: memory for packets, never allocated while packets run.
-//! * [`Verdicts`]: a burst of packets through the core.
 //! * [`SwitchPort`]: where packets come from and go to; [`ports`] has those of the host.
 //! * [`Forwarder`]: what becomes of packets between ports, without thread and clock.
 //! * [`Switch`]: all of it together, with a thread of its own.
@@ -25,11 +24,11 @@ pub mod segment;
 
 mod slot;
 mod steps;
-pub mod tables;
+mod tables;
 mod target;
 mod worker;
 
-pub use burst::{BURST, Verdicts};
+pub use burst::BURST;
 pub use forwarder::Forwarder;
 pub use handle::{Switch, SwitchSettings};
 pub use packet::{BUFFER, HEADROOM, LARGE_BUFFER, Packet, Pool};

@@ -19,7 +19,7 @@ const WAITING: u16 = 512;
 ///
 /// # Errors
 /// There is not so much memory.
-pub fn datapath(sizes: &Sizes, packets: u32, secret: HashSecret) -> io::Result<Datapath<'static>> {
+pub(super) fn datapath(sizes: &Sizes, packets: u32, secret: HashSecret) -> io::Result<Datapath<'static>> {
     let flows = sizes.flows as usize;
     let table = TableMemory {
         buckets: zeroed(flows / WAYS)?,
