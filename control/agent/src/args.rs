@@ -29,12 +29,15 @@ pub struct Args {
     /// Where virtual machines attach whose interface in the policy does not say.
     #[arg(long, value_enum, default_value_t, requires = "uplink")]
     pub port: Port,
-    /// Flow records of the software path: rounded up to a power of two. Each connection has two of them.
+    /// Flow records of each thread of the software path: rounded up to a power of two. Each connection has two of them.
     #[arg(long, default_value_t = 1 << 20, requires = "uplink")]
     pub flows: u32,
-    /// The processor that the software path's thread stays on. Left out: the system chooses.
+    /// Threads of the software path. Each virtual machine is served by one of them. Left out: one, or one for each --core.
     #[arg(long, requires = "uplink")]
-    pub core: Option<usize>,
+    pub workers: Option<usize>,
+    /// Processors that the software path's threads stay on, one for each: 2,3. Left out: the system chooses.
+    #[arg(long, value_delimiter = ',', requires = "uplink")]
+    pub core: Vec<usize>,
     /// Firmware image to load into the NIC. Left out: the NIC keeps what it runs.
     #[arg(long)]
     pub firmware: Option<PathBuf>,

@@ -188,6 +188,16 @@ impl Vport {
         *self = Vport { records, rx_packets, rx_bytes, tx_packets, tx_bytes, drops, ..*new };
     }
 
+    /// Counts records and frames of the same vport in another data path, too.
+    pub fn add(&mut self, other: &Vport) {
+        self.records += other.records;
+        self.rx_packets += other.rx_packets;
+        self.rx_bytes += other.rx_bytes;
+        self.tx_packets += other.tx_packets;
+        self.tx_bytes += other.tx_bytes;
+        self.drops += other.drops;
+    }
+
     /// Whether frames may pass.
     #[inline(always)]
     pub fn is_up(&self) -> bool {

@@ -138,6 +138,7 @@ reasons! {
     114 QueueReset "queue_reset" Drop "The queue was reset while it was waiting.",
     115 NoReceiver "no_receiver" Drop "Nobody else is in the subnet to receive a copy.",
     116 QueueStopped "queue_stopped" Drop "The receiver's queue is stopped or was never set up.",
+    117 WorkerFull "worker_full" Drop "The thread of the software path that serves the vport does not keep up.",
     140 NoFlowOffload "no_flow_offload" NotOffloaded "This NIC has no flow offload.",
     141 BroadcastReplicationInSoftware "broadcast_replication_in_software" NotOffloaded "This NIC does not replicate: broadcasts are copied in software.",
     142 GroupTooLarge "group_too_large" NotOffloaded "The broadcast has more destinations than a replication group of the NIC can hold.",

@@ -67,6 +67,7 @@ fn write(nic: &dyn OffloadTarget, host: u16, plan: &Plan) -> Result<()> {
         nic.configure_vf(*vf, config)?;
     }
     nic.set_groups(&plan.groups)?;
+    nic.set_stations(&plan.stations)?;
     nic.set_vmq_filters(&plan.filters)?;
     let listed = |n: usize| plan.vports.iter().any(|(id, _)| usize::from(*id) == n);
     let there = nic.vports()?;

@@ -40,4 +40,4 @@ pub use handle::{Handle, Settings, SlowPath, Status};
 pub use plan::Plan;
 pub use policy::{HostPolicy, Limits, Traced};
 pub use port::SyntheticPort;
-pub use target::{OffloadTarget, Step};
+pub use target::{OffloadTarget, Station, Step};

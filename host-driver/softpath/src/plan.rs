@@ -12,6 +12,7 @@ use culvert_policy::Snapshot;
 use culvert_policy::snapshot::{self, Target};
 
 use crate::next_hop::HopId;
+use crate::target::Station;
 use crate::uplink::LocalPa;
 
 /// The NIC's tables but for what follows from next hops.
@@ -33,13 +34,15 @@ pub struct Plan {
     pub groups: Vec<(u16, Group)>,
     /// VMQ filters.
     pub filters: Vec<VmqFilter>,
+    /// Which frames from the wire are whose.
+    pub stations: Vec<Station>,
     /// Generations of mappings. Those of vports are in `vports`.
     pub cells: Vec<CellWrite>,
 }
 
 impl Plan {
-    /// Of a policy, for a NIC with room for so many flow records.
-    pub fn new(snapshot: &Snapshot, flows: u32) -> Self {
+    /// Of a policy, for a NIC on which a vport may have so many flow records, unless the policy says.
+    pub fn new(snapshot: &Snapshot, share: u32) -> Self {
         let mut plan = Plan { router_mac: snapshot.router_mac, ..Plan::default() };
         plan.locals = snapshot
             .local_pas
@@ -50,7 +53,7 @@ impl Plan {
         let pas = |(&index, p): (&u16, &snapshot::Peer)| p.pas.iter().map(|a| peer(*a, index)).collect();
         plan.peers = snapshot.peers.iter().flat_map::<Vec<_>, _>(pas).collect();
         for (&id, vport) in &snapshot.vports {
-            plan.vport(id, vport, flows);
+            plan.vport(id, vport, share);
         }
         for (&index, spec) in &snapshot.groups {
             let mut group = Group::default();
@@ -67,7 +70,7 @@ impl Plan {
         plan
     }
 
-    fn vport(&mut self, id: VportId, vport: &snapshot::Vport, flows: u32) {
+    fn vport(&mut self, id: VportId, vport: &snapshot::Vport, share: u32) {
         let (target, number) = match vport.target {
             Target::Vf(n) => {
                 let link_up = vport.up;
@@ -82,11 +85,12 @@ impl Plan {
             Target::Software => (Vport::SOFTWARE, 0),
         };
         let up = if vport.up { Vport::UP } else { 0 };
-        let quota = vport.quota.unwrap_or(flows / 4);
+        let quota = vport.quota.unwrap_or(share);
         let (vsid, generation) = (vport.vsid, vport.generation);
         let flags = Vport::PRESENT | up;
         let entry = Vport { flags, target, number, vsid, generation, quota, ..Vport::default() };
         self.vports.push((id.0, entry));
+        self.stations.push(Station { vport: id, vsid, mac: vport.mac });
     }
 
     /// Cells to write when this plan takes the place of `old`: its own, and another generation for those of mappings

@@ -7,7 +7,7 @@ use culvert_abi::pf::Entry;
 use culvert_abi::{FlowKey, FlowRecord, Group, Peer, Tunnel, Vport};
 use culvert_flow::Port;
 use culvert_nic::{Counters, Event, Events, Nic, PortCounters, Result, Return, RxQueue, VfConfig};
-use culvert_packet::{MacAddr, Reason};
+use culvert_packet::{MacAddr, Reason, VportId};
 
 /// One thing to be done by the NIC. Steps reach it in the order in which they are given.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +24,17 @@ pub enum Step {
     Out(Return, Port, Vec<u8>),
     /// A packet ended at the host. With a ticket, this settles it.
     Dropped(Return, Reason),
+}
+
+/// Which frames from the wire are a vport's: those for its MAC in its VSID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Station {
+    /// The vport.
+    pub vport: VportId,
+    /// Its VSID.
+    pub vsid: u32,
+    /// Its MAC.
+    pub mac: MacAddr,
 }
 
 /// A queue of packets from the NIC.
@@ -73,6 +84,12 @@ pub trait OffloadTarget: Send + Sync + 'static {
     fn set_groups(&self, groups: &[(u16, Group)]) -> Result<()>;
     /// Writes vports by index.
     fn set_vports(&self, vports: &[(u16, Vport)]) -> Result<()>;
+    /// Says which frames from the wire are whose, in place of what was said before. One that finds vports by its flow
+    /// table alone needs not know.
+    fn set_stations(&self, stations: &[Station]) -> Result<()> {
+        let _ = stations;
+        Ok(())
+    }
     /// Sets the addresses of other hosts, in place of the former.
     fn set_peers(&self, peers: &[Peer]) -> Result<()>;
     /// Sets our own addresses, in place of the former.
@@ -105,6 +122,10 @@ pub trait OffloadTarget: Send + Sync + 'static {
     fn uplinks(&self) -> u8;
     /// How many flow records it has room for.
     fn flows(&self) -> u32;
+    /// How many of them a vport may have for which the policy names no number.
+    fn share(&self) -> u32 {
+        self.flows() / 4
+    }
     /// Whether its tables were already written by a daemon before this one.
     fn adopted(&self) -> bool;
     /// Whether it may lose its tables while this process lives, and wants them back.

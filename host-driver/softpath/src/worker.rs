@@ -171,7 +171,7 @@ impl Worker {
     fn apply(&mut self, snapshot: &Arc<Snapshot>) -> Result<()> {
         let now = self.now();
         self.snapshot = Some(snapshot.clone());
-        let mut plan = Plan::new(snapshot, self.nic.flows());
+        let mut plan = Plan::new(snapshot, self.nic.share());
         if let Some(kernel) = &mut self.kernel {
             kernel.take(&mut plan.locals)?;
         }

@@ -292,6 +292,8 @@ impl Deployment {
         command.args(["--host", &name]);
         if self.hosts[host].software {
             command.args(["--flows", "131072", "--uplink", &Network::interface(host + 1, 0)]);
+            // Teams of one and of two.
+            command.arg("--workers").arg((host % 2 + 1).to_string());
             if let Some(driver) = self.driver {
                 command.args(["--driver", driver]);
             }

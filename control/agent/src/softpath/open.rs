@@ -76,18 +76,39 @@ fn software(args: &Args) -> Result<(Hardware, SlowPath), Error> {
     let words: &[[u8; 8]] = secret.as_chunks().0;
     let secret = HashSecret(std::array::from_fn(|n| u64::from_ne_bytes(words[n])));
     let flows = args.flows.clamp(64, MOST_FLOWS).next_power_of_two();
-    let settings = SwitchSettings { core: args.core, ..SwitchSettings::new(flows, secret) };
+    let settings = SwitchSettings { workers: workers(args)?, ..SwitchSettings::new(flows, secret) };
     let switch = Arc::new(Switch::start(&settings).map_err(|e| unavailable(&e))?);
+    // Groups of packet sockets are named by numbers that nobody gives out.
+    let mut fanout = [0; 2];
+    getrandom::fill(&mut fanout).map_err(|e| unavailable(&e))?;
     let run_dir = run_dir(&args.socket)?;
     let kernel = (args.provider_address == ProviderAddress::Kernel).then(|| args.uplink.clone());
-    let settings = Settings { limits: limits(flows), kernel, ..Settings::default() };
+    let limits = limits(flows, switch.workers());
+    let settings = Settings { limits, kernel, ..Settings::default() };
     let slow = SlowPath::start(switch.clone(), settings).map_err(|e| unavailable(&e))?;
-    info!(uplinks = args.uplink.join(", "), flows, "the software path is there");
-    Ok((Hardware::Software(SoftwareNic::new(switch, args, run_dir)), slow))
+    info!(uplinks = args.uplink.join(", "), flows, workers = switch.workers(), "the software path is there");
+    Ok((Hardware::Software(SoftwareNic::new(switch, args, run_dir, u16::from_ne_bytes(fanout))), slow))
 }
 
-/// Bounds of the connection table beside so many records: a connection has two of them.
-fn limits(flows: u32) -> Limits {
+/// The software path's threads, with the processor that each stays on.
+fn workers(args: &Args) -> Result<Vec<Option<usize>>, DatapathError> {
+    let invalid = |detail| Err(DatapathError::Invalid { detail });
+    let (cores, most) = (args.core.len(), SwitchSettings::MAX_WORKERS);
+    match args.workers.unwrap_or(cores.max(1)) {
+        n if n == 0 || n > most => {
+            invalid(format!("--workers {n}: the software path has 1 to {most} threads"))
+        }
+        n if cores > 0 && n != cores => invalid(format!(
+            "--workers {n}, but {cores} processors behind --core: name one for each thread, or leave --workers out"
+        )),
+        _ if cores > 0 => Ok(args.core.iter().map(|core| Some(*core)).collect()),
+        n => Ok(vec![None; n]),
+    }
+}
+
+/// Bounds of the connection table beside so many records at each of the workers: a connection has two of them.
+fn limits(flows: u32, workers: usize) -> Limits {
     let flows = flows as usize;
-    Limits { connections: flows / 2, per_vport: (flows / 4).min(MOST_PER_VPORT), ..Limits::default() }
+    let per_vport = (flows / 4).min(MOST_PER_VPORT);
+    Limits { connections: flows / 2 * workers, per_vport, ..Limits::default() }
 }

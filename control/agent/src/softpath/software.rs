@@ -16,7 +16,7 @@ use culvert_softpath::OffloadTarget;
 use culvert_softpath::switch::ports::{
     AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, Filter, Tap, VhostUser,
 };
-use culvert_softpath::switch::{Opener, Switch};
+use culvert_softpath::switch::{Opener, Switch, SwitchPort};
 
 use super::{lost, offloads};
 use crate::args::{Driver, Port as PortKind, ProviderAddress};
@@ -33,6 +33,8 @@ pub(super) struct SoftwareNic {
     driver: Driver,
     default_port: SoftwarePort,
     run_dir: PathBuf,
+    /// Number of the first uplink's group of packet sockets.
+    fanout: u16,
     attached: Mutex<Attached>,
 }
 
@@ -51,7 +53,7 @@ struct Attachment {
 }
 
 impl SoftwareNic {
-    pub(super) fn new(switch: Arc<Switch>, args: &Args, run_dir: PathBuf) -> Self {
+    pub(super) fn new(switch: Arc<Switch>, args: &Args, run_dir: PathBuf, fanout: u16) -> Self {
         let default_port = match args.port {
             PortKind::Tap => SoftwarePort::Tap,
             PortKind::VhostUser => SoftwarePort::VhostUser,
@@ -63,6 +65,7 @@ impl SoftwareNic {
             driver: args.driver,
             default_port,
             run_dir,
+            fanout,
             attached: Mutex::default(),
         }
     }
@@ -95,8 +98,7 @@ impl SoftwareNic {
                     ),
                 });
             };
-            let open = self.uplink(interface.clone(), pa.addr);
-            self.switch.attach(Port::Uplink(n), open).map_err(|e| lost(&e))?;
+            self.attach_uplink(n, interface, pa.addr).map_err(|e| lost(&e))?;
             attached.uplinks.insert(n, pa);
         }
         Ok(part.snapshot.clone())
@@ -131,19 +133,26 @@ impl SoftwareNic {
         Ok(())
     }
 
-    fn uplink(&self, interface: String, address: IpAddr) -> Opener {
+    fn attach_uplink(&self, n: u8, interface: &str, address: IpAddr) -> culvert_nic::Result<()> {
         // The kernel's address has the interface's MAC; another has one of ours.
         let own = self.addresses == ProviderAddress::Own;
         let filter = Filter::Overlay { address, control: own };
+        let interface = interface.to_owned();
         match self.driver {
             Driver::AfPacket => {
-                let common = AfPacketOptions::default();
-                let options = AfPacketOptions { filter, promiscuous: own, guard: !own, ..common };
-                Box::new(move || Ok(Box::new(AfPacket::open(&interface, &options)?)))
+                let common = AfPacketOptions { filter, promiscuous: own, ..AfPacketOptions::default() };
+                // What comes is shared by all workers, by flow. One of them keeps it from the kernel.
+                let fanout = (self.switch.workers() > 1).then(|| self.fanout.wrapping_add(n.into()));
+                self.switch.attach_to_all(Port::Uplink(n), move |worker| {
+                    let options = AfPacketOptions { fanout, guard: !own && worker == 0, ..common };
+                    let interface = interface.clone();
+                    Box::new(move || Ok(Box::new(AfPacket::open(&interface, &options)?)))
+                })
             }
             Driver::AfXdp => {
                 let options = AfXdpOptions { filter, promiscuous: own, ..AfXdpOptions::default() };
-                Box::new(move || Ok(Box::new(AfXdp::open(&interface, &options)?)))
+                let open = move || Ok(Box::new(AfXdp::open(&interface, &options)?) as Box<dyn SwitchPort>);
+                self.switch.attach(Port::Uplink(n), Box::new(open))
             }
         }
     }

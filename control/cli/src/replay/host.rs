@@ -88,7 +88,7 @@ impl Host {
         let policy = HostPolicy::new(&Limits::default());
         let mut host =
             Self { engine: Engine::new(policy, nic.uplinks(), [true; 2]), nic, now: 0, aged: 0, swept: 0 };
-        let plan = Plan::new(snapshot, host.nic.flows());
+        let plan = Plan::new(snapshot, host.nic.share());
         host.engine.policy().set(snapshot);
         host.engine.apply(&host.nic, snapshot.host, &plan, &Plan::default(), 0).map_err(|e| e.to_string())?;
         host.resolve()?;

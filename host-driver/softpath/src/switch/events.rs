@@ -2,15 +2,27 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use culvert_flow::Port;
 use culvert_nic::{Event, Interrupt, Result};
 
 use crate::target::EventSource;
 
-/// The worker's end.
+/// A worker's end.
 pub(super) struct Reporter {
     sender: Sender<Event>,
     wake: Interrupt,
+    worker: usize,
+    links: Arc<Mutex<Links>>,
+}
+
+type Up = [bool; Port::UPLINKS as usize];
+
+/// Links as the workers see them: an uplink is up if it is for one of them.
+struct Links {
+    seen: Vec<Up>,
+    told: Up,
 }
 
 /// The slow path's end.
@@ -19,18 +31,27 @@ pub(super) struct Events {
     wake: Interrupt,
 }
 
-pub(super) fn events() -> Result<(Reporter, Events)> {
+/// The ends of so many workers, and the slow path's.
+pub(super) fn events(workers: usize) -> Result<(Vec<Reporter>, Events)> {
     let (sender, receiver) = channel();
     let wake = Interrupt::new()?;
-    Ok((Reporter { sender, wake: wake.clone() }, Events { receiver, wake }))
+    let links = Arc::new(Mutex::new(Links { seen: vec![Up::default(); workers], told: Up::default() }));
+    let reporter =
+        |worker| Reporter { sender: sender.clone(), wake: wake.clone(), worker, links: Arc::clone(&links) };
+    Ok(((0..workers).map(reporter).collect(), Events { receiver, wake }))
 }
 
 impl Reporter {
-    pub(super) fn report(&self, event: Event) {
-        // Nobody has to listen.
-        if self.sender.send(event).is_ok() {
+    /// The worker's links have changed.
+    pub(super) fn links(&self, up: Up) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.seen[self.worker] = up;
+        let all = std::array::from_fn(|n| links.seen.iter().any(|up| up[n]));
+        // Nobody has to listen. What is told is in order, by the lock.
+        if all != links.told && self.sender.send(Event::Link(all)).is_ok() {
             let _ = self.wake.signal();
         }
+        links.told = all;
     }
 }
 

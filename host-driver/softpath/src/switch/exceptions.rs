@@ -57,9 +57,19 @@ pub(super) fn queue() -> Result<(Exceptions, Source)> {
 }
 
 impl Exceptions {
+    /// Another worker's end of the same queue.
+    pub(super) fn sibling(&self) -> Self {
+        Exceptions {
+            sender: self.sender.clone(),
+            shared: Arc::clone(&self.shared),
+            wake: self.wake.clone(),
+            outstanding: vec![0; self.outstanding.len()],
+        }
+    }
+
     /// Whether a vport has used up its share: it is not listened to until packets of it come back.
-    pub(super) fn is_used_up(&self, vport: VportId) -> bool {
-        self.outstanding.get(usize::from(vport.0)).is_some_and(|n| *n >= SHARE)
+    pub(super) fn is_used_up(&self, at: Port) -> bool {
+        matches!(at, Port::Vport(VportId(n)) if self.outstanding.get(usize::from(n)).is_some_and(|n| *n >= SHARE))
     }
 
     /// Gives a packet, or a copy of one, to the slow path. `false`: there is no room.
@@ -90,6 +100,15 @@ impl Exceptions {
         if self.shared.queued.load(Ordering::SeqCst) > 0 && self.shared.sleeps.swap(false, Ordering::SeqCst) {
             // An event that cannot be set leaves the slow path asleep until its next look, a second at most.
             let _ = self.wake.signal();
+        }
+    }
+
+    /// A port is another worker's from now on, and so is what comes back of its packets.
+    pub(super) fn forget(&mut self, at: Port) {
+        if let Port::Vport(id) = at
+            && let Some(n) = self.outstanding.get_mut(usize::from(id.0))
+        {
+            *n = 0;
         }
     }
 

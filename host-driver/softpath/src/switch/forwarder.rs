@@ -1,27 +1,24 @@
 //! What becomes of packets: the core's verdicts carried out between ports, pool and slow path. It is all of the switch but
 //! its thread and its clock.
 
-use culvert_abi::command::Op;
-use culvert_abi::pf::{self, Entry};
 use culvert_flow::pending::{Settled, Ticket};
-use culvert_flow::tables::Vport;
 use culvert_flow::{Actions, Datapath, Port, RecordId, Verdict, Wire};
-use culvert_nic::{Error, Result};
-use culvert_packet::{Gso, Offload, Reason, VportId, parse_outer};
+use culvert_nic::Result;
+use culvert_packet::{Gso, Reason, parse_outer};
 
 use super::burst::{BURST, Verdicts};
-use super::exceptions::{Exceptions, queue};
-use super::handle::SwitchSettings;
+use super::crossing::Crossing;
+use super::exceptions::Exceptions;
 use super::packet::{Packet, Pool};
-use super::slot::{Lost, Opener, Slot};
-use super::steps::name;
+use super::places::Places;
+use super::settings::SwitchSettings;
+use super::slot::{Lost, Slot};
 use super::tables;
+use super::team::Team;
 use crate::target::PacketSource;
 
 /// Buffers that ports do not fill: the slow path's packets, and copies, find room when guests have filled the others.
 pub(super) const RESERVE: usize = 2 * BURST;
-/// No slot.
-const NOWHERE: u16 = u16::MAX;
 
 /// The data path with its ports, in the hands of one thread.
 pub struct Forwarder {
@@ -38,9 +35,13 @@ pub struct Forwarder {
     pub show_returned: bool,
     /// Away while a burst is in work.
     verdicts: Option<Box<Verdicts>>,
-    burst: Vec<Packet>,
-    of_vport: Vec<u16>,
-    of_uplink: [u16; Port::UPLINKS as usize],
+    pub(super) burst: Vec<Packet>,
+    /// Beside it, what is kept of a burst that others have a part in.
+    pub(super) kept: Vec<Packet>,
+    pub(super) places: Places,
+    pub(super) crossing: Crossing,
+    /// Slots of pending flows of the workers before this one.
+    pub(super) first_ticket: u16,
     /// Packets that wait for the verdict on their flow, by number.
     waiting: Vec<Option<Packet>>,
     /// Slots with something to send.
@@ -49,18 +50,25 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Without any ports, and the slow path's end of the queue of exceptions.
+    /// One that is alone, without any ports, and the slow path's end of the queue of exceptions.
     ///
     /// # Errors
     /// There is not so much memory, or no descriptor to be had.
     pub fn new(settings: &SwitchSettings) -> Result<(Self, Box<dyn PacketSource>)> {
-        let system = |what| move |source| Error::System { what, source };
-        let pool = Pool::new(settings.buffers, settings.large_buffers).map_err(system("packet buffers"))?;
-        let dp = tables::datapath(&settings.sizes, pool.count(), settings.secret)
-            .map_err(system("flow tables"))?;
-        let (exceptions, source) = queue()?;
-        let waiting = (0..pool.count()).map(|_| None).collect();
-        let forwarder = Forwarder {
+        let (mut team, source) = Team::new(&SwitchSettings { workers: vec![None], ..settings.clone() })?;
+        Ok((team.forwarders.remove(0), source))
+    }
+
+    /// One of a team, without any ports. Packets are numbered below `packets`.
+    pub(super) fn of(
+        dp: Datapath<'static>,
+        pool: Pool,
+        exceptions: Exceptions,
+        crossing: Crossing,
+        first_ticket: u16,
+        packets: usize,
+    ) -> Self {
+        Forwarder {
             dp,
             pool,
             slots: Vec::new(),
@@ -70,13 +78,14 @@ impl Forwarder {
             show_returned: false,
             verdicts: Some(Box::default()),
             burst: Vec::with_capacity(BURST),
-            of_vport: vec![NOWHERE; usize::from(Port::MAX_VPORTS)],
-            of_uplink: [NOWHERE; Port::UPLINKS as usize],
-            waiting,
+            kept: Vec::with_capacity(BURST),
+            places: Places::new(),
+            crossing,
+            first_ticket,
+            waiting: (0..packets).map(|_| None).collect(),
             dirty: Vec::with_capacity(usize::from(Port::MAX_VPORTS)),
             lost: Vec::new(),
-        };
-        Ok((forwarder, Box::new(source)))
+        }
     }
 
     /// Tables and counters.
@@ -99,29 +108,14 @@ impl Forwarder {
         &mut self.pool
     }
 
-    /// Attaches a port, where another may have been. See [`Switch::attach`](super::Switch::attach).
-    pub fn attach(&mut self, at: Port, open: Opener) {
-        // Closed first: not every port can be open twice.
-        self.detach(at);
-        let slot = Slot::new(at, name(at), open, self.now);
-        let n = self.slots.len() as u16;
-        if let Some(place) = self.place(at) {
-            *place = n;
-            self.slots.push(slot);
-            self.moved = true;
-        }
-    }
-
     /// One burst from a port. `true`: there was something.
     #[inline]
     pub(super) fn serve(&mut self, n: usize) -> bool {
-        let Some(slot) = self.slots.get_mut(n) else { return false };
-        let at = slot.at;
-        if let Port::Vport(id) = at
-            && self.exceptions.is_used_up(id)
-        {
+        let Some(at) = self.slots.get(n).map(|slot| slot.at) else { return false };
+        if !self.is_heard(at) {
             return false;
         }
+        let slot = &mut self.slots[n];
         let mut burst = std::mem::take(&mut self.burst);
         let most = self.pool.common().saturating_sub(RESERVE).min(BURST);
         if most > 0 {
@@ -136,6 +130,11 @@ impl Forwarder {
             }
             slot.counters.in_packets += burst.len() as u64;
             slot.counters.in_bytes += bytes;
+            if let Port::Uplink(_) = at
+                && !self.crossing.is_alone()
+            {
+                self.keep_own(&mut burst);
+            }
             self.burst(&mut burst);
         }
         self.burst = burst;
@@ -158,40 +157,6 @@ impl Forwarder {
         }
         self.verdicts = Some(verdicts);
         self.flush();
-    }
-
-    /// Takes a port away. What waits to leave by it is sent before.
-    pub fn detach(&mut self, at: Port) {
-        self.flush();
-        let Some(n) = self.place(at).map(|place| std::mem::replace(place, NOWHERE)).filter(|n| *n != NOWHERE)
-        else {
-            return;
-        };
-        self.slots.swap_remove(usize::from(n)).retire();
-        self.moved = true;
-        if let Some(moved) = self.slots.get(usize::from(n)).map(|slot| slot.at)
-            && let Some(place) = self.place(moved)
-        {
-            *place = n;
-        }
-    }
-
-    fn place(&mut self, at: Port) -> Option<&mut u16> {
-        match at {
-            Port::Vport(id) => self.of_vport.get_mut(usize::from(id.0)),
-            Port::Uplink(n) => self.of_uplink.get_mut(usize::from(n)),
-            Port::Host | Port::None => None,
-        }
-    }
-
-    /// The place of a port.
-    pub(super) fn slot(&self, at: Port) -> Option<usize> {
-        let n = match at {
-            Port::Vport(id) => self.of_vport.get(usize::from(id.0)),
-            Port::Uplink(n) => self.of_uplink.get(usize::from(n)),
-            Port::Host | Port::None => None,
-        };
-        n.filter(|n| **n != NOWHERE).map(|n| usize::from(*n))
     }
 
     /// Carries out what the core says of a packet that was `len` bytes long.
@@ -270,38 +235,12 @@ impl Forwarder {
     #[inline]
     pub(super) fn send(&mut self, packet: Packet, to: Port, (packets, bytes): (u64, u64)) {
         match self.way(to) {
-            Ok(n) => {
+            Ok(way) => {
                 self.count_input(packet.input, packets, bytes);
-                self.put(packet, n);
+                self.put(packet, to, way);
             }
             Err(reason) => self.drop(packet, reason),
         }
-    }
-
-    /// The slot that packets to a port leave by.
-    #[inline]
-    pub(super) fn way(&self, to: Port) -> std::result::Result<usize, Reason> {
-        if let Port::Vport(VportId(n)) = to {
-            match self.dp.vports.get(usize::from(n)) {
-                Some(vport) if vport.is_up() => {}
-                Some(vport) if vport.flags & Vport::PRESENT != 0 => return Err(Reason::VportDown),
-                _ => return Err(Reason::NoVport),
-            }
-        }
-        self.slot(to).ok_or(match to {
-            Port::Uplink(_) => Reason::UplinkDown,
-            Port::Vport(_) => Reason::QueueStopped,
-            Port::Host | Port::None => Reason::NoVport,
-        })
-    }
-
-    #[inline]
-    pub(super) fn put(&mut self, packet: Packet, slot: usize) {
-        let out = &mut self.slots[slot].out;
-        if out.is_empty() {
-            self.dirty.push(slot as u16);
-        }
-        out.push(packet);
     }
 
     /// Sends what waits at all ports.
@@ -317,6 +256,7 @@ impl Forwarder {
             let drops = &mut self.dp.counters.drops;
             self.lost.drain(..).for_each(|(reason, count)| drops[reason as usize] += count);
         }
+        self.crossing.ring();
         self.exceptions.ring();
     }
 
@@ -335,56 +275,6 @@ impl Forwarder {
     pub(super) fn drop(&mut self, packet: Packet, reason: Reason) {
         self.dp.count_drop(reason, packet.input);
         self.pool.give(packet);
-    }
-
-    fn punt(&mut self, packet: Packet, reason: Reason, ticket: Option<Ticket>, wire: Wire) {
-        let entry = Entry {
-            reason: reason as u8,
-            ticket: ticket.map_or(0, Ticket::bits),
-            peer: wire.peer,
-            inner: wire.inner,
-            vsid: wire.vsid,
-            ..self.entry(&packet)
-        };
-        let input = packet.input;
-        self.dp.counters.punted += 1;
-        if self.exceptions.give(&entry, packet.bytes().to_vec()) {
-            self.pool.give(packet);
-        } else {
-            self.drop(packet, Reason::ExceptionFull);
-            // As the slow path would do, which does not get to know of it.
-            self.returned(input, ticket);
-        }
-    }
-
-    /// Shows the slow path a TCP segment that goes by `record`, as it leaves.
-    fn copy(&mut self, packet: &Packet, record: RecordId) {
-        let hot = self.dp.table.hot(record);
-        let pushed = hot.actions().contains(Actions::PUSH_OUTER);
-        let tunnel = self.dp.tunnels.get(usize::from(hot.tunnel)).filter(|_| pushed);
-        let entry = Entry {
-            reason: Reason::TcpControl as u8,
-            target: 1,
-            arg1: self.dp.table.cold(record).connection,
-            inner: tunnel.map_or(0, |t| u16::from(t.header_len)),
-            ..self.entry(packet)
-        };
-        if !self.exceptions.give(&entry, packet.bytes().to_vec()) {
-            // The packet itself goes on. A connection whose end was not seen ends by its time.
-            self.dp.counters.drops[Reason::ExceptionFull as usize] += 1;
-        }
-    }
-
-    fn entry(&self, packet: &Packet) -> Entry {
-        let Offload { checksum, gso, mss, .. } = packet.offload;
-        Entry {
-            op: Op::Exception as u8,
-            port: packet.input.bits(),
-            len: packet.bytes().len() as u32,
-            now: self.now,
-            offload: pf::Offload { checksum: checksum as u8, gso: gso as u8, mss, ..pf::Offload::default() },
-            ..Entry::default()
-        }
     }
 
     /// A packet of a pending flow has come back: if it was the last, what waited is sent.

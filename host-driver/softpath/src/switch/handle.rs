@@ -1,19 +1,20 @@
 //! A running switch: started, told and asked from other threads.
 
-use std::sync::mpsc::{SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use culvert_abi::soc::Sizes;
-use culvert_flow::{HashSecret, Port};
+use culvert_flow::Port;
 use culvert_nic::{Error, PortCounters, Result};
 
 use super::bell::Bell;
 use super::events::events;
-use super::exceptions::LENGTH as QUEUE;
 use super::forwarder::Forwarder;
+use super::settings::SwitchSettings;
 use super::slot::{Opener, Slot};
+use super::team::{Placement, Team};
 use super::worker::{Job, Worker};
 use crate::target::{EventSource, PacketSource};
 
@@ -24,38 +25,20 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Jobs that may wait at a time.
 const JOBS: usize = 1024;
 
-/// What a switch is started with.
-#[derive(Clone, Copy, Debug)]
-pub struct SwitchSettings {
-    /// Entries of its tables.
-    pub sizes: Sizes,
-    /// Packet buffers of 2 KiB.
-    pub buffers: usize,
-    /// Packet buffers of 64 KiB, for frames that are yet to be segmented.
-    pub large_buffers: usize,
-    /// Secret of the flow hash.
-    pub secret: HashSecret,
-    /// The processor that its thread stays on; none: the system chooses.
-    pub core: Option<usize>,
-}
-
-impl SwitchSettings {
-    /// For so many flow records, a power of two, with 64 MiB for packets.
-    pub fn new(flows: u32, secret: HashSecret) -> Self {
-        // As many flows may be undecided as there is room for packets on their way to the slow path.
-        let sizes = Sizes { flows, pending: QUEUE as u32, ..Sizes::new(0) };
-        SwitchSettings { sizes, buffers: 16_384, large_buffers: 512, secret, core: None }
-    }
-}
-
-/// The software NIC. Its thread ends when it is dropped.
+/// The software NIC. Its threads end when it is dropped.
 pub struct Switch {
-    jobs: Option<SyncSender<Job>>,
-    wake: Arc<Bell>,
-    thread: Option<JoinHandle<()>>,
+    hands: Vec<Hand>,
+    placement: Mutex<Placement>,
     sizes: Sizes,
     exceptions: Mutex<Option<Box<dyn PacketSource>>>,
     events: Mutex<Option<Box<dyn EventSource>>>,
+}
+
+/// A worker, as others see it.
+struct Hand {
+    jobs: Option<SyncSender<Job>>,
+    wake: Arc<Bell>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Switch {
@@ -63,38 +46,80 @@ impl Switch {
     ///
     /// # Errors
     /// There is not so much memory, or no thread or descriptor to be had.
+    ///
+    /// # Panics
+    /// There are no workers, or more than [`SwitchSettings::MAX_WORKERS`].
     pub fn start(settings: &SwitchSettings) -> Result<Self> {
-        let (forwarder, source) = Forwarder::new(settings)?;
-        let (reporter, events) = events()?;
-        let (jobs, told) = sync_channel(JOBS);
-        let wake = Arc::new(Bell::new()?);
-        let (worker, core) = (Worker::new(forwarder, told, Arc::clone(&wake), reporter), settings.core);
-        let thread = std::thread::Builder::new()
-            .name("switch".into())
-            .spawn(move || {
-                if let Some(core) = core {
-                    pin(core);
-                }
-                worker.run();
-            })
-            .map_err(|source| Error::System { what: "the data path's thread", source })?;
+        let (team, source) = Team::new(settings)?;
+        let (reporters, events) = events(settings.workers.len())?;
+        // Time is the same for all.
+        let base = Instant::now();
+        let mut hands = Vec::new();
+        let parts = team.forwarders.into_iter().zip(team.bells).zip(reporters).zip(&settings.workers);
+        for (n, (((forwarder, wake), reporter), core)) in parts.enumerate() {
+            let (jobs, told) = sync_channel(JOBS);
+            let worker = Worker::new(forwarder, told, Arc::clone(&wake), reporter, base);
+            let core = *core;
+            let thread = std::thread::Builder::new()
+                .name(format!("switch-{n}"))
+                .spawn(move || {
+                    if let Some(core) = core {
+                        pin(core);
+                    }
+                    worker.run();
+                })
+                .map_err(|source| Error::System { what: "a thread of the data path", source })?;
+            hands.push(Hand { jobs: Some(jobs), wake, thread: Some(thread) });
+        }
         Ok(Switch {
-            jobs: Some(jobs),
-            wake,
-            thread: Some(thread),
+            hands,
+            placement: Mutex::new(team.placement),
             sizes: settings.sizes,
             exceptions: Mutex::new(Some(source)),
             events: Mutex::new(Some(Box::new(events))),
         })
     }
 
-    /// Puts a port into place, where another may have been. It is opened on the data path's thread, again and again
-    /// until it opens, and anew when it breaks.
+    /// How many workers it has.
+    pub fn workers(&self) -> usize {
+        self.hands.len()
+    }
+
+    pub(super) fn placement(&self) -> MutexGuard<'_, Placement> {
+        self.placement.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a port into place, where another may have been, at the worker that has the fewest. It is opened on the
+    /// worker's thread, again and again until it opens, and anew when it breaks. When it returns, all workers know the way
+    /// there.
     ///
     /// # Errors
     /// The switch has ended.
     pub fn attach(&self, at: Port, open: Opener) -> Result<()> {
-        self.tell(move |f| f.attach(at, open))
+        let (home, homes) = {
+            let mut placement = self.placement();
+            (placement.place(at), placement.homes.clone())
+        };
+        // Where the port was before it is closed before it is opened anew.
+        self.ask_all(move |f, n| {
+            f.set_homes(homes.clone());
+            if n == home { f.detach(at) } else { f.lead(at, home as u8) }
+        })?;
+        self.tell(home, move |f| f.attach(at, open))
+    }
+
+    /// Puts a port into place of which each worker has an end of its own: `open` makes the opener for worker number so and
+    /// so.
+    ///
+    /// # Errors
+    /// The switch has ended.
+    pub fn attach_to_all(&self, at: Port, open: impl Fn(usize) -> Opener) -> Result<()> {
+        self.detach(at)?;
+        for n in 0..self.workers() {
+            let open = open(n);
+            self.tell(n, move |f| f.attach(at, open))?;
+        }
+        Ok(())
     }
 
     /// Takes a port away. When it returns, the port is closed.
@@ -102,7 +127,8 @@ impl Switch {
     /// # Errors
     /// The switch has ended.
     pub fn detach(&self, at: Port) -> Result<()> {
-        self.ask(move |f| f.detach(at))
+        self.placement().leave(at);
+        self.ask_all(move |f, _| f.detach(at)).map(drop)
     }
 
     /// The ports that are in place: whether there is a link, and what passed.
@@ -110,10 +136,21 @@ impl Switch {
     /// # Errors
     /// The switch has ended.
     pub fn ports(&self) -> Result<Vec<(Port, bool, PortCounters)>> {
-        self.ask(|f| {
+        let all = self.ask_all(|f, _| {
             f.slots.iter_mut().for_each(Slot::look);
-            f.slots.iter().map(|slot| (slot.at, slot.link, slot.counters)).collect()
-        })
+            f.slots.iter().map(|slot| (slot.at, slot.link, slot.counters)).collect::<Vec<_>>()
+        })?;
+        let mut ports: Vec<(Port, bool, PortCounters)> = Vec::new();
+        for (at, link, counters) in all.into_iter().flatten() {
+            match ports.iter_mut().find(|(port, ..)| *port == at) {
+                Some((_, up, sum)) => {
+                    *up |= link;
+                    add(sum, &counters);
+                }
+                None => ports.push((at, link, counters)),
+            }
+        }
+        Ok(ports)
     }
 
     /// Buffers that are free, of those that there are: all of them when nothing is under way.
@@ -121,7 +158,11 @@ impl Switch {
     /// # Errors
     /// The switch has ended.
     pub fn free_buffers(&self) -> Result<(usize, usize)> {
-        self.ask(|f| (f.pool.free(), f.pool.count() as usize))
+        let all = self.ask_all(|f, _| {
+            f.pool.take_back();
+            (f.pool.free(), f.pool.count() as usize)
+        })?;
+        Ok(all.into_iter().fold((0, 0), |(free, count), (f, c)| (free + f, count + c)))
     }
 
     pub(super) fn sizes(&self) -> &Sizes {
@@ -136,41 +177,87 @@ impl Switch {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Has something done between two bursts, in the order in which it is told.
-    pub(super) fn tell(&self, job: impl FnOnce(&mut Forwarder) + Send + 'static) -> Result<()> {
-        let sent = self.jobs.as_ref().map(|jobs| jobs.send(Box::new(job)));
+    /// Has something done by a worker between two bursts, in the order in which it is told.
+    pub(super) fn tell(
+        &self,
+        worker: usize,
+        job: impl FnOnce(&mut Forwarder) + Send + 'static,
+    ) -> Result<()> {
+        let hand = self.hands.get(worker);
+        let sent = hand.and_then(|hand| Some((hand, hand.jobs.as_ref()?.send(Box::new(job)))));
         match sent {
-            Some(Ok(())) => self.wake.ring(),
+            Some((hand, Ok(()))) => hand.wake.ring(),
             _ => Err(Error::FirmwareDead { device: NAME.into() }),
         }
     }
 
-    /// Has something done between two bursts, and waits for it.
-    pub(super) fn ask<T: Send + 'static>(
+    /// Has something done by a worker between two bursts. The answer is to be waited for.
+    fn question<T: Send + 'static>(
         &self,
+        worker: usize,
         job: impl FnOnce(&mut Forwarder) -> T + Send + 'static,
-    ) -> Result<T> {
+    ) -> Result<Receiver<T>> {
         let (sender, answer) = channel();
-        self.tell(move |f| {
+        self.tell(worker, move |f| {
             // Whoever asked may have gone.
             let _ = sender.send(job(f));
         })?;
-        answer.recv_timeout(LIMIT).map_err(|_| Error::Timeout {
-            device: NAME.into(),
-            what: "a question".into(),
-            limit: LIMIT,
-        })
+        Ok(answer)
     }
+
+    /// Has something done by a worker between two bursts, and waits for it.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        worker: usize,
+        job: impl FnOnce(&mut Forwarder) -> T + Send + 'static,
+    ) -> Result<T> {
+        wait(&self.question(worker, job)?)
+    }
+
+    /// Has something done by all workers, each between two bursts of its own, and waits for it. The job gets to know whose
+    /// it is; answers come by worker.
+    pub(super) fn ask_all<T: Send + 'static>(
+        &self,
+        job: impl Fn(&mut Forwarder, usize) -> T + Clone + Send + 'static,
+    ) -> Result<Vec<T>> {
+        let ask = |n| {
+            let job = job.clone();
+            self.question(n, move |f| job(f, n))
+        };
+        let answers: Vec<Receiver<T>> = (0..self.workers()).map(ask).collect::<Result<_>>()?;
+        answers.iter().map(wait).collect()
+    }
+}
+
+fn wait<T>(answer: &Receiver<T>) -> Result<T> {
+    answer.recv_timeout(LIMIT).map_err(|_| Error::Timeout {
+        device: NAME.into(),
+        what: "a question".into(),
+        limit: LIMIT,
+    })
+}
+
+/// Counts what has passed at one end of a port to the others.
+pub(super) fn add(sum: &mut PortCounters, more: &PortCounters) {
+    sum.in_packets += more.in_packets;
+    sum.in_bytes += more.in_bytes;
+    sum.out_packets += more.out_packets;
+    sum.out_bytes += more.out_bytes;
+    sum.drops += more.drops;
 }
 
 impl Drop for Switch {
     fn drop(&mut self) {
-        self.jobs = None;
-        // The thread looks ten times a second even if it cannot be woken.
-        let _ = self.wake.ring();
-        if let Some(thread) = self.thread.take() {
-            // A thread that has panicked has said so.
-            let _ = thread.join();
+        for hand in &mut self.hands {
+            hand.jobs = None;
+            // The thread looks ten times a second even if it cannot be woken.
+            let _ = hand.wake.ring();
+        }
+        for hand in &mut self.hands {
+            if let Some(thread) = hand.thread.take() {
+                // A thread that has panicked has said so.
+                let _ = thread.join();
+            }
         }
     }
 }

@@ -7,30 +7,38 @@
 //! * [`Pool`] and [`Packet`]: memory for packets, never allocated while packets run.
 //! * [`SwitchPort`]: where packets come from and go to; [`ports`] has those of the host.
 //! * [`Forwarder`]: what becomes of packets between ports, without thread and clock.
-//! * [`Switch`]: all of it together, with a thread of its own.
+//! * [`Team`]: several of them, which pass packets to each other.
+//! * [`Switch`]: all of it together, with a thread for each.
 
 mod bell;
 mod burst;
+mod crossing;
 mod events;
 mod exceptions;
 mod forwarder;
 mod handle;
+mod homes;
 pub mod memory;
 mod packet;
+mod places;
 mod port;
 pub mod ports;
+mod punt;
 mod replicate;
 pub mod segment;
-
+mod settings;
 mod slot;
 mod steps;
 mod tables;
 mod target;
+mod team;
 mod worker;
 
 pub use burst::BURST;
 pub use forwarder::Forwarder;
-pub use handle::{Switch, SwitchSettings};
+pub use handle::Switch;
 pub use packet::{BUFFER, HEADROOM, LARGE_BUFFER, Packet, Pool};
 pub use port::{Sent, SwitchPort};
+pub use settings::SwitchSettings;
 pub use slot::Opener;
+pub use team::Team;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use culvert_flow::{Checksum, Frame, Port};
 use culvert_packet::{Gso, Offload};
+use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::memory;
 use super::segment::Segmentation;
@@ -22,6 +23,8 @@ pub struct Packet {
     number: u32,
     start: u32,
     len: u32,
+    /// The pool that the buffer is of.
+    home: u8,
     /// Where it came in.
     pub input: Port,
     /// What is known of its outer UDP checksum.
@@ -31,7 +34,7 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// Its number: no other packet of the pool has it.
+    /// Its number: no other packet of the pool has it, nor of the pools that are its [neighbours](Pool::neighbours).
     #[inline(always)]
     pub fn number(&self) -> u32 {
         self.number
@@ -120,6 +123,11 @@ pub struct Pool {
     free: Vec<Packet>,
     large: Vec<Packet>,
     count: u32,
+    home: u8,
+    /// To each pool, by number, the way home of its buffers; our own place is empty.
+    homewards: Vec<Option<Producer<Packet>>>,
+    /// Buffers of ours that come back from others.
+    back: Vec<Consumer<Packet>>,
 }
 
 impl Pool {
@@ -128,13 +136,42 @@ impl Pool {
     /// # Errors
     /// There is not so much memory.
     pub fn new(count: usize, large: usize) -> std::io::Result<Self> {
+        Self::numbered(0, count, large)
+    }
+
+    /// Pools whose packets may be given to any of them: each buffer finds its way home. Packets of all of them are
+    /// numbered together.
+    ///
+    /// # Errors
+    /// There is not so much memory.
+    pub fn neighbours(pools: usize, count: usize, large: usize) -> std::io::Result<Vec<Self>> {
+        let pools = u8::try_from(pools).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+        let mut all: Vec<Pool> =
+            (0..pools).map(|home| Self::numbered(home, count, large)).collect::<std::io::Result<_>>()?;
+        for from in 0..all.len() {
+            for to in 0..all.len() {
+                // As long as there are buffers, so that there always is room.
+                let ring = (from != to).then(|| RingBuffer::new(count + large));
+                let homewards = ring.map(|(producer, consumer)| {
+                    all[to].back.push(consumer);
+                    producer
+                });
+                all[from].homewards.push(homewards);
+            }
+        }
+        Ok(all)
+    }
+
+    fn numbered(home: u8, count: usize, large: usize) -> std::io::Result<Self> {
+        let before = usize::from(home) * (count + large);
         let cut = |size: usize, n: usize, first: usize| -> std::io::Result<Vec<Packet>> {
             let all = memory::zeroed::<u8>(size * n)?;
             let packet = |(i, buffer): (usize, &'static mut [u8])| Packet {
                 buffer,
-                number: (first + i) as u32,
+                number: (before + first + i) as u32,
                 start: HEADROOM as u32,
                 len: 0,
+                home,
                 input: Port::None,
                 checksum: Checksum::Unknown,
                 offload: Offload::default(),
@@ -143,7 +180,7 @@ impl Pool {
         };
         let (free, large) = (cut(BUFFER, count, 0)?, cut(LARGE_BUFFER, large, count)?);
         let count = (free.len() + large.len()) as u32;
-        Ok(Pool { free, large, count })
+        Ok(Pool { free, large, count, home, homewards: Vec::new(), back: Vec::new() })
     }
 
     /// A free buffer.
@@ -162,12 +199,33 @@ impl Pool {
         if len <= BUFFER - HEADROOM { self.take() } else { self.take_large() }
     }
 
-    /// Takes a buffer back.
+    /// Takes a buffer back, or sends it home.
     #[inline(always)]
     pub fn give(&mut self, packet: Packet) {
+        if packet.home != self.home {
+            return self.send_home(packet);
+        }
         let free = if packet.buffer.len() == BUFFER { &mut self.free } else { &mut self.large };
         let packet = Packet { checksum: Checksum::Unknown, offload: Offload::default(), ..packet };
         free.push(packet);
+    }
+
+    fn send_home(&mut self, packet: Packet) {
+        let way = self.homewards.get_mut(usize::from(packet.home)).and_then(Option::as_mut);
+        let sent = way.is_some_and(|way| way.push(packet).is_ok());
+        debug_assert!(sent, "a buffer of no neighbour's");
+    }
+
+    /// Takes in what neighbours have sent home.
+    #[inline]
+    pub fn take_back(&mut self) {
+        let mut back = std::mem::take(&mut self.back);
+        for ring in &mut back {
+            while let Ok(packet) = ring.pop() {
+                self.give(packet);
+            }
+        }
+        self.back = back;
     }
 
     /// How many buffers of common size are free.
@@ -209,6 +267,28 @@ mod tests {
             pool.give(packet);
         }
         assert_eq!(pool.free(), 5);
+    }
+
+    #[test]
+    fn buffers_given_to_a_neighbour_find_home() {
+        let mut pools = Pool::neighbours(3, 2, 1).unwrap();
+        let mut numbers = Vec::new();
+        for n in 0..3 {
+            let taken: Vec<Packet> = std::iter::from_fn(|| pools[n].take()).collect();
+            let taken: Vec<Packet> = taken.into_iter().chain(pools[n].take_large()).collect();
+            assert_eq!(taken.len(), 3);
+            for (to, packet) in taken.into_iter().enumerate() {
+                numbers.push(packet.number());
+                pools[to].give(packet);
+            }
+        }
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..9).collect::<Vec<_>>());
+        for pool in &mut pools {
+            assert_eq!(pool.free(), 1);
+            pool.take_back();
+            assert_eq!((pool.free(), pool.common()), (3, 2));
+        }
     }
 
     #[test]

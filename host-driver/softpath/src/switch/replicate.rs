@@ -45,7 +45,7 @@ impl Forwarder {
                 (&outer[..len], Port::Uplink(uplink))
             }
         };
-        let slot = self.way(to)?;
+        let way = self.way(to)?;
         let mut copy = self.pool.take_for(packet.bytes().len()).ok_or(Reason::NoBuffer)?;
         (copy.input, copy.checksum, copy.offload) = (packet.input, packet.checksum, packet.offload);
         // There is room: a buffer has headroom for any outer headers.
@@ -53,7 +53,7 @@ impl Forwarder {
             self.pool.give(copy);
             return Err(Reason::NoBuffer);
         }
-        self.put(copy, slot);
+        self.put(copy, to, way);
         Ok(())
     }
 }

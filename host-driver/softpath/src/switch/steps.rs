@@ -48,19 +48,19 @@ impl Forwarder {
             Step::Tunnel(index, tunnel) => self.set_tunnel(index, &tunnel),
             Step::Lookup(back, frame) => {
                 if let Some(packet) = self.own(&back, &frame) {
-                    self.look_up(packet, ticket(&back));
+                    self.look_up(packet, self.ticket_of(&back));
                 }
-                self.returned(back.input, ticket(&back));
+                self.returned(back.input, self.ticket_of(&back));
             }
             Step::Out(back, to, frame) => {
                 if let Some(packet) = self.own(&back, &frame) {
                     self.send(packet, to, (1, frame.len() as u64));
                 }
-                self.returned(back.input, ticket(&back));
+                self.returned(back.input, self.ticket_of(&back));
             }
             Step::Dropped(back, reason) => {
                 self.dp.count_drop(reason, back.input);
-                self.returned(back.input, ticket(&back));
+                self.returned(back.input, self.ticket_of(&back));
             }
         }
     }
@@ -79,7 +79,12 @@ impl Forwarder {
         true
     }
 
-    fn look_up(&mut self, mut packet: Packet, ticket: Option<Ticket>) {
+    fn look_up(&mut self, packet: Packet, ticket: Option<Ticket>) {
+        // Its vport has moved to another worker meanwhile, and its record is there.
+        if let Some((worker, payer)) = self.elsewhere(&packet) {
+            return self.pass(packet, worker, None, payer);
+        }
+        let mut packet = packet;
         let (input, number, now, len) = (packet.input, packet.number(), self.now, packet.bytes().len());
         let done = packet.edit(|frame| self.dp.process_returned(frame, input, ticket, number, now));
         match done {
@@ -91,6 +96,10 @@ impl Forwarder {
             }
             None => self.drop(packet, Reason::BadDescriptor),
         }
+    }
+
+    fn ticket_of(&self, back: &Return) -> Option<Ticket> {
+        back.ticket.and_then(|bits| self.ticket(bits.get()))
     }
 
     /// A packet of the slow path in a buffer of ours. `None`: there is none, which is counted.
@@ -111,10 +120,6 @@ impl Forwarder {
         self.drop(packet, Reason::BadDescriptor);
         None
     }
-}
-
-fn ticket(back: &Return) -> Option<Ticket> {
-    back.ticket.and_then(|bits| Ticket::from_bits(bits.get()))
 }
 
 /// What a port of the data path is called in messages.

@@ -19,7 +19,7 @@ const WAITING: u16 = 512;
 ///
 /// # Errors
 /// There is not so much memory.
-pub(super) fn datapath(sizes: &Sizes, packets: u32, secret: HashSecret) -> io::Result<Datapath<'static>> {
+pub(super) fn datapath(sizes: &Sizes, packets: usize, secret: HashSecret) -> io::Result<Datapath<'static>> {
     let flows = sizes.flows as usize;
     let table = TableMemory {
         buckets: zeroed(flows / WAYS)?,
@@ -31,7 +31,7 @@ pub(super) fn datapath(sizes: &Sizes, packets: u32, secret: HashSecret) -> io::R
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("{flows} flows: {e:?}")))?;
     Ok(Datapath {
         table,
-        pending: Pending::new(zeroed(sizes.pending as usize)?, zeroed(packets as usize)?, WAITING),
+        pending: Pending::new(zeroed(sizes.pending as usize)?, zeroed(packets)?, WAITING),
         tunnels: zeroed(sizes.tunnels as usize)?,
         groups: zeroed(sizes.groups as usize)?,
         peers: Peers::new(zeroed(sizes.peers as usize)?),

@@ -1,4 +1,4 @@
-//! The thread of the data path: polls its ports while there is work, and sleeps when there is none.
+//! A thread of the data path: polls its ports while there is work, and sleeps when there is none.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -6,7 +6,6 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use culvert_flow::Port;
-use culvert_nic::Event;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::bell::Bell;
@@ -35,16 +34,14 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(forwarder: Forwarder, jobs: Receiver<Job>, wake: Arc<Bell>, events: Reporter) -> Self {
-        Worker {
-            forwarder,
-            jobs,
-            wake,
-            events,
-            base: Instant::now(),
-            looked: 0,
-            links: [false; Port::UPLINKS as usize],
-        }
+    pub(super) fn new(
+        forwarder: Forwarder,
+        jobs: Receiver<Job>,
+        wake: Arc<Bell>,
+        events: Reporter,
+        base: Instant,
+    ) -> Self {
+        Worker { forwarder, jobs, wake, events, base, looked: 0, links: [false; Port::UPLINKS as usize] }
     }
 
     /// Runs until nobody can tell it anything any more.
@@ -81,9 +78,13 @@ impl Worker {
         Some(true)
     }
 
-    /// One burst from each port. `true`: there was something.
+    /// One burst from each other worker and from each port. `true`: there was something.
     fn round(&mut self) -> bool {
         let mut any = false;
+        if !self.forwarder.crossing.is_alone() {
+            self.forwarder.pool.take_back();
+            any = self.forwarder.take_passed();
+        }
         for n in 0..self.forwarder.slots.len() {
             any |= self.forwarder.serve(n);
         }
@@ -107,24 +108,31 @@ impl Worker {
         self.forwarder.count_lost();
         if links != self.links {
             self.links = links;
-            self.events.report(Event::Link(links));
+            self.events.links(links);
         }
     }
 
     fn sleep(&mut self) {
         let f = &mut self.forwarder;
         let mut armed = true;
-        for slot in &mut f.slots {
-            let heard = !matches!(slot.at, Port::Vport(id) if f.exceptions.is_used_up(id));
-            if heard && let Some(port) = slot.port() {
-                armed &= port.arm();
+        let mut heard = Vec::with_capacity(f.slots.len());
+        for n in 0..f.slots.len() {
+            let at = f.slots[n].at;
+            // Nobody says when there is room in another worker's ring again. There soon is.
+            armed &= f.is_heard(at) || f.exceptions.is_used_up(at);
+            if f.is_heard(at) {
+                heard.push(n);
+                armed &= f.slots[n].port().is_none_or(|port| port.arm());
             }
         }
         if !armed {
             return;
         }
         self.wake.sleeping();
-        // What was told before the bell could hear it.
+        // What was told or passed before the bell could hear it.
+        if !f.crossing.is_empty() {
+            return self.wake.awake();
+        }
         match self.jobs.try_recv() {
             Err(TryRecvError::Empty) => {}
             Ok(job) => {
@@ -134,9 +142,11 @@ impl Worker {
             Err(TryRecvError::Disconnected) => return self.wake.awake(),
         }
         let mut fds: Vec<PollFd<'_>> = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
-        for slot in &mut f.slots {
-            let heard = !matches!(slot.at, Port::Vport(id) if f.exceptions.is_used_up(id));
-            if heard && let Some(port) = slot.port() {
+        let mut heard = heard.into_iter().peekable();
+        for (n, slot) in f.slots.iter_mut().enumerate() {
+            if heard.next_if_eq(&n).is_some()
+                && let Some(port) = slot.port()
+            {
                 let fd: BorrowedFd<'_> = port.fd();
                 fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             }

@@ -18,6 +18,8 @@ pub(crate) struct Lane {
     pub(crate) room: AtomicUsize,
     /// Bytes that a frame may have.
     pub(crate) longest: AtomicUsize,
+    /// Whether each burst takes its sender a while.
+    pub(crate) slow: AtomicBool,
 }
 
 impl Lane {
@@ -28,6 +30,7 @@ impl Lane {
             up: AtomicBool::new(true),
             room: AtomicUsize::new(1 << 20),
             longest: AtomicUsize::new(9000),
+            slow: AtomicBool::new(false),
         })
     }
 
@@ -70,6 +73,9 @@ impl SwitchPort for LanePort {
 
     fn send(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>) -> io::Result<Sent> {
         let mut sent = Sent::default();
+        if self.output.slow.load(SeqCst) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         let mut frames = self.output.frames.lock().unwrap();
         for packet in packets.drain(..) {
             if !self.output.up.load(SeqCst) {

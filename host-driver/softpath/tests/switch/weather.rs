@@ -17,12 +17,16 @@ fn some(world: &mut World, n: u32) {
 
 #[test]
 fn an_uplink_goes_down_and_comes_back() {
-    let mut world = World::new(&Plan::default());
+    Plan::teams().for_each(|plan| uplink_goes_down(&plan));
+}
+
+fn uplink_goes_down(plan: &Plan) {
+    let mut world = World::new(plan);
     some(&mut world, 100);
-    world.wire[0].set_up(false);
+    world.set_up(false);
     some(&mut world, 100);
     assert_eq!((world.got(1), world.drops()), (100, [("uplink_down", 100)].into()));
-    world.wire[0].set_up(true);
+    world.set_up(true);
     some(&mut world, 100);
     assert_eq!((world.got(1), world.drops()), (200, [("uplink_down", 100)].into()));
 }
@@ -30,14 +34,14 @@ fn an_uplink_goes_down_and_comes_back() {
 #[test]
 fn a_wire_takes_less_than_the_policy_says() {
     let mut world = World::new(&Plan::default());
-    world.wire[0].longest.store(600, SeqCst);
+    world.set_longest(600);
     for number in 0..50 {
         world.send(0, 1, 1000, number, 100);
         world.send(0, 1, 1001, number, 1000);
     }
     world.settle();
     assert_eq!((world.got(1), world.drops()), (50, [("too_long", 50)].into()));
-    world.wire[0].longest.store(1614, SeqCst);
+    world.set_longest(1614);
     world.send(0, 1, 1001, 50, 1000);
     world.settle();
     assert_eq!(world.got(1), 51);
@@ -45,7 +49,11 @@ fn a_wire_takes_less_than_the_policy_says() {
 
 #[test]
 fn a_guest_that_does_not_listen_loses_its_own_frames_only() {
-    let mut world = World::new(&Plan::default());
+    Plan::teams().for_each(|plan| guest_does_not_listen(&plan));
+}
+
+fn guest_does_not_listen(plan: &Plan) {
+    let mut world = World::new(plan);
     let own = world.vms[1].from_host.clone();
     own.room.store(0, SeqCst);
     for number in 0..500 {
@@ -63,7 +71,11 @@ fn a_guest_that_does_not_listen_loses_its_own_frames_only() {
 
 #[test]
 fn a_guest_that_goes_is_counted_and_may_come_back() {
-    let mut world = World::new(&Plan::default());
+    Plan::teams().for_each(|plan| guest_goes(&plan));
+}
+
+fn guest_goes(plan: &Plan) {
+    let mut world = World::new(plan);
     some(&mut world, 10);
     let port = Port::Vport(world.vport(1));
     world.hosts[1].switch.detach(port).unwrap();
@@ -73,8 +85,12 @@ fn a_guest_that_goes_is_counted_and_may_come_back() {
 
 #[test]
 fn a_flood_of_new_flows_costs_a_neighbour_nothing() {
+    Plan::teams().for_each(|plan| flood_of_flows(&plan));
+}
+
+fn flood_of_flows(plan: &Plan) {
     let limits = Limits { connections: 1 << 14, per_vport: 2000, ..Limits::default() };
-    let mut world = World::new(&Plan { limits, ..Plan::default() });
+    let mut world = World::new(&Plan { limits, ..*plan });
     // Contoso opens more connections than it may have, as fast as it can; Fabrikam talks.
     for number in 0..20 {
         for flow in 0..1000 {
@@ -91,4 +107,24 @@ fn a_flood_of_new_flows_costs_a_neighbour_nothing() {
     let drops = world.drops();
     assert!(drops.keys().all(|reason| ["vport_quota", "exception_full"].contains(reason)), "{drops:?}");
     assert!(world.got(1) >= 1900, "{}", world.got(1));
+}
+
+#[test]
+fn a_worker_that_cannot_keep_up_drops_of_those_who_want_too_much() {
+    // Both VMs of host 2 are the second worker's; the first one only passes on what comes for them.
+    let mut world = World::new(&Plan { workers: 2, crowd: 4, buffers: 16_384, ..Plan::default() });
+    world.vms[1].from_host.slow.store(true, SeqCst);
+    for number in 0..300 {
+        for flow in 0..100 {
+            world.send(0, 1, 1000 + flow, number, 100);
+        }
+        world.send(2, 3, 1000, number, 100);
+    }
+    world.settle();
+    let drops = world.drops();
+    assert!(drops.keys().eq(["worker_full"].iter()), "{drops:?}");
+    assert_eq!(world.got(3), 300);
+    let dropped = [0, 1, 2, 3].map(|vm| world.dropped_at(vm));
+    assert_eq!((dropped[0] + dropped[1], dropped[2], dropped[3]), (drops["worker_full"], 0, 0));
+    world.assert_order();
 }

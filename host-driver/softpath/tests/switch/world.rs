@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use culvert_api::Bundle;
@@ -9,7 +10,7 @@ use culvert_flow::{HashSecret, Port};
 use culvert_model::{Fabric, Indices, Site, host_part};
 use culvert_packet::{MacAddr, VportId, craft, parse};
 use culvert_policy::Snapshot;
-use culvert_softpath::switch::{Switch, SwitchPort, SwitchSettings};
+use culvert_softpath::switch::{Opener, Switch, SwitchPort, SwitchSettings};
 use culvert_softpath::{Limits, OffloadTarget, Settings, SlowPath};
 use serde_json::{Value, json};
 
@@ -19,15 +20,36 @@ use crate::lane::{Lane, LanePort};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// What a world is made of.
+#[derive(Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) flows: u32,
     pub(crate) buffers: usize,
     pub(crate) limits: Limits,
+    pub(crate) workers: usize,
+    /// Each worker has an end of the wire of its own.
+    pub(crate) own_ends: bool,
+    /// Vports of nobody: one is attached before each of the first so many VMs.
+    pub(crate) crowd: u16,
+}
+
+impl Plan {
+    /// Teams of all kinds.
+    pub(crate) fn teams() -> impl Iterator<Item = Plan> {
+        let of = |(workers, own_ends)| Plan { workers, own_ends, ..Plan::default() };
+        [(1, false), (2, false), (3, false), (2, true), (3, true)].into_iter().map(of)
+    }
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Plan { flows: 1 << 14, buffers: 4096, limits: Limits::default() }
+        Plan {
+            flows: 1 << 14,
+            buffers: 1024,
+            limits: Limits::default(),
+            workers: 1,
+            own_ends: false,
+            crowd: 0,
+        }
     }
 }
 
@@ -52,8 +74,8 @@ pub(crate) struct World {
     pub(crate) hosts: [Host; 2],
     /// Contoso's on host 1 and 2, Fabrikam's on host 1 and 2.
     pub(crate) vms: [Vm; 4],
-    /// From host 1 to host 2, and back.
-    pub(crate) wire: [Arc<Lane>; 2],
+    /// From host 1 to host 2, and back: as many lanes as there are ends.
+    pub(crate) wire: [Vec<Arc<Lane>>; 2],
     bundle: Value,
     /// Drops of both hosts before the test.
     before: BTreeMap<&'static str, u64>,
@@ -68,39 +90,50 @@ fn snapshot(bundle: &Value, host: &str) -> Arc<Snapshot> {
     host_part(Arc::new(fabric), &site, &mut Indices::default()).unwrap().snapshot
 }
 
-fn attach(switch: &Switch, at: Port, input: &Arc<Lane>, output: &Arc<Lane>) {
+fn opener(input: &Arc<Lane>, output: &Arc<Lane>) -> Opener {
     let (input, output) = (Arc::clone(input), Arc::clone(output));
-    let open = move || {
+    Box::new(move || {
         let port = LanePort { input: Arc::clone(&input), output: Arc::clone(&output) };
         Ok(Box::new(port) as Box<dyn SwitchPort>)
-    };
-    switch.attach(at, Box::new(open)).unwrap();
+    })
 }
 
 impl World {
     pub(crate) fn new(plan: &Plan) -> Self {
         let bundle: Value =
             serde_json::from_str(include_str!("../../../../docs/examples/pair.json")).unwrap();
-        let wire = [Lane::new(), Lane::new()];
+        let ends = if plan.own_ends { plan.workers } else { 1 };
+        let wire = [0, 1].map(|_| (0..ends).map(|_| Lane::new()).collect::<Vec<_>>());
         let host = |name: &'static str, out: usize| {
             let secret = HashSecret([0x1234_5678_9abc_def1; 9]);
             let settings = SwitchSettings {
                 buffers: plan.buffers,
                 large_buffers: 8,
+                workers: vec![None; plan.workers],
                 ..SwitchSettings::new(plan.flows, secret)
             };
             let switch = Arc::new(Switch::start(&settings).unwrap());
-            attach(&switch, Port::Uplink(0), &wire[1 - out], &wire[out]);
+            let end = |n: usize| opener(&wire[1 - out][n], &wire[out][n]);
+            if plan.own_ends {
+                switch.attach_to_all(Port::Uplink(0), end).unwrap();
+            } else {
+                switch.attach(Port::Uplink(0), end(0)).unwrap();
+            }
             let settings = Settings { limits: plan.limits, ..Settings::default() };
             let slow = SlowPath::start(switch.clone(), settings).unwrap();
             Host { switch, slow, name }
         };
         let hosts = [host("host1", 0), host("host2", 1)];
+        let mut crowd = 900..900 + plan.crowd;
         let vms = VMS.map(|(name, n)| {
+            if let Some(id) = crowd.next() {
+                let lane = Lane::new();
+                hosts[n].switch.attach(Port::Vport(VportId(id)), opener(&lane, &lane)).unwrap();
+            }
             let snapshot = snapshot(&bundle, hosts[n].name);
             let (id, vport) = snapshot.vports.iter().find(|(_, v)| v.name == name).unwrap();
             let (to_host, from_host) = (Lane::new(), Lane::new());
-            attach(&hosts[n].switch, Port::Vport(*id), &to_host, &from_host);
+            hosts[n].switch.attach(Port::Vport(*id), opener(&to_host, &from_host)).unwrap();
             Vm { mac: vport.mac, ip: vport.addresses[0], to_host, from_host, sent: 0, got: BTreeMap::new() }
         });
         let mut world = World { hosts, vms, wire, bundle, before: BTreeMap::new() };
@@ -210,7 +243,7 @@ impl World {
                 let (free, all) = host.switch.free_buffers().unwrap();
                 free == all
             });
-            if missing == 0 && buffers && self.wire.iter().all(|lane| lane.len() == 0) {
+            if missing == 0 && buffers && self.wire.iter().flatten().all(|lane| lane.len() == 0) {
                 break;
             }
             assert!(Instant::now() < end, "{missing} frames are missing; drops {:?}", self.drops());
@@ -226,6 +259,28 @@ impl World {
                 assert!(ordered, "flow {flow}: {numbers:?}");
             }
         }
+    }
+
+    /// Packets that went up to the slow paths.
+    pub(crate) fn punted(&self) -> u64 {
+        self.hosts.iter().map(|host| host.switch.counters().unwrap().punted).sum()
+    }
+
+    /// Whether the wire from host 1 to host 2 is up.
+    pub(crate) fn set_up(&self, up: bool) {
+        self.wire[0].iter().for_each(|lane| lane.set_up(up));
+    }
+
+    /// The longest frame that it takes.
+    pub(crate) fn set_longest(&self, bytes: usize) {
+        self.wire[0].iter().for_each(|lane| lane.longest.store(bytes, SeqCst));
+    }
+
+    /// Takes a VM's port away and puts it back: at whichever worker has room by now.
+    pub(crate) fn reattach(&mut self, vm: usize) {
+        let (port, switch) = (Port::Vport(self.vport(vm)), &self.hosts[VMS[vm].1].switch);
+        switch.detach(port).unwrap();
+        switch.attach(port, opener(&self.vms[vm].to_host, &self.vms[vm].from_host)).unwrap();
     }
 
     pub(crate) fn flows(&self, vm: usize) -> usize {
