@@ -63,9 +63,12 @@ fn group(members: &[Member]) -> Group {
     group
 }
 
+/// Records that a vport may have: so few that it meets its quota.
+const QUOTA: u32 = 12;
+
 fn vport(target: u16, number: u16, up: bool) -> Vport {
     let flags = Vport::PRESENT | if up { Vport::UP } else { 0 };
-    Vport { flags, target, number, vsid: VSID, generation: 1, quota: 12, ..Vport::default() }
+    Vport { flags, target, number, vsid: VSID, generation: 1, quota: QUOTA, ..Vport::default() }
 }
 
 /// The set-up of every trace: vports 0 to 2 on VFs, 3 on a VMQ, 4 down; a peer with two addresses; tunnels and groups.
@@ -177,6 +180,11 @@ struct Generations {
 
 /// Makes a trace out of random bytes, three for each step.
 pub fn trace(core: &mut Core, steps: &[[u8; 3]]) -> Vec<Event> {
+    trace_with_quota(core, steps, QUOTA)
+}
+
+/// The same with another quota for each vport.
+pub fn trace_with_quota(core: &mut Core, steps: &[[u8; 3]], quota: u32) -> Vec<Event> {
     let mut maker = Maker {
         core,
         events: Vec::new(),
@@ -186,7 +194,10 @@ pub fn trace(core: &mut Core, steps: &[[u8; 3]]) -> Vec<Event> {
         generations: Generations { vports: [1; 5], cells: [0; 3] },
     };
     for what in world() {
-        maker.event(what);
+        maker.event(match what {
+            What::Vport(n, vport) => What::Vport(n, Box::new(Vport { quota, ..*vport })),
+            other => other,
+        });
     }
     for step in steps {
         maker.step(*step);

@@ -33,3 +33,17 @@ proptest! {
         switch::compare(&trace, &lens, &sizes).map_err(TestCaseError::fail)?;
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn workers_do_together_what_one_does_alone(
+        steps in prop::collection::vec(any::<[u8; 3]>(), 1..150),
+        workers in 1usize..4,
+    ) {
+        let sizes = Sizes { pending: 1024, ..Sizes::new(10) };
+        let trace = generate::trace_with_quota(&mut Core::new(&sizes), &steps, sizes.flows);
+        switch::compare_team(&trace, &sizes, workers).map_err(TestCaseError::fail)?;
+    }
+}

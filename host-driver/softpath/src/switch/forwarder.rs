@@ -130,15 +130,22 @@ impl Forwarder {
             }
             slot.counters.in_packets += burst.len() as u64;
             slot.counters.in_bytes += bytes;
-            if let Port::Uplink(_) = at
-                && !self.crossing.is_alone()
-            {
-                self.keep_own(&mut burst);
-            }
-            self.burst(&mut burst);
+            self.arrive(at, &mut burst);
         }
         self.burst = burst;
         any
+    }
+
+    /// Takes packets, at most [`BURST`] of them, that have come by a port of this worker: through the core, or to the
+    /// workers that they belong to.
+    #[inline]
+    pub fn arrive(&mut self, at: Port, packets: &mut Vec<Packet>) {
+        if let Port::Uplink(_) = at
+            && !self.crossing.is_alone()
+        {
+            self.keep_own(packets);
+        }
+        self.burst(packets);
     }
 
     /// Takes packets, at most [`BURST`] of them, each with the port that it came in by, through the core and sends what
