@@ -45,6 +45,10 @@ fn vm(d: &Deployment, host: usize, name: &str, ip: &str) -> KernelVm {
     vm
 }
 
+fn list(value: &Value) -> Vec<Value> {
+    value.as_array().unwrap().clone()
+}
+
 fn address(prefix: &str) -> IpAddr {
     prefix.split('/').next().unwrap().parse().unwrap()
 }
@@ -74,6 +78,17 @@ fn gives_its_own_address_and_keeps_it(mut d: Deployment) {
         sql.transfer(&web, SocketAddr::new(address(WEB), 5000), 16 << 20).unwrap();
         web.transfer(&sql, SocketAddr::new(address(SQL), 5000), 16 << 20).unwrap();
     }
+    // The second host has two workers, and a virtual machine for each.
+    let counters = d.cli(1, &["counters"]).unwrap();
+    assert_eq!(
+        [0, 1].map(|n| counters["workers"][n.to_string()]["vports"].as_u64()),
+        [Some(1); 2],
+        "{counters}"
+    );
+    let mut workers: Vec<_> =
+        list(&d.cli(1, &["vport", "list"]).unwrap()).iter().map(|v| v["worker"].as_u64()).collect();
+    workers.sort_unstable();
+    assert_eq!(workers, [Some(0), Some(1)]);
     // What is not the overlay's reaches the kernel, and its answers leave.
     let host = |command: &[&str]| d.network().host(2, command).unwrap();
     host(&["ping", "-c", "3", "-i", "0.05", "192.168.1.10"]);

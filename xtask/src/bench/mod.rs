@@ -35,6 +35,8 @@ enum Benchmark {
     Plot,
     /// New connections per second of the software path, on one core, and what ageing costs.
     Connections,
+    /// Packets per second of one and of several workers of the software path.
+    Workers,
 }
 
 pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
@@ -45,6 +47,7 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
         Benchmark::Peers => "peers",
         Benchmark::Plot => "plot",
         Benchmark::Connections => "connections",
+        Benchmark::Workers => "workers",
     };
     let package = ["--locked", "--release", "--quiet", "--package", "culvert-benches"];
     let mut cargo = workspace.cargo("run");

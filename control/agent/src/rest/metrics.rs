@@ -53,6 +53,18 @@ fn render(health: &HealthView, counters: &CountersView, drops: &DropsView) -> St
             }
         }
     }
+    let _ = writeln!(out, "# HELP culvert_worker_vports Vports that a thread of the software path serves.");
+    let _ = writeln!(out, "# TYPE culvert_worker_vports gauge");
+    for (worker, counters) in &counters.workers {
+        let _ = writeln!(out, "culvert_worker_vports{{worker=\"{worker}\"}} {}", counters.vports);
+    }
+    let _ =
+        writeln!(out, "# HELP culvert_worker_busy_seconds_total Time in which a thread had something to do.");
+    let _ = writeln!(out, "# TYPE culvert_worker_busy_seconds_total counter");
+    for (worker, counters) in &counters.workers {
+        let (s, ms) = (counters.busy_ms / 1000, counters.busy_ms % 1000);
+        let _ = writeln!(out, "culvert_worker_busy_seconds_total{{worker=\"{worker}\"}} {s}.{ms:03}");
+    }
     for (part, values) in [("nic", &counters.nic), ("host", &counters.host)] {
         let _ = writeln!(out, "# HELP culvert_{part}_total Counters of the {part}, by name.");
         let _ = writeln!(out, "# TYPE culvert_{part}_total counter");

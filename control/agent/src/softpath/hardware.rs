@@ -1,10 +1,11 @@
 //! What is below the slow path: a Culvert NIC, or the software NIC.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use culvert_api::Offload;
-use culvert_api::view::{FirmwareView, NicInfo, UplinkView, VportState};
+use culvert_api::view::{FirmwareView, NicInfo, UplinkView, VportState, WorkerCounters};
 use culvert_model::HostPart;
 use culvert_nic::Nic;
 use culvert_packet::{Reason, VportId};
@@ -67,6 +68,22 @@ impl Hardware {
             }
             (Hardware::Nic { .. }, _) => (Offload::Vmq, VportState::Up),
             (Hardware::Software(software), _) => (Offload::Software, state(software.has_link(id))),
+        }
+    }
+
+    /// The thread that serves a vport.
+    pub(super) fn worker(&self, id: VportId) -> Option<u16> {
+        match self {
+            Hardware::Nic { .. } => None,
+            Hardware::Software(software) => software.worker(id),
+        }
+    }
+
+    /// What threads have to do.
+    pub(super) fn workers(&self) -> Result<BTreeMap<u16, WorkerCounters>, DatapathError> {
+        match self {
+            Hardware::Nic { .. } => Ok(BTreeMap::new()),
+            Hardware::Software(software) => software.workers(),
         }
     }
 

@@ -67,7 +67,7 @@ impl SoftDatapath {
         match known.target {
             Target::Vf(vf) => view.vf = Some(vf),
             Target::Vmq(vmq) => view.vmq = Some(vmq),
-            Target::Software => {}
+            Target::Software => view.worker = self.hardware.worker(VportId(n)),
         }
         let pa = snapshot.and_then(|s| s.local_pas.get(usize::from(known.local_pa)));
         view.uplink = pa.map_or(0, |pa| pa.uplink);
@@ -131,6 +131,7 @@ impl Datapath for SoftDatapath {
             };
             view.uplinks.insert(format!("uplink{n}"), shown);
         }
+        view.workers = self.hardware.workers()?;
         view.nic = [("finished", counters.finished), ("punted", counters.punted)]
             .map(|(name, value)| (name.to_owned(), value))
             .into();

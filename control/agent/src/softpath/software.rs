@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use culvert_api::SoftwarePort;
-use culvert_api::view::{FirmwareView, NicInfo};
+use culvert_api::view::{FirmwareView, NicInfo, WorkerCounters};
 use culvert_flow::Port;
 use culvert_model::HostPart;
 use culvert_packet::{MacAddr, VportId};
@@ -16,7 +16,7 @@ use culvert_softpath::OffloadTarget;
 use culvert_softpath::switch::ports::{
     AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, Filter, Tap, VhostUser,
 };
-use culvert_softpath::switch::{Opener, Switch, SwitchPort};
+use culvert_softpath::switch::{Load, Opener, Switch, SwitchPort};
 
 use super::{lost, offloads};
 use crate::args::{Driver, Port as PortKind, ProviderAddress};
@@ -189,6 +189,19 @@ impl SoftwareNic {
         // A switch that does not answer says so by other calls.
         let ports = self.switch.ports().unwrap_or_default();
         ports.iter().any(|(at, link, _)| *at == Port::Vport(id) && *link)
+    }
+
+    /// The thread that serves a vport.
+    pub(super) fn worker(&self, id: VportId) -> Option<u16> {
+        self.switch.worker_of(id).map(|n| n as u16)
+    }
+
+    /// What threads have to do.
+    pub(super) fn workers(&self) -> Result<BTreeMap<u16, WorkerCounters>, DatapathError> {
+        let loads = self.switch.loads().map_err(|e| lost(&e))?;
+        let shown =
+            |load: Load| WorkerCounters { vports: load.vports as u64, busy_ms: load.busy.as_millis() as u64 };
+        Ok((0..).zip(loads.into_iter().map(shown)).collect())
     }
 
     /// How many uplinks there are.

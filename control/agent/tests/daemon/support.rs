@@ -8,7 +8,7 @@ use std::time::Duration;
 use culvert_agent::{Agent, Datapath, DatapathError, Error, Store, bind_unix, rest, serve};
 use culvert_api::view::{
     CountersView, DropEntry, DropsView, FlowQuery, FlowView, NicInfo, PortCounters, TraceReply, TraceRequest,
-    Verdict, VportView,
+    Verdict, VportView, WorkerCounters,
 };
 use culvert_model::HostPart;
 use http_body_util::{BodyExt, Full};
@@ -65,6 +65,7 @@ impl Datapath for Memory {
     fn counters(&self) -> Result<CountersView, DatapathError> {
         let mut counters = CountersView::default();
         counters.uplinks.insert("uplink0".into(), PortCounters { in_packets: 7, ..PortCounters::default() });
+        counters.workers.insert(1, WorkerCounters { vports: 2, busy_ms: 1020 });
         Ok(counters)
     }
 

@@ -29,10 +29,23 @@ pub struct CountersView {
     pub vports: BTreeMap<String, PortCounters>,
     /// By uplink: `uplink0`, `uplink1`.
     pub uplinks: BTreeMap<String, PortCounters>,
+    /// By thread of the software path, where there are any.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub workers: BTreeMap<u16, WorkerCounters>,
     /// The NIC's own, by name.
     pub nic: BTreeMap<String, u64>,
     /// The host's slow path's, by name.
     pub host: BTreeMap<String, u64>,
+}
+
+/// What a thread of the software path has to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkerCounters {
+    /// Vports that it serves.
+    pub vports: u64,
+    /// Milliseconds, since it was started, in which there was something to do.
+    pub busy_ms: u64,
 }
 
 /// Drops by reason.

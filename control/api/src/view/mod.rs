@@ -6,7 +6,7 @@ mod nic;
 mod trace;
 mod vport;
 
-pub use counters::{CountersView, DropEntry, DropsView, PortCounters};
+pub use counters::{CountersView, DropEntry, DropsView, PortCounters, WorkerCounters};
 pub use flow::{FlowQuery, FlowState, FlowView};
 pub use nic::{FirmwareView, NicInfo, OffloadView, UplinkView};
 pub use trace::{TraceHop, TraceReply, TraceRequest, TraceTuple, Verdict};

@@ -36,6 +36,9 @@ pub struct VportView {
     /// Number of the receive queue, where one serves it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vmq: Option<u16>,
+    /// Number of the software path's thread, where one serves it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u16>,
     /// Where the virtual machine attaches: a socket or a PCI address; may be empty.
     pub attachment: String,
     /// Whether its driver is there.

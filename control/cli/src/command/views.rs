@@ -108,7 +108,7 @@ pub(super) fn vports(client: &Client, json: bool) -> Result<String, Error> {
             "attach",
         ]);
         for v in vports {
-            let served = match (v.vf.or(v.vmq), v.served_by == v.requested) {
+            let served = match (v.vf.or(v.vmq).or(v.worker), v.served_by == v.requested) {
                 (Some(n), true) => format!("{} {n}", v.served_by.as_str()),
                 (None, true) => v.served_by.as_str().to_owned(),
                 (_, false) => format!("{}, not {}: {}", v.served_by.as_str(), v.requested.as_str(), v.reason),
@@ -202,11 +202,18 @@ pub(super) fn counters(client: &Client, json: bool) -> Result<String, Error> {
         };
         counters.vports.iter().for_each(|(name, c)| add(format!("vport {name}"), c));
         counters.uplinks.iter().for_each(|(name, c)| add(name.clone(), c));
+        let mut workers = Table::new(["worker", "vports", "busy s"]);
+        for (worker, c) in &counters.workers {
+            let busy = format!("{}.{:03}", c.busy_ms / 1000, c.busy_ms % 1000);
+            workers.row([worker.to_string(), c.vports.to_string(), busy]);
+        }
+        let workers =
+            if counters.workers.is_empty() { String::new() } else { format!("{}\n", workers.render("")) };
         let mut others = Table::new(["counter", "value"]);
         for (part, values) in [("nic", &counters.nic), ("host", &counters.host)] {
             values.iter().for_each(|(name, value)| others.row([format!("{part} {name}"), value.to_string()]));
         }
-        format!("{}\n{}", ports.render("no ports"), others.render("no other counters"))
+        format!("{}\n{workers}{}", ports.render("no ports"), others.render("no other counters"))
     }))
 }
 

@@ -1,6 +1,8 @@
 //! What becomes of packets: the core's verdicts carried out between ports, pool and slow path. It is all of the switch but
 //! its thread and its clock.
 
+use std::time::Duration;
+
 use culvert_flow::pending::{Settled, Ticket};
 use culvert_flow::{Actions, Datapath, Port, RecordId, Verdict, Wire};
 use culvert_nic::Result;
@@ -30,6 +32,8 @@ pub struct Forwarder {
     pub(super) exceptions: Exceptions,
     /// Milliseconds, wrapping: of all that is done from now on.
     pub now: u32,
+    /// How long there has been something to do.
+    pub(super) busy: Duration,
     /// Whether the slow path gets copies of TCP segments that it has just given back itself, as the core says. It has
     /// decided on them, and knows.
     pub show_returned: bool,
@@ -75,6 +79,7 @@ impl Forwarder {
             moved: false,
             exceptions,
             now: 0,
+            busy: Duration::ZERO,
             show_returned: false,
             verdicts: Some(Box::default()),
             burst: Vec::with_capacity(BURST),

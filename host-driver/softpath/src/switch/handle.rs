@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use culvert_abi::soc::Sizes;
 use culvert_flow::Port;
 use culvert_nic::{Error, PortCounters, Result};
+use culvert_packet::VportId;
 
 use super::bell::Bell;
 use super::events::events;
@@ -39,6 +40,15 @@ struct Hand {
     jobs: Option<SyncSender<Job>>,
     wake: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What a worker has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Vports whose ports it serves.
+    pub vports: usize,
+    /// How long there has been something to do since it was started.
+    pub busy: Duration,
 }
 
 impl Switch {
@@ -151,6 +161,22 @@ impl Switch {
             }
         }
         Ok(ports)
+    }
+
+    /// The worker that serves a vport, if it has a port.
+    pub fn worker_of(&self, vport: VportId) -> Option<usize> {
+        self.placement().worker_of(vport)
+    }
+
+    /// What each worker has to do.
+    ///
+    /// # Errors
+    /// The switch has ended.
+    pub fn loads(&self) -> Result<Vec<Load>> {
+        self.ask_all(|f, _| {
+            let vports = f.slots.iter().filter(|slot| matches!(slot.at, Port::Vport(_))).count();
+            Load { vports, busy: f.busy }
+        })
     }
 
     /// Buffers that are free, of those that there are: all of them when nothing is under way.

@@ -36,7 +36,7 @@ mod worker;
 
 pub use burst::BURST;
 pub use forwarder::Forwarder;
-pub use handle::Switch;
+pub use handle::{Load, Switch};
 pub use packet::{BUFFER, HEADROOM, LARGE_BUFFER, Packet, Pool};
 pub use port::{Sent, SwitchPort};
 pub use settings::SwitchSettings;

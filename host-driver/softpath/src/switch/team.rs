@@ -6,6 +6,7 @@ use culvert_abi::FlowKey;
 use culvert_flow::Port;
 use culvert_flow::pending::Ticket;
 use culvert_nic::{Error, Result, Return};
+use culvert_packet::VportId;
 
 use super::bell::Bell;
 use super::crossing::crossings;
@@ -147,6 +148,11 @@ impl Placement {
         {
             self.load[usize::from(worker)] -= 1;
         }
+    }
+
+    /// The worker that a vport's port is at.
+    pub(super) fn worker_of(&self, vport: VportId) -> Option<usize> {
+        self.attached.get(usize::from(vport.0)).copied().flatten().map(usize::from)
     }
 
     pub(super) fn set_stations(&mut self, stations: &[Station]) {

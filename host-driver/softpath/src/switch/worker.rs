@@ -46,12 +46,15 @@ impl Worker {
 
     /// Runs until nobody can tell it anything any more.
     pub(super) fn run(mut self) {
-        let mut idle = 0;
+        let (mut idle, mut begin) = (0, self.base.elapsed());
         loop {
-            self.forwarder.now = self.base.elapsed().as_millis() as u32;
+            self.forwarder.now = begin.as_millis() as u32;
             let Some(told) = self.told() else { break };
             self.look();
-            if self.round() || told {
+            let worked = self.round() || told;
+            let since = std::mem::replace(&mut begin, self.base.elapsed());
+            if worked {
+                self.forwarder.busy += begin.saturating_sub(since);
                 idle = 0;
                 continue;
             }
@@ -61,6 +64,7 @@ impl Worker {
             } else {
                 idle = 0;
                 self.sleep();
+                begin = self.base.elapsed();
             }
         }
         self.forwarder.flush();
