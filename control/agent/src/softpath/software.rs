@@ -14,7 +14,7 @@ use culvert_packet::{MacAddr, VportId};
 use culvert_policy::snapshot::{LocalPa, Snapshot};
 use culvert_softpath::OffloadTarget;
 use culvert_softpath::switch::ports::{
-    AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, Filter, Tap, VhostUser,
+    AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, AfXdpParts, Filter, Tap, VhostUser,
 };
 use culvert_softpath::switch::{Load, Opener, Switch, SwitchPort};
 
@@ -151,8 +151,19 @@ impl SoftwareNic {
             }
             Driver::AfXdp => {
                 let options = AfXdpOptions { filter, promiscuous: own, ..AfXdpOptions::default() };
-                let open = move || Ok(Box::new(AfXdp::open(&interface, &options)?) as Box<dyn SwitchPort>);
-                self.switch.attach(Port::Uplink(n), Box::new(open))
+                let workers = self.switch.workers() as u32;
+                // An interface that is not there has no queues yet.
+                if AfXdp::receive_queues(&interface).unwrap_or(1) < workers {
+                    let open =
+                        move || Ok(Box::new(AfXdp::open(&interface, &options)?) as Box<dyn SwitchPort>);
+                    return self.switch.attach(Port::Uplink(n), Box::new(open));
+                }
+                let parts = AfXdpParts::new(workers);
+                self.switch.attach_to_all(Port::Uplink(n), move |worker| {
+                    let (interface, parts) = (interface.clone(), parts.clone());
+                    let open = move || AfXdp::open_part(&interface, &options, &parts, worker as u32);
+                    Box::new(move || Ok(Box::new(open()?)))
+                })
             }
         }
     }

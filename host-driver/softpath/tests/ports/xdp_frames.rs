@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use culvert_packet::checksum::Checksum;
 use culvert_packet::{Gso, Offload, Protocol, craft, tcp};
-use culvert_softpath::switch::ports::{AfPacketOptions, AfXdpOptions, Tap};
+use culvert_softpath::switch::ports::{AfPacketOptions, AfXdp, AfXdpOptions, AfXdpParts, Tap};
 use culvert_softpath::switch::{Pool, SwitchPort};
 
 use crate::namespace::{LIMIT, Namespace, may_begin_with_taps, may_begin_with_xdp, until};
@@ -203,6 +203,82 @@ fn frames_of_all_receive_queues_come() {
         assert_eq!(of_flow, (flow * 4..flow * 4 + 4).collect::<Vec<u32>>(), "in order");
     }
     assert_eq!(station.port.lost(), 0);
+}
+
+#[test]
+fn workers_share_the_receive_queues_and_each_sends() {
+    if !may_begin_with_xdp() {
+        return;
+    }
+    let (here, there) = (Namespace::new(), Namespace::new());
+    here.join_by_queues("wire", &there, "far", 3);
+    let parts = AfXdpParts::new(2);
+    let part = |n| {
+        let parts = parts.clone();
+        here.within(move || AfXdp::open_part("wire", &AfXdpOptions::default(), &parts, n).unwrap())
+    };
+    let mut stations = [0, 1].map(|n| Station::of(part(n)));
+    assert_eq!(stations.each_ref().map(|station| station.port.queues()), [2, 1]);
+    there.run("ip addr add 198.51.100.2/24 dev far");
+    there.run("ip neigh add 198.51.100.1 lladdr 02:00:00:00:00:02 dev far");
+    let send = |flows: std::ops::Range<u32>| {
+        there.within(move || {
+            for flow in flows {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                for n in 0..4 {
+                    socket.send_to(&(flow * 4 + n).to_be_bytes(), "198.51.100.1:9").unwrap();
+                }
+            }
+        });
+    };
+    let numbers = |station: &mut Station<AfXdp>| {
+        let frames = station.receive();
+        let ours = frames.iter().filter(|frame| frame[36..38] == [0, 9]);
+        ours.map(|frame| number(frame)).collect::<Vec<u32>>()
+    };
+    send(0..64);
+    let mut got = [Vec::new(), Vec::new()];
+    until("all have come", || {
+        got.iter_mut().zip(&mut stations).for_each(|(got, station)| got.extend(numbers(station)));
+        got.iter().map(Vec::len).sum::<usize>() == 256
+    });
+    // Each flow is one's, in order, and both have some.
+    for flow in 0..64 {
+        let of_flow =
+            got.each_ref().map(|got| got.iter().copied().filter(|n| n / 4 == flow).collect::<Vec<u32>>());
+        let all: Vec<u32> = (flow * 4..flow * 4 + 4).collect();
+        assert!(of_flow == [all.clone(), Vec::new()] || of_flow == [Vec::new(), all], "{of_flow:?}");
+    }
+    assert!(got.iter().all(|got| !got.is_empty()));
+    let mut far = Station::on(&there, "far", AfPacketOptions::default());
+    for (n, station) in (0..).zip(&mut stations) {
+        assert_eq!(station.send(&[datagram(9, n, 60)]).packets, 1);
+        far.receive_until(|frame| is_ours(frame) && number(frame) == n);
+    }
+    // One that goes and comes back finds the program that the other has kept.
+    let [first, mut second] = stations;
+    drop(first);
+    let mut first = Station::of(part(0));
+    send(64..128);
+    let mut got = Vec::new();
+    until("all have come again", || {
+        got.extend(numbers(&mut first));
+        got.extend(numbers(&mut second));
+        got.len() == 256
+    });
+}
+
+#[test]
+fn there_is_nothing_for_a_worker_without_a_queue() {
+    if !may_begin_with_xdp() {
+        return;
+    }
+    let (here, there) = (Namespace::new(), Namespace::new());
+    here.join("wire", &there, "far");
+    assert_eq!(here.within(|| AfXdp::receive_queues("wire").unwrap()), 1);
+    let open = || AfXdp::open_part("wire", &AfXdpOptions::default(), &AfXdpParts::new(2), 1).err().unwrap();
+    let error = here.within(open).to_string();
+    assert!(error.contains("wire has 1 receive queues"), "{error}");
 }
 
 #[test]

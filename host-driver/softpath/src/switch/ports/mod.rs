@@ -19,4 +19,4 @@ pub use af_packet::{AfPacket, AfPacketOptions};
 pub use filter::Filter;
 pub use tap::Tap;
 pub use vhost_user::{Discard, RingFault, VhostUser, VhostUserCounters, VhostUserStatus};
-pub use xdp::{AfXdp, AfXdpOptions};
+pub use xdp::{AfXdp, AfXdpOptions, AfXdpParts};

@@ -141,6 +141,7 @@ pub(super) fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
 }
 
 /// A program's place on an interface. The program goes with this value, and with the process.
+#[derive(Debug)]
 pub(super) struct Link(OwnedFd);
 
 impl Link {

@@ -14,7 +14,8 @@
 //!   [completed](partial). Where the driver does not run programs ([`is_generic`](AfXdp::is_generic)) the kernel does, when
 //!   it has put received frames together (GRO): these are longer than a slot, and are dropped and counted, so that GRO is
 //!   to be turned off there (`ethtool -K eth0 gro off`). A VLAN tag that a NIC has taken out of a frame is lost.
-//! * All receive queues are served that the driver tells of (ethtool's channels); we send on the first one, in order.
+//! * All receive queues are served that the driver tells of (ethtool's channels); we send on the first one, in order. Several
+//!   workers may each have a [part](AfXdpParts) of them.
 //!
 //! Needs Linux 5.11, for frames larger than a page 6.6, and `CAP_NET_ADMIN`, `CAP_NET_RAW` and `CAP_BPF`.
 
@@ -23,18 +24,22 @@ mod bpf;
 mod partial;
 mod program;
 mod queue;
+mod redirect;
 mod rings;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use culvert_packet::Gso;
 use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
-use self::bpf::{Link, Mode};
+use self::bpf::Mode;
 use self::queue::{Queue, Shape};
+pub use self::redirect::AfXdpParts;
+use self::redirect::Redirect;
 use super::filter::Filter;
 use super::sys::{self, About};
 use crate::switch::segment::{MAX_HEADERS, Segmentation};
@@ -70,9 +75,8 @@ impl Default for AfXdpOptions {
 
 /// The interface.
 pub struct AfXdp {
-    /// The program's place on the interface: it is taken away before the sockets are.
-    _link: Link,
-    mode: Mode,
+    /// The program on the interface: where nobody else has a part, it is taken away before the sockets are.
+    redirect: Arc<Redirect>,
     queues: Vec<Queue>,
     /// The queue that is asked first: each is in turn.
     turn: usize,
@@ -103,6 +107,19 @@ impl AfXdp {
     /// # Errors
     /// There is no such interface, no right to do so, or an XDP program on the interface already.
     pub fn open(interface: &str, options: &AfXdpOptions) -> io::Result<AfXdp> {
+        Self::open_part(interface, options, &AfXdpParts::new(1), 0)
+    }
+
+    /// Takes frames of part number so and so of an interface's receive queues, and sends on the first of them.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and there is no queue left for this part.
+    pub fn open_part(
+        interface: &str,
+        options: &AfXdpOptions,
+        parts: &AfXdpParts,
+        part: u32,
+    ) -> io::Result<AfXdp> {
         let name = sys::name(interface)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         // Without a protocol it gets no frames.
@@ -111,11 +128,8 @@ impl AfXdp {
         let index = netdevice::name_to_index(socket, interface)?;
         let mtu = mtu_of(socket, &name)?;
         let count = sys::receive_queues(socket, &name);
-        let map = bpf::map_of_sockets(count)?;
-        let program = bpf::load(&program::assemble(&options.filter, map.as_fd()))?;
-        // If somebody else has a program here, that shows at once. Frames pass to the kernel until there are sockets.
-        let (link, mode) = attach(program.as_fd(), index)?;
-        if mode == Mode::Generic {
+        let redirect = parts.redirect(index, count, &options.filter)?;
+        if redirect.mode == Mode::Generic {
             tracing::warn!(
                 interface,
                 "the driver does not run XDP programs, so that this is slow; turn GRO off"
@@ -124,15 +138,19 @@ impl AfXdp {
         let slots = options.slots.clamp(1, MOST_SLOTS).next_power_of_two() as u32;
         let readable = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut queues = Vec::new();
-        for queue in 0..count {
-            let (longest, zero_copy) = (mtu + ETHERNET + TAG, options.zero_copy);
-            let shape = Shape { interface: index, queue, longest, slots, sends: queue == 0, zero_copy };
+        for queue in parts.of(part, count) {
+            let (longest, zero_copy, sends) = (mtu + ETHERNET + TAG, options.zero_copy, queues.is_empty());
+            let shape = Shape { interface: index, queue, longest, slots, sends, zero_copy };
             let opened = Queue::open(&shape).map_err(|error| {
                 io::Error::new(error.kind(), format!("an XDP socket for receive queue {queue}: {error}"))
             })?;
-            bpf::put_socket(map.as_fd(), queue, opened.as_fd())?;
+            redirect.put(queue, opened.as_fd())?;
             epoll::add(&readable, &opened, epoll::EventData::new_u64(queue.into()), epoll::EventFlags::IN)?;
             queues.push(opened);
+        }
+        if queues.is_empty() {
+            let why = format!("{interface} has {count} receive queues, and none for worker {part}");
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
         }
         if options.promiscuous {
             // struct packet_mreq: interface, type, no address.
@@ -142,24 +160,12 @@ impl AfXdp {
         let most_mtu = mtu;
         let late = Sent::default();
         let socket = owned;
-        Ok(AfXdp {
-            _link: link,
-            mode,
-            queues,
-            turn: 0,
-            readable,
-            socket,
-            index,
-            mtu,
-            most_mtu,
-            late,
-            broken: false,
-        })
+        Ok(AfXdp { redirect, queues, turn: 0, readable, socket, index, mtu, most_mtu, late, broken: false })
     }
 
     /// Whether the driver cannot run the program, so that the kernel does when it has made its own buffer of a frame.
     pub fn is_generic(&self) -> bool {
-        self.mode == Mode::Generic
+        self.redirect.mode == Mode::Generic
     }
 
     /// Whether the driver uses our memory itself.
@@ -167,7 +173,19 @@ impl AfXdp {
         self.queues.iter().all(Queue::is_zero_copy)
     }
 
-    /// How many receive queues there are.
+    /// How many receive queues an interface has.
+    ///
+    /// # Errors
+    /// There is no such interface.
+    pub fn receive_queues(interface: &str) -> io::Result<u32> {
+        let name = sys::name(interface)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?;
+        netdevice::name_to_index(&socket, interface)?;
+        Ok(sys::receive_queues(socket.as_fd(), &name))
+    }
+
+    /// How many receive queues are served here.
     pub fn queues(&self) -> usize {
         self.queues.len()
     }
@@ -220,22 +238,6 @@ impl AfXdp {
 fn mtu_of(socket: BorrowedFd<'_>, name: &[u8; libc::IFNAMSIZ]) -> io::Result<usize> {
     let mtu = i32::from_ne_bytes(sys::ask(socket, About::Mtu, name, [0; 4])?);
     Ok(usize::try_from(mtu).unwrap_or(0))
-}
-
-fn attach(program: BorrowedFd<'_>, index: u32) -> io::Result<(Link, Mode)> {
-    let native = Link::attach(program, index, Mode::Native).map(|link| (link, Mode::Native));
-    let result = native.or_else(|error| {
-        tracing::debug!(%error, "no XDP program in the driver");
-        Link::attach(program, index, Mode::Generic).map(|link| (link, Mode::Generic))
-    });
-    result.map_err(|error| match Errno::from_io_error(&error) {
-        Some(Errno::BUSY | Errno::EXIST) => {
-            let why =
-                "there is an XDP program on the interface already: find it with `ip link`, and remove it";
-            io::Error::new(io::ErrorKind::ResourceBusy, why)
-        }
-        _ => error,
-    })
 }
 
 impl SwitchPort for AfXdp {
@@ -291,7 +293,7 @@ impl SwitchPort for AfXdp {
         };
         self.mtu = mtu_of(socket, &name).unwrap_or(self.mtu);
         // Frames of new queues would go to the kernel, and larger ones find no slot.
-        let changed = sys::receive_queues(socket, &name) as usize != self.queues.len();
+        let changed = sys::receive_queues(socket, &name) != self.redirect.queues;
         self.broken |= changed || self.mtu > self.most_mtu;
         sys::link(socket, self.index)
     }
