@@ -25,6 +25,12 @@ impl ConnectionId {
         if reverse { self.0 | Self::REVERSE } else { self.0 }
     }
 
+    /// The place of a connection in its table, from 0: no other one has it as long as this one lives. Not of one that was
+    /// [adopted](Connections::adopt).
+    pub const fn place(self) -> u32 {
+        self.0 as u32
+    }
+
     /// From a cold line: the connection, and whether the record is that of the answers. `None`: no connection.
     pub const fn from_cold(value: u64) -> Option<(Self, bool)> {
         let id = value & !Self::REVERSE;

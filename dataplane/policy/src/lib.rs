@@ -17,6 +17,6 @@ pub mod snapshot;
 pub mod trace;
 
 pub use connection::{Connection, ConnectionId, Connections, Effect, Effects, Timeouts};
-pub use decide::{Decision, Forward, Input, Packet, decide};
+pub use decide::{Decision, Forward, Input, Packet, allows, decide};
 pub use snapshot::{Mapping, Mappings, Snapshot};
 pub use trace::{Layer, Step, TraceSink};

@@ -11,6 +11,7 @@ use culvert_flow::tables::Member;
 use culvert_packet::{Encap, MacAddr, Prefix, Rdid, VlanId, VportId};
 
 use crate::acl::AclSet;
+use crate::connection::Ends;
 
 /// A host's policy.
 #[derive(Clone, Debug)]
@@ -284,6 +285,14 @@ impl Snapshot {
             local_pas: Vec::new(),
             groups: BTreeMap::new(),
         }
+    }
+
+    /// The vports of this host at both ends of a connection. `None`: that end is on another host, or nowhere.
+    pub fn local_ends(&self, ends: &Ends) -> [Option<VportId>; 2] {
+        [ends.first.0, ends.second.0].map(|ca| match self.mappings.by_ca(ends.rdid, ca)?.location {
+            Location::Local(id) => Some(id),
+            Location::Remote { .. } => None,
+        })
     }
 
     /// Encapsulation of a virtual network.

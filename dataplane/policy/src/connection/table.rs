@@ -145,6 +145,17 @@ impl Connections {
         self.slab.avoid(id);
     }
 
+    /// Takes a connection back that a former daemon had made and of which no record is left: under a new identifier.
+    /// `None`: the table is full, or knows its ends. A vport that has more than its share keeps what it has.
+    pub fn restore(&mut self, connection: &Connection, now: u32) -> Option<ConnectionId> {
+        if self.slab.len() >= self.limit || self.place(&connection.ends).is_some() {
+            return None;
+        }
+        let id = self.slab.next_id();
+        self.insert(id, connection, now);
+        Some(id)
+    }
+
     fn insert(&mut self, id: ConnectionId, connection: &Connection, now: u32) {
         if self.slab.find(id).is_some() || self.place(&connection.ends).is_some() {
             return;

@@ -17,6 +17,8 @@ use crate::connection::{Connections, Effects};
 use crate::snapshot::Snapshot;
 use crate::trace::TraceSink;
 
+pub use stateful::allows;
+
 /// Where a packet came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {

@@ -10,6 +10,7 @@ use crate::acl::{AclSet, Matched, Tuple};
 use crate::connection::{
     Connection, ConnectionId, Connections, Effect, Effects, Ends, Full, State, first_state, next_state,
 };
+use crate::snapshot::Snapshot;
 use crate::trace::{Layer, TraceSink};
 
 /// ICMP and ICMPv6.
@@ -28,10 +29,14 @@ pub(super) struct Tracked {
     owner: VportId,
 }
 
+/// Whether lists look at ports of a protocol.
+fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, 6 | 17 | 132)
+}
+
 /// What a list is matched with.
 fn tuple(packet: &Packet<'_>, src: IpAddr, dst: IpAddr) -> Tuple {
-    let has_ports =
-        matches!(packet.headers.protocol, 6 | 17 | 132) && packet.headers.fragment != Fragment::Later;
+    let has_ports = has_ports(packet.headers.protocol) && packet.headers.fragment != Fragment::Later;
     let ports = has_ports.then_some((packet.headers.l4_src, packet.headers.l4_dst));
     Tuple { src, dst, protocol: packet.headers.protocol, ports }
 }
@@ -107,6 +112,19 @@ pub(super) fn pass(
     })?;
     trace.step(Layer::Connection, Some(owner), "new", "create");
     Ok((Some(Tracked { id, reverse: false, existing: None, ends, owner }), rules))
+}
+
+/// Whether a policy would let a connection begin now: an end is here, the other one is somewhere, and no list of an end
+/// that is here speaks against it.
+pub fn allows(snapshot: &Snapshot, ends: &Ends) -> bool {
+    let ((src, src_port), (dst, dst_port)) = (ends.first, ends.second);
+    let mapped = [src, dst].iter().all(|ca| snapshot.mappings.by_ca(ends.rdid, *ca).is_some());
+    let ports = has_ports(ends.protocol).then_some((src_port, dst_port));
+    let tuple = Tuple { src, dst, protocol: ends.protocol, ports };
+    let [from, to] = snapshot.local_ends(ends).map(|id| snapshot.vports.get(&id?));
+    let lists = [from.map(|v| &v.acls_out), to.map(|v| &v.acls_in)];
+    let mut here = lists.iter().flatten().peekable();
+    mapped && here.peek().is_some() && here.all(|acls| matches!(acls.check(&tuple), Matched::Allowed(_)))
 }
 
 impl Tracked {
