@@ -53,12 +53,17 @@ struct Args {
     /// The processor that all threads share.
     #[arg(long, default_value_t = 1)]
     core: usize,
+    /// Do not keep the connections in a file, as a daemon beside a NIC does not.
+    #[arg(long)]
+    no_file: bool,
     #[arg(long, hide = true)]
     child: bool,
 }
 
 /// The example whose policy is carried out.
 const PAIR: &str = include_str!("../../../docs/examples/pair.json");
+/// Where a daemon's run directory is: in memory.
+const MEMORY: &str = "/dev/shm";
 /// Time without progress after which packets count as lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -148,7 +153,10 @@ fn measure(args: &Args) -> Value {
         connections: args.flows as usize / 2,
         per_vport: (args.flows as usize / 4).min(500_000),
     };
-    let slow = SlowPath::start(switch.clone(), Settings { limits, ..Settings::default() }).expect("a thread");
+    let dir = tempfile::tempdir_in(MEMORY).or_else(|_| tempfile::tempdir()).expect("a directory");
+    let file = (!args.no_file).then(|| dir.path().join("culvertd.connections"));
+    let settings = Settings { limits, connections: file, ..Settings::default() };
+    let slow = SlowPath::start(switch.clone(), settings).expect("a thread");
     let handle = slow.handle();
     let flood = Arc::new(Flood::default());
     let wire = Arc::clone(&flood);

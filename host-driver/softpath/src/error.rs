@@ -60,6 +60,15 @@ pub enum Error {
         /// The address.
         addr: std::net::IpAddr,
     },
+    /// Another daemon keeps its connections there.
+    #[error(
+        "{} is another culvertd's file of connections: stop that one, or start this one with another --socket",
+        path.display()
+    )]
+    ConnectionsInUse {
+        /// The file.
+        path: std::path::PathBuf,
+    },
     /// A frame to be traced makes no sense.
     #[error("the frame cannot be traced: {}", reason.describe())]
     Frame {

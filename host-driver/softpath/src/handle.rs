@@ -14,6 +14,7 @@ use culvert_policy::Snapshot;
 
 use crate::engine::{Address, Tally};
 use crate::error::{Error, Result};
+use crate::kept::ConnectionFile;
 use crate::next_hop::{HopId, State};
 use crate::policy::{HostPolicy, Limits, Traced};
 use crate::target::OffloadTarget;
@@ -42,6 +43,9 @@ pub struct Settings {
     /// Interfaces, by number of the uplink, whose addresses the provider addresses are; none: we have addresses of our
     /// own.
     pub kernel: Option<Vec<String>>,
+    /// File that connections are kept in for the next daemon; none: they end with this one, or the NIC's records tell of
+    /// them.
+    pub connections: Option<PathBuf>,
 }
 
 /// How the slow path is.
@@ -73,13 +77,20 @@ impl SlowPath {
     /// Starts the thread that owns the NIC's exceptions. Packets flow after the first policy was applied.
     ///
     /// # Errors
-    /// The NIC's queues are in use, or there are no descriptors or threads to be had.
+    /// The NIC's queues or the file of connections are in use, or there are no descriptors or threads to be had.
     pub fn start(nic: Arc<dyn OffloadTarget>, settings: Settings) -> Result<Self> {
         let (sender, receiver) = sync_channel(COMMANDS);
         let wake = Interrupt::new().map_err(culvert_nic::Error::from)?;
         let mut policy = HostPolicy::new(&settings.limits);
         if !nic.may_forget() {
             policy = policy.without_records();
+        }
+        if let Some(path) = &settings.connections {
+            match ConnectionFile::open(path, settings.limits.connections) {
+                Ok(file) => policy = policy.kept_in(file),
+                Err(error @ Error::ConnectionsInUse { .. }) => return Err(error),
+                Err(error) => tracing::warn!(%error, "connections are not kept for the next start"),
+            }
         }
         let worker = Worker::new(nic.clone(), policy, receiver, wake.clone(), settings)?;
         let thread = std::thread::Builder::new()

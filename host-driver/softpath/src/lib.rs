@@ -8,6 +8,7 @@
 //! * [`Engine`] is all of that without threads, clocks and devices: packets and times go in, [`Step`]s for the NIC come
 //!   out, in order. Every ticket that came with a packet is in exactly one of them.
 //! * [`OffloadTarget`] is what a NIC has to be able to do; [`Policy`] is what is asked of the policy.
+//! * [`ConnectionFile`] keeps connections for the next daemon, where no NIC does.
 //! * [`Handle`] is how other threads ask and tell.
 
 #![deny(unsafe_code)]
@@ -18,6 +19,7 @@ pub mod decide;
 mod engine;
 mod error;
 mod handle;
+mod kept;
 pub mod kernel;
 pub mod next_hop;
 pub mod plan;
@@ -37,6 +39,7 @@ pub use decide::Policy;
 pub use engine::{Address, Engine, Punted, Tally};
 pub use error::{Error, Result};
 pub use handle::{Handle, Settings, SlowPath, Status};
+pub use kept::{ConnectionFile, Restored};
 pub use plan::Plan;
 pub use policy::{HostPolicy, Limits, Traced};
 pub use port::SyntheticPort;

@@ -9,9 +9,10 @@ use culvert_flow::{Classified, Direction, FlowKey, FlowRecord, HashSecret, Port}
 use culvert_packet::{Headers, Reason, VportId};
 use culvert_policy::connection::{Ends, State};
 use culvert_policy::decide as ask;
-use culvert_policy::{Connection, ConnectionId, Connections, Input, Packet, Snapshot, Timeouts};
+use culvert_policy::{Connection, ConnectionId, Connections, Effect, Input, Packet, Snapshot, Timeouts};
 
 use crate::decide::{Decision, Expired, Policy, Question};
+use crate::kept::ConnectionFile;
 use crate::software::Outcome;
 
 /// Bounds of the connection table.
@@ -45,7 +46,9 @@ pub struct Traced {
 /// The policy in force and the connections that it allowed.
 pub struct HostPolicy {
     snapshot: Option<Arc<Snapshot>>,
-    connections: Connections,
+    pub(crate) connections: Connections,
+    /// Where connections are kept for the next daemon.
+    pub(crate) file: Option<ConnectionFile>,
     /// Records that the NIC may have of each connection: of the side that spoke first, and of the answers. None: the NIC
     /// keeps what it was given.
     records: Option<HashMap<u64, [Option<FlowRecord>; 2]>>,
@@ -59,6 +62,7 @@ impl HostPolicy {
         HostPolicy {
             snapshot: None,
             connections: Connections::new(limits.connections, limits.per_vport, limits.timeouts, secret),
+            file: None,
             records: Some(HashMap::new()),
         }
     }
@@ -84,15 +88,19 @@ impl HostPolicy {
         };
         let ended = |c: &Connection| {
             let sources = c.keys.iter().flatten().filter(|k| k.direction() == Some(Direction::Outbound));
-            !kept(c.owner) || sources.into_iter().any(|k| !kept(VportId(k.source)))
+            // One that was restored has no records yet: its addresses say whose it was.
+            let is_new = c.keys == [None, None];
+            let ends = old.iter().filter(|_| is_new).flat_map(|s| s.local_ends(&c.ends)).flatten();
+            let mut all = sources.map(|k| VportId(k.source)).chain(ends);
+            !kept(c.owner) || all.any(|id| !kept(id))
         };
         let gone: Vec<ConnectionId> =
             self.connections.iter().filter(|(_, c)| ended(c)).map(|(id, _)| id).collect();
         let mut keys = Vec::new();
         for id in gone {
-            self.forget_records(id.0);
-            keys.extend(self.connections.remove(id).into_iter().flat_map(|c| c.keys).flatten());
+            keys.extend(self.end(id).into_iter().flat_map(|c| c.keys).flatten());
         }
+        self.keep_vports(old.as_deref(), snapshot);
         keys
     }
 
@@ -117,6 +125,15 @@ impl HostPolicy {
     pub fn peer(&self, pa: IpAddr) -> Option<u16> {
         let peers = &self.snapshot.as_ref()?.peers;
         peers.iter().find(|(_, p)| p.pas.contains(&pa)).map(|(index, _)| *index)
+    }
+
+    /// Forgets a connection.
+    fn end(&mut self, id: ConnectionId) -> Option<Connection> {
+        if let Some(file) = &mut self.file {
+            file.clear(id);
+        }
+        self.forget_records(id.0);
+        self.connections.remove(id)
     }
 
     fn remember(&mut self, record: &FlowRecord) {
@@ -177,6 +194,9 @@ impl Policy for HostPolicy {
         };
         let (decision, effects) = ask(snapshot, &self.connections, &packet, q.now, &mut ());
         self.connections.apply(&effects, q.now);
+        if let Some(Effect::Create(id, _) | Effect::Update(id, ..)) = effects {
+            self.keep(id);
+        }
         match decision {
             culvert_policy::Decision::Drop(reason) => Decision::Drop(reason),
             culvert_policy::Decision::Reply(frame) => Decision::Reply(frame),
@@ -195,6 +215,7 @@ impl Policy for HostPolicy {
     fn control(&mut self, connection: u64, _: &FlowKey, headers: &Headers, now: u32) {
         if let Some((id, reverse)) = ConnectionId::from_cold(connection) {
             self.connections.control(id, reverse, headers.tcp_flags, now);
+            self.keep(id);
         }
     }
 
@@ -218,11 +239,11 @@ impl Policy for HostPolicy {
 
     fn touch(&mut self, connection: u64, now: u32) {
         self.connections.touch(ConnectionId(connection), now);
+        self.keep(ConnectionId(connection));
     }
 
     fn forget(&mut self, connection: u64) {
-        self.connections.remove(ConnectionId(connection));
-        self.forget_records(connection);
+        self.end(ConnectionId(connection));
     }
 
     fn connections(&self) -> usize {

@@ -18,6 +18,7 @@ use crate::decide::Policy as _;
 use crate::engine::{Engine, Punted};
 use crate::error::{Error, Result};
 use crate::handle::{Command, Settings, Status};
+use crate::kept::{self, Restored};
 use crate::kernel::KernelUplinks;
 use crate::plan::Plan;
 use crate::policy::HostPolicy;
@@ -58,6 +59,8 @@ pub(crate) struct Worker {
     host: u16,
     /// Whether a policy has been written.
     applied: bool,
+    /// Whether connections of a former daemon have been taken over.
+    restored: bool,
     /// The NIC has lost its tables and has not got them back.
     recover: bool,
     lost: u64,
@@ -97,6 +100,7 @@ impl Worker {
             plan: Plan::default(),
             host: 0,
             applied: false,
+            restored: false,
             recover: false,
             lost: 0,
             base: Instant::now(),
@@ -125,6 +129,7 @@ impl Worker {
                 self.sleep();
             }
         }
+        self.engine.policy().keep_alive(kept::clock());
         for punted in self.engine.hops.take_held() {
             self.engine.drop(&punted.exception.back(), Reason::HostRestart);
         }
@@ -179,6 +184,12 @@ impl Worker {
         let gone = self.engine.policy().set(snapshot);
         if !gone.is_empty() {
             self.engine.steps.push(Step::Delete(gone));
+        }
+        if !std::mem::replace(&mut self.restored, true) {
+            let restored = self.engine.policy().restore(now, kept::clock());
+            if restored != Restored::default() {
+                tracing::info!(?restored, "connections of a former daemon");
+            }
         }
         if !self.applied && self.nic.adopted() {
             let records = self.nic.read_all(self.nic.flows() as usize)?;
@@ -348,6 +359,7 @@ impl Worker {
         self.follow_kernel(now);
         if now.wrapping_sub(self.aged) >= self.next_look {
             self.aged = now;
+            self.engine.policy().keep_alive(kept::clock());
             self.recover_now();
             if self.nic.alive() && !self.recover {
                 self.age(now);

@@ -28,6 +28,8 @@ const UNSAFE: &[&str] = &[
     "host-driver/pci/src/linux_vfio/function.rs",
     "host-driver/pci/src/mapped.rs",
     "host-driver/pci/src/memory.rs",
+    // The words of the file that connections are kept in.
+    "host-driver/softpath/src/kept/mapping.rs",
     // The packet ring and the requests that rustix lacks; in its tests, a thread's network namespace and a socket's option.
     "host-driver/softpath/src/switch/ports/sys.rs",
     // The handler that survives the shrinking of a guest's memory file.

@@ -83,8 +83,10 @@ fn software(args: &Args) -> Result<(Hardware, SlowPath), Error> {
     getrandom::fill(&mut fanout).map_err(|e| unavailable(&e))?;
     let run_dir = run_dir(&args.socket)?;
     let kernel = (args.provider_address == ProviderAddress::Kernel).then(|| args.uplink.clone());
+    // The software path's flows end with the process; their connections are there for the next one, named as its socket is.
+    let connections = Some(args.socket.with_extension("connections"));
     let limits = limits(flows, switch.workers());
-    let settings = Settings { limits, kernel, ..Settings::default() };
+    let settings = Settings { limits, kernel, connections, ..Settings::default() };
     let slow = SlowPath::start(switch.clone(), settings).map_err(|e| unavailable(&e))?;
     info!(uplinks = args.uplink.join(", "), flows, workers = switch.workers(), "the software path is there");
     Ok((Hardware::Software(SoftwareNic::new(switch, args, run_dir, u16::from_ne_bytes(fanout))), slow))

@@ -1,0 +1,267 @@
+//! The form of the file: what was written is read back, and nothing else is.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use culvert_packet::{MacAddr, Rdid, VportId};
+use culvert_policy::connection::{Ends, State};
+use culvert_policy::{Connection, ConnectionId};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::ConnectionFile;
+use super::format::{self, Boot, Header, Identity, Refused, SLOT, SLOTS, VPORTS};
+use super::former::Former;
+
+const BOOT: Boot = Boot([9; 16]);
+const STATES: [State; 6] = [
+    State::Timed,
+    State::Opening,
+    State::Established,
+    State::Closing(false),
+    State::Closing(true),
+    State::Closed,
+];
+
+fn connection() -> impl Strategy<Value = Connection> {
+    let v4 = any::<([u8; 4], [u8; 4])>().prop_map(|(a, b)| (IpAddr::from(a), IpAddr::from(b)));
+    let v6 = any::<([u8; 16], [u8; 16])>().prop_map(|(a, b)| (IpAddr::from(a), IpAddr::from(b)));
+    let rest = (any::<[u8; 16]>(), any::<u8>(), any::<(u16, u16)>(), any::<u16>(), 0..STATES.len());
+    (prop_oneof![v4, v6], rest).prop_map(|((a, b), (rdid, protocol, (from, to), owner, state))| Connection {
+        ends: Ends { rdid: Rdid(rdid), protocol, first: (a, from), second: (b, to) },
+        owner: VportId(owner),
+        state: STATES[state],
+        last_seen: 0,
+        keys: [None, None],
+    })
+}
+
+fn one() -> Connection {
+    let ends = Ends {
+        rdid: Rdid([7; 16]),
+        protocol: 6,
+        first: ([10, 1, 1, 11].into(), 1000),
+        second: ([10, 1, 1, 12].into(), 80),
+    };
+    Connection { ends, owner: VportId(3), state: State::Established, last_seen: 0, keys: [None, None] }
+}
+
+/// The bytes of a file with these slots.
+fn bytes(slots: &[[u64; SLOT]]) -> Vec<u8> {
+    let header = Header { slots: slots.len() as u32, boot: BOOT, alive: 77 };
+    let mut words = vec![0; SLOTS];
+    words[..6].copy_from_slice(&header.encode());
+    words.extend(slots.iter().flatten());
+    words.iter().flat_map(|word: &u64| word.to_le_bytes()).collect()
+}
+
+fn read(bytes: &[u8]) -> Result<Former, Refused> {
+    Former::read(bytes, BOOT)
+}
+
+proptest! {
+    #[test]
+    fn a_slot_is_read_as_it_was_written(c in connection(), n: u32, seen: u32) {
+        let words = format::encode(n, &c, seen);
+        prop_assert_ne!(words[0], 0);
+        prop_assert_eq!(format::decode(n, &words), Some((c, seen)));
+    }
+
+    #[test]
+    fn random_words_are_no_connection(words: [u64; SLOT], n: u32) {
+        prop_assert_eq!(format::decode(n, &words), None);
+    }
+
+    /// A bit that has changed, a slot in the place of another, a part of another slot.
+    #[test]
+    fn a_slot_that_is_not_whole_is_no_connection(
+        (a, b) in (connection(), connection()), n in 0u32..1000, seen: u32, bit in 0usize..512, part in 1usize..SLOT,
+    ) {
+        let whole = format::encode(n, &a, seen);
+        let mut changed = whole;
+        changed[bit / 64] ^= 1 << (bit % 64);
+        let is_time = bit / 64 == 1 && bit % 64 < 32;
+        prop_assert_eq!(format::decode(n, &changed).is_some(), is_time);
+        prop_assert_eq!(format::decode(n + 1, &whole), None);
+        let mut mixed = format::encode(n, &b, seen);
+        mixed[..part].copy_from_slice(&whole[..part]);
+        let found = format::decode(n, &mixed);
+        prop_assert!(found.is_none() || found == Some((a, seen)) || found == Some((b, seen)));
+    }
+
+    /// Each word that is stored while a connection lives, or ends, leaves a whole slot or none behind.
+    #[test]
+    fn a_change_that_is_cut_short_is_one_that_was_or_was_not(
+        c in connection(), state in 0..STATES.len(), n: u32, seen: (u32, u32),
+    ) {
+        let before = format::encode(n, &c, seen.0);
+        let later = Connection { state: STATES[state], ..c };
+        let after = format::encode(n, &later, seen.1);
+        // As they are stored: the first word last.
+        let mut now = before;
+        for word in (1..SLOT).chain([0]) {
+            now[word] = after[word];
+            let (found, _) = format::decode(n, &now).expect("a whole slot");
+            prop_assert!(found == c || found == later);
+        }
+    }
+
+    #[test]
+    fn random_files_are_refused(all in vec(any::<u8>(), 0..3000)) {
+        prop_assert!(read(&all).is_err());
+    }
+
+    #[test]
+    fn a_file_with_random_parts_has_only_what_was_written(
+        all in vec(connection(), 1..20), at in any::<prop::sample::Index>(), noise in vec(any::<u8>(), 1..200),
+    ) {
+        let slots: Vec<_> = (0u32..).zip(&all).map(|(n, c)| format::encode(n, c, 5)).collect();
+        let mut file = bytes(&slots);
+        // The header's first words are another test's.
+        let at = 48 + at.index(file.len() - 48 - noise.len());
+        file[at..at + noise.len()].copy_from_slice(&noise);
+        let former = read(&file).expect("its header is whole");
+        let known = |c: &Connection| all.contains(c);
+        prop_assert!(former.connections.iter().all(|(c, _)| known(c)));
+        let touched = noise.len() / 64 + 2;
+        prop_assert!(former.connections.len() + touched >= all.len());
+    }
+}
+
+#[test]
+fn a_slot_of_this_version_is_these_words() {
+    let words = format::encode(5, &one(), 0x0102_0304);
+    let expected = [
+        // The lower half is the check. Another check is another version of the file.
+        0x0306_0003_3c93_2428,
+        0x0050_03e8_0102_0304,
+        0x0b01_010a,
+        0,
+        0x0c01_010a,
+        0,
+        0x0707_0707_0707_0707,
+        0x0707_0707_0707_0707,
+    ];
+    assert_eq!(words, expected);
+}
+
+#[test]
+fn another_form_is_refused_by_name() {
+    let file = bytes(&[format::encode(0, &one(), 5); 1]);
+    let told = |at: usize, byte: u8| {
+        let mut file = file.clone();
+        file[at] = byte;
+        read(&file).unwrap_err().to_string()
+    };
+    assert_eq!(read(&file).unwrap().connections, [(one(), 5)]);
+    assert!(told(0, b'C').contains("no file of connections"));
+    assert!(told(8, 2).contains("version 2"));
+    assert!(told(12, 96).contains("96 bytes"));
+    assert!(told(16, 2).contains("2 slots"), "{}", told(16, 2));
+    assert!(told(23, 1).contains("more than"));
+    assert!(told(24, 1).contains("before this machine was started"));
+}
+
+#[test]
+fn a_file_that_was_cut_or_grew_is_refused() {
+    let file = bytes(&[format::encode(0, &one(), 5), [0; SLOT]]);
+    let cuts = [0, 7, 47, 48, 8 * VPORTS - 1, 8 * VPORTS, 8 * SLOTS, file.len() - 64, file.len() - 1];
+    for len in cuts {
+        assert!(read(&file[..len]).is_err(), "{len} bytes");
+    }
+    for more in 1..10 {
+        assert!(read(&[file.clone(), vec![0; more]].concat()).is_err(), "{more} bytes more");
+    }
+    assert_eq!(read(&file).unwrap().connections.len(), 1);
+}
+
+#[test]
+fn vports_are_read_as_they_were_written() {
+    let mut file = bytes(&[]);
+    let all = [(0, [2, 0, 0, 0, 0, 1], 5001), (7, [0xfe; 6], 16_777_214), (65_535, [0; 6], 0)];
+    for (n, mac, vsid) in all {
+        let at = 8 * (VPORTS + 2 * n);
+        let words = Identity { mac: MacAddr(mac), vsid }.encode();
+        file[at..at + 16].copy_from_slice(words.map(u64::to_le_bytes).as_flattened());
+    }
+    let former = read(&file).unwrap();
+    let expected = all.map(|(n, mac, vsid)| (VportId(n as u16), Identity { mac: MacAddr(mac), vsid }));
+    assert_eq!(former.vports.into_iter().collect::<Vec<_>>(), expected);
+}
+
+fn place() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("culvertd.connections");
+    (dir, path)
+}
+
+fn id(place: u32) -> ConnectionId {
+    ConnectionId(1 << 32 | u64::from(place))
+}
+
+/// Opens the file anew, as the next daemon does.
+fn reopened(path: &std::path::Path, limit: usize) -> Former {
+    ConnectionFile::open(path, limit).unwrap().take_former().unwrap()
+}
+
+#[test]
+fn what_one_daemon_has_written_the_next_one_reads_though_it_never_closed_it() {
+    let (_dir, path) = place();
+    let mut file = ConnectionFile::open(&path, 100_000).unwrap();
+    assert_eq!(file.take_former(), None);
+    file.begin(10, 1010).unwrap();
+    let far = Connection { owner: VportId(9), ..one() };
+    file.put(id(0), &Connection { last_seen: 15, ..one() });
+    file.put(id(1), &one());
+    file.put(id(99_999), &Connection { last_seen: 20, ..far });
+    file.put(id(100_000), &one());
+    file.clear(id(1));
+    file.clear(id(50_000));
+    file.vport(VportId(3), Some(Identity { mac: MacAddr([2; 6]), vsid: 5001 }));
+    file.publish().unwrap();
+    file.alive(1030);
+    // No other daemon meanwhile; when it is gone, whatever ended it, its lock is.
+    let refused = ConnectionFile::open(&path, 100_000).err().unwrap();
+    assert!(matches!(refused, crate::Error::ConnectionsInUse { .. }), "{refused}");
+    drop(file);
+    let former = reopened(&path, 100_000);
+    assert_eq!(former.connections, [(one(), 1015), (far, 1020)]);
+    assert_eq!((former.alive, former.torn, former.vports.len()), (1030, 0, 1));
+    // Idle capacity costs no memory.
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).unwrap());
+    assert!(blocks * 512 < 500_000, "{blocks} blocks");
+}
+
+#[test]
+fn until_it_is_published_the_former_file_counts() {
+    let (_dir, path) = place();
+    let mut file = ConnectionFile::open(&path, 100).unwrap();
+    file.begin(0, 0).unwrap();
+    file.put(id(0), &one());
+    file.publish().unwrap();
+    drop(file);
+    let mut next = ConnectionFile::open(&path, 200).unwrap();
+    next.begin(0, 0).unwrap();
+    // It is killed here.
+    drop(next);
+    assert_eq!(reopened(&path, 100).connections.len(), 1);
+    let mut last = ConnectionFile::open(&path, 200).unwrap();
+    last.begin(0, 0).unwrap();
+    last.publish().unwrap();
+    drop(last);
+    assert_eq!(reopened(&path, 100).connections, []);
+}
+
+#[test]
+fn a_file_that_is_none_is_left_out() {
+    let (_dir, path) = place();
+    std::fs::write(&path, b"something else").unwrap();
+    let mut file = ConnectionFile::open(&path, 100).unwrap();
+    assert_eq!(file.take_former(), None);
+    file.begin(0, 0).unwrap();
+    file.put(id(7), &one());
+    file.publish().unwrap();
+    drop(file);
+    assert_eq!(reopened(&path, 100).connections, [(one(), 0)]);
+}
