@@ -94,8 +94,8 @@ impl HostPolicy {
         }
     }
 
-    /// Says to a later daemon that this one is alive, at this time of the system's clock.
-    pub(crate) fn keep_alive(&mut self, clock: u64) {
+    /// Says to a later daemon that this one is alive, at this time of the system's clock. To be called every second.
+    pub fn keep_alive(&mut self, clock: u64) {
         if let Some(file) = &mut self.file {
             file.alive(clock);
         }

@@ -1,6 +1,7 @@
 //! The slow path's thread with the real policy, on a NIC that records what it is told.
 
 mod fake;
+mod kept;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
