@@ -41,7 +41,11 @@ impl HostPolicy {
         let (Some(mut file), Some(snapshot)) = (self.file.take(), self.snapshot().cloned()) else {
             return restored;
         };
-        let begun = file.begin(now, clock);
+        let begun = file.begin(now, clock).or_else(|_| {
+            // The former file may have the room that this one needs.
+            file.give_up();
+            file.begin(now, clock)
+        });
         for (id, vport) in &snapshot.vports {
             file.vport(*id, Some(Identity { mac: vport.mac, vsid: vport.vsid }));
         }

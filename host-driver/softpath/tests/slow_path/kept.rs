@@ -179,6 +179,47 @@ fn a_restored_connection_ends_with_the_vport_of_its_other_side() {
     assert_eq!(daemon(&path, &changed, 0, START + 3000).1, Restored::default());
 }
 
+/// Names the directory of a test that runs once more in a mount namespace.
+const SMALL: &str = "CULVERT_SMALL_DIRECTORY";
+
+#[test]
+fn where_there_is_no_room_those_that_fit_are_kept_and_all_go_on() {
+    if let Some(dir) = std::env::var_os(SMALL) {
+        return fill(Path::new(&dir));
+    }
+    if !rustix::process::getuid().is_root() {
+        eprintln!("skipped: only root mounts a small file system");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("directory");
+    let script = "mount -t tmpfs -o size=512k none \"$CULVERT_SMALL_DIRECTORY\" && exec \"$@\"";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--", "sh", "-c", script, "sh"]).env(SMALL, dir.path());
+    command.arg(std::env::current_exe().expect("this program"));
+    command.args(["--exact", "kept::where_there_is_no_room_those_that_fit_are_kept_and_all_go_on"]);
+    let said = command.output().expect("unshare is there");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
+}
+
+fn fill(dir: &Path) {
+    let path = dir.join("culvertd.connections");
+    let (mut engine, _) = daemon(&path, &guarded(1), 0, START);
+    let all = 20_000;
+    for port in 0..all {
+        let mut frame = udp(11, 13);
+        frame[34..36].copy_from_slice(&(port as u16).to_be_bytes());
+        assert_eq!(dropped(&mut engine, 11, frame, 0), None);
+    }
+    assert_eq!(engine.policy().connections(), all);
+    drop(engine);
+    let (_, restored) = daemon(&path, &guarded(1), 0, START + 1000);
+    assert!((1000..all).contains(&restored.taken), "{restored:?}");
+    assert_eq!(restored, Restored { taken: restored.taken, ..ONE });
+    // What this one could keep is there for the next.
+    let (_, again) = daemon(&path, &guarded(1), 0, START + 2000);
+    assert!((1000..=restored.taken).contains(&again.taken), "{again:?}");
+}
+
 #[test]
 fn one_slow_path_has_the_file_at_a_time() {
     let dir = tempfile::tempdir().expect("directory");
