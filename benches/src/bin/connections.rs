@@ -154,7 +154,7 @@ fn measure(args: &Args) -> Value {
         per_vport: (args.flows as usize / 4).min(500_000),
     };
     let dir = tempfile::tempdir_in(MEMORY).or_else(|_| tempfile::tempdir()).expect("a directory");
-    let file = (!args.no_file).then(|| dir.path().join("culvertd.connections"));
+    let file = (!args.no_file).then(|| dir.path().join("culvertd.sock.connections"));
     let settings = Settings { limits, connections: file, ..Settings::default() };
     let slow = SlowPath::start(switch.clone(), settings).expect("a thread");
     let handle = slow.handle();

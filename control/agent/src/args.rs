@@ -47,7 +47,7 @@ pub struct Args {
     /// Directory of the store.
     #[arg(long, default_value = "/var/lib/culvert")]
     pub state: PathBuf,
-    /// UNIX socket of the API.
+    /// UNIX socket of the API. Without a NIC, connections are kept beside it for the next start.
     #[arg(long, default_value = "/run/culvert/culvertd.sock")]
     pub socket: PathBuf,
     /// Also serve the API on this loopback address and port.

@@ -18,7 +18,7 @@ use crate::decide::Policy as _;
 use crate::engine::{Engine, Punted};
 use crate::error::{Error, Result};
 use crate::handle::{Command, Settings, Status};
-use crate::kept::{self, Restored};
+use crate::kept;
 use crate::kernel::KernelUplinks;
 use crate::plan::Plan;
 use crate::policy::HostPolicy;
@@ -59,8 +59,6 @@ pub(crate) struct Worker {
     host: u16,
     /// Whether a policy has been written.
     applied: bool,
-    /// Whether connections of a former daemon have been taken over.
-    restored: bool,
     /// The NIC has lost its tables and has not got them back.
     recover: bool,
     lost: u64,
@@ -100,7 +98,6 @@ impl Worker {
             plan: Plan::default(),
             host: 0,
             applied: false,
-            restored: false,
             recover: false,
             lost: 0,
             base: Instant::now(),
@@ -185,12 +182,7 @@ impl Worker {
         if !gone.is_empty() {
             self.engine.steps.push(Step::Delete(gone));
         }
-        if !std::mem::replace(&mut self.restored, true) {
-            let restored = self.engine.policy().restore(now, kept::clock());
-            if restored != Restored::default() {
-                tracing::info!(?restored, "connections of a former daemon");
-            }
-        }
+        self.engine.policy().restore(now, kept::clock());
         if !self.applied && self.nic.adopted() {
             let records = self.nic.read_all(self.nic.flows() as usize)?;
             tracing::info!(records = records.len(), "flows of the NIC taken over");

@@ -211,7 +211,8 @@ fn what_the_policy_has_ceased_to_allow_meanwhile_does_not_go_on() {
     let (kept, removed) = (answers(&pair, 7001, &going), answers(&pair, 7002, &going));
     assert_eq!(pair.denied(), 0);
     pair.kill_and_start(|d| change_the_stored_policy(d, &policy(&[7001])));
-    (drain(&kept), drain(&removed));
+    drain(&kept);
+    drain(&removed);
     // Neither of them says anything; one goes on.
     for _ in 0..20 {
         kept.recv(&mut [0; 16]).unwrap();

@@ -84,7 +84,9 @@ fn software(args: &Args) -> Result<(Hardware, SlowPath), Error> {
     let run_dir = run_dir(&args.socket)?;
     let kernel = (args.provider_address == ProviderAddress::Kernel).then(|| args.uplink.clone());
     // The software path's flows end with the process; their connections are there for the next one, named as its socket is.
-    let connections = Some(args.socket.with_extension("connections"));
+    let mut connections = args.socket.clone().into_os_string();
+    connections.push(".connections");
+    let connections = Some(connections.into());
     let limits = limits(flows, switch.workers());
     let settings = Settings { limits, kernel, connections, ..Settings::default() };
     let slow = SlowPath::start(switch.clone(), settings).map_err(|e| unavailable(&e))?;

@@ -2,12 +2,14 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use culvert_packet::VportId;
 use culvert_policy::{Connection, ConnectionId};
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::format::{self, ALIVE, Boot, CHUNK, Header, Identity, MOST, Refused, SLOT, SLOTS, VPORTS};
@@ -26,6 +28,8 @@ pub struct ConnectionFile {
     slots: u32,
     boot: Boot,
     former: Option<Former>,
+    /// Nobody has asked for that yet.
+    first: bool,
     now: Option<Written>,
     /// Its lock ends with the process, whatever ends that.
     _lock: File,
@@ -64,7 +68,7 @@ impl ConnectionFile {
         }
         let boot = boot().map_err(|e| system("this machine's start, for", e))?;
         let slots = limit.min(MOST) as u32;
-        let former = File::open(path).map_err(Refused::from).and_then(|file| Former::read(file, boot));
+        let former = own(path).and_then(|file| Former::read(file, boot));
         let former = match former {
             Ok(former) => Some(former),
             Err(Refused::System(e)) if e.kind() == io::ErrorKind::NotFound => None,
@@ -77,7 +81,12 @@ impl ConnectionFile {
                 None
             }
         };
-        Ok(ConnectionFile { path: path.to_owned(), slots, boot, former, now: None, _lock: lock })
+        Ok(ConnectionFile { path: path.to_owned(), slots, boot, former, first: true, now: None, _lock: lock })
+    }
+
+    /// Whether this is asked for the first time.
+    pub(super) fn is_first(&mut self) -> bool {
+        std::mem::take(&mut self.first)
     }
 
     /// What a former daemon has left, once.
@@ -229,6 +238,16 @@ impl Written {
 pub(crate) fn clock() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
+/// Opens a file that a daemon like this one has made: others could let in what they like by it.
+fn own(path: &Path) -> std::result::Result<File, Refused> {
+    // Neither another file by way of this name, nor a pipe that nobody writes to.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let found = file.metadata()?;
+    let ours = found.is_file() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0;
+    if ours { Ok(file) } else { Err(Refused::Owner) }
 }
 
 fn beside(path: &Path, extension: &str) -> PathBuf {

@@ -80,6 +80,8 @@ pub(super) enum Refused {
     TooMany { found: u64 },
     #[error("it does not have {expected} bytes, as its {slots} slots need")]
     Length { slots: u32, expected: usize },
+    #[error("it is not this user's own file, which nobody else may read or write")]
+    Owner,
     #[error("it was written before this machine was started")]
     Boot,
     #[error(transparent)]

@@ -35,12 +35,12 @@ impl HostPolicy {
     /// Takes the connections over that a former daemon has left, as far as the policy in force allows them: it may be
     /// another one than theirs. `clock` is the system's monotonic clock in milliseconds, `now` the slow path's time.
     ///
-    /// To be called once, when the first policy is in force and before packets are; from then on connections are kept.
+    /// To be called when the first policy is in force, before packets are decided on; from then on connections are kept.
+    /// Later calls do nothing.
     pub fn restore(&mut self, now: u32, clock: u64) -> Restored {
         let mut restored = Restored::default();
-        let (Some(mut file), Some(snapshot)) = (self.file.take(), self.snapshot().cloned()) else {
-            return restored;
-        };
+        let Some(snapshot) = self.snapshot().cloned() else { return restored };
+        let Some(mut file) = self.file.take_if(|file| file.is_first()) else { return restored };
         let begun = file.begin(now, clock).or_else(|_| {
             // The former file may have the room that this one needs.
             file.give_up();
@@ -75,6 +75,10 @@ impl HostPolicy {
             file.give_up();
         }
         self.file = Some(file);
+        if restored != Restored::default() {
+            let Restored { taken, expired, refused, no_room, torn } = restored;
+            tracing::info!(taken, expired, refused, no_room, torn, "connections of a former daemon");
+        }
         restored
     }
 

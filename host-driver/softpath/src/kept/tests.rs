@@ -192,7 +192,7 @@ fn vports_are_read_as_they_were_written() {
 
 fn place() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("culvertd.connections");
+    let path = dir.path().join("culvertd.sock.connections");
     (dir, path)
 }
 
@@ -264,4 +264,13 @@ fn a_file_that_is_none_is_left_out() {
     file.publish().unwrap();
     drop(file);
     assert_eq!(reopened(&path, 100).connections, [(one(), 0)]);
+    // One that somebody else might have written, or that is another one, is left out as well.
+    let other = path.with_file_name("other");
+    std::fs::rename(&path, &other).unwrap();
+    std::os::unix::fs::symlink(&other, &path).unwrap();
+    assert_eq!(ConnectionFile::open(&path, 100).unwrap().take_former(), None);
+    std::fs::rename(&other, &path).unwrap();
+    assert_eq!(reopened(&path, 100).connections.len(), 1);
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o660)).unwrap();
+    assert_eq!(ConnectionFile::open(&path, 100).unwrap().take_former(), None);
 }

@@ -76,7 +76,7 @@ fn dropped(engine: &mut Engine<HostPolicy>, n: u8, frame: Vec<u8>, now: u32) -> 
 /// Where a first daemon has let vport 11 send to vport 13 at its time 0, and has ended `ran` milliseconds later.
 fn begun(ran: u64) -> (tempfile::TempDir, std::path::PathBuf) {
     let dir = tempfile::tempdir().expect("directory");
-    let path = dir.path().join("culvertd.connections");
+    let path = dir.path().join("culvertd.sock.connections");
     let (mut engine, restored) = daemon(&path, &guarded(1), 0, START);
     assert_eq!(restored, Restored::default());
     assert_eq!(dropped(&mut engine, 13, answer(), 0), Some(Reason::AclDeny));
@@ -138,7 +138,8 @@ fn daemons_that_are_started_again_and_again_do_not_keep_it_alive() {
 
 #[test]
 fn what_the_new_policy_denies_or_gives_to_others_ends() {
-    let changes: [(&str, fn(&mut Snapshot)); 5] = [
+    type Change = fn(&mut Snapshot);
+    let changes: [(&str, Change); 5] = [
         ("the first side may no longer send", |s| {
             s.vports.get_mut(&VportId(11)).expect("it is there").acls_out = closed();
         }),
@@ -202,7 +203,7 @@ fn where_there_is_no_room_those_that_fit_are_kept_and_all_go_on() {
 }
 
 fn fill(dir: &Path) {
-    let path = dir.join("culvertd.connections");
+    let path = dir.join("culvertd.sock.connections");
     let (mut engine, _) = daemon(&path, &guarded(1), 0, START);
     let all = 20_000;
     for port in 0..all {
@@ -224,7 +225,7 @@ fn fill(dir: &Path) {
 fn one_slow_path_has_the_file_at_a_time() {
     let dir = tempfile::tempdir().expect("directory");
     let settings =
-        Settings { connections: Some(dir.path().join("culvertd.connections")), ..Settings::default() };
+        Settings { connections: Some(dir.path().join("culvertd.sock.connections")), ..Settings::default() };
     let start = || SlowPath::start(Arc::new(FakeNic::new(vec![])), settings.clone());
     let first = start().expect("started");
     let error = start().err().expect("refused");
@@ -238,7 +239,7 @@ fn one_slow_path_has_the_file_at_a_time() {
 fn the_thread_takes_them_over_with_its_first_policy() {
     let dir = tempfile::tempdir().expect("directory");
     let settings =
-        Settings { connections: Some(dir.path().join("culvertd.connections")), ..Settings::default() };
+        Settings { connections: Some(dir.path().join("culvertd.sock.connections")), ..Settings::default() };
     let start = || {
         let nic = FakeNic::new(vec![]);
         let slow_path = SlowPath::start(Arc::new(nic.clone()), settings.clone()).expect("started");
