@@ -177,11 +177,11 @@ unsafe extern "C" fn receive(
         source.bits = bits;
         let before = source.shape;
         source.shape = Shape::from_bits(bits);
-        let of = |shape: Shape| (shape.kind, shape.bytes);
+        let of = |shape: Shape| (shape.kind, shape.bytes, shape.pair);
         if source.shape.map(of) != before.map(of) {
             source.payloads = PAYLOADS;
         }
-        source.generator = source.shape.map(|s| Generator::new(s.kind, usize::from(s.bytes)));
+        source.generator = source.shape.map(Shape::generator);
     }
     if let (Some(shape), Some(generator)) = (source.shape, &source.generator) {
         // SAFETY: there are `n` buffers, each of which is the port's alone until it is handed on.

@@ -5,6 +5,7 @@
 //! * `soft`: cycles per packet of the software path, between ports in memory.
 //! * `peers`: the same, in turns with Open vSwitch on DPDK, which does the same work on the same frames.
 //! * `plot`: pictures of what the last two measured.
+//! * `vhost`: the software path and Open vSwitch with guests of this process on vhost-user ports, in turns.
 //! * `connections`: new connections per second of the software path, and what ageing costs.
 
 pub mod allocations;
@@ -15,4 +16,5 @@ pub mod peers;
 pub mod plot;
 
 pub mod soft;
+pub mod vhost;
 pub mod work;

@@ -107,14 +107,26 @@ pub fn port(n: u32) -> u16 {
     1024 + (n % 60_000) as u16
 }
 
+/// MACs of the hosts that send and of those that receive.
+pub const MACS: [[u8; 6]; 2] = [[0, 0x1d, 0xd8, 7, 0, 1], [0, 0x1d, 0xd8, 7, 0, 2]];
+/// Addresses of the two hosts whose flows differ by port alone.
+pub const PAIR: [[u8; 4]; 2] = [[10, 1, 1, 11], [10, 1, 1, 12]];
+
 /// A frame of flow `n`, `len` bytes with its Ethernet header, from the guest or from the wire.
 pub fn frame(kind: Kind, n: u32, len: usize) -> Vec<u8> {
     let host = host(n);
-    let (src, dst) =
-        ([10, 1, (host >> 8) as u8, host as u8], [10, 2, (host >> 24) as u8, (host >> 16) as u8]);
+    let ends = [[10, 1, (host >> 8) as u8, host as u8], [10, 2, (host >> 24) as u8, (host >> 16) as u8]];
+    frame_between(kind, ends, n, len)
+}
+
+/// The same between the two hosts of [`PAIR`].
+pub fn pair_frame(kind: Kind, n: u32, len: usize) -> Vec<u8> {
+    frame_between(kind, PAIR, n, len)
+}
+
+fn frame_between(kind: Kind, [src, dst]: [[u8; 4]; 2], n: u32, len: usize) -> Vec<u8> {
     let segment = tcp(&src, &dst, (port(n), 443), 0x10, &vec![0x5a; len - 54]);
-    let (a, b) = ([0, 0x1d, 0xd8, 7, 0, 1], [0, 0x1d, 0xd8, 7, 0, 2]);
-    let inner = ethernet(b, a, 0x0800, &ipv4(src, dst, 6, 64, 0, 0x4000, &segment));
+    let inner = ethernet(MACS[1], MACS[0], 0x0800, &ipv4(src, dst, 6, 64, 0, 0x4000, &segment));
     if !kind.decap {
         return inner;
     }

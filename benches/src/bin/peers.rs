@@ -10,8 +10,9 @@ use std::time::Duration;
 use clap::Parser;
 use culvert_benches::clock::{disturbance, huge_pages};
 use culvert_benches::generator::Generator;
+use culvert_benches::peers::daemon::{PAGES, version};
 use culvert_benches::peers::machine::Pinned;
-use culvert_benches::peers::ovs::{self, Ovs};
+use culvert_benches::peers::ovs::Ovs;
 use culvert_benches::peers::rules::Rules;
 use culvert_benches::soft::Soft;
 use culvert_benches::work::Kind;
@@ -96,7 +97,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), String> {
-    let version = ovs::version()?;
+    let version = version()?;
     // Everything is given back also when somebody interrupts this.
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -143,7 +144,7 @@ fn run(args: &Args) -> Result<(), String> {
             }
         }
     }
-    let pages = json!({"oursTransparentKiB": huge_pages(), "theirsKiB": ovs::PAGES * 2048, "pageKiB": 2048});
+    let pages = json!({"oursTransparentKiB": huge_pages(), "theirsKiB": PAGES * 2048, "pageKiB": 2048});
     if args.json {
         println!(
             "{}",
@@ -151,7 +152,7 @@ fn run(args: &Args) -> Result<(), String> {
                 "rows": rows})
         );
     } else {
-        println!("pages of 2 MiB: ours {} KiB (transparent), theirs {} KiB", huge_pages(), ovs::PAGES * 2048);
+        println!("pages of 2 MiB: ours {} KiB (transparent), theirs {} KiB", huge_pages(), PAGES * 2048);
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use crate::generator::Generator;
 use crate::work::Kind;
 
 /// Name of the environment variable with the file's path.
@@ -46,13 +47,25 @@ pub struct Shape {
     pub bytes: u16,
     /// How many flows.
     pub flows: u32,
+    /// Whether they differ by port alone.
+    pub pair: bool,
 }
 
 impl Shape {
     /// As it lies in the file.
     pub fn bits(self) -> u64 {
         let kind = Kind::ALL.iter().position(|k| *k == self.kind).unwrap_or(0);
-        self.mode as u64 | (kind as u64) << 8 | u64::from(self.bytes) << 16 | u64::from(self.flows) << 32
+        let kind = kind as u64 | u64::from(self.pair) << 7;
+        self.mode as u64 | kind << 8 | u64::from(self.bytes) << 16 | u64::from(self.flows) << 32
+    }
+
+    /// What writes its frames.
+    pub fn generator(self) -> Generator {
+        if self.pair {
+            Generator::pair(self.kind, self.bytes.into())
+        } else {
+            Generator::new(self.kind, self.bytes.into())
+        }
     }
 
     /// From the file; `None` if it says nothing yet.
@@ -62,8 +75,9 @@ impl Shape {
             2 => Mode::Given,
             _ => return None,
         };
-        let kind = *Kind::ALL.get(usize::from((bits >> 8) as u8))?;
-        Some(Shape { mode, kind, bytes: (bits >> 16) as u16, flows: (bits >> 32) as u32 })
+        let kind = *Kind::ALL.get(usize::from((bits >> 8) as u8 & 0x7f))?;
+        let pair = (bits >> 15) & 1 != 0;
+        Some(Shape { mode, kind, bytes: (bits >> 16) as u16, flows: (bits >> 32) as u32, pair })
     }
 }
 
@@ -141,10 +155,12 @@ mod tests {
     #[test]
     fn a_shape_survives_the_file() {
         for kind in Kind::ALL {
-            let shape = Shape { mode: Mode::Given, kind, bytes: 1500, flows: 1_000_000 };
-            assert_eq!(Shape::from_bits(shape.bits()), Some(shape));
+            for pair in [false, true] {
+                let shape = Shape { mode: Mode::Given, kind, bytes: 1500, flows: 1_000_000, pair };
+                assert_eq!(Shape::from_bits(shape.bits()), Some(shape));
+            }
         }
         assert_eq!(Shape::from_bits(0), None);
-        assert_eq!(Shape::from_bits(0xff02), None);
+        assert_eq!(Shape::from_bits(0x7f02), None);
     }
 }

@@ -24,9 +24,20 @@ pub fn check(kind: Kind, bytes: usize, frame: &[u8]) -> Result<(), String> {
         }
         &frame[usize::from(outer.inner)..]
     };
-    let mut expected = work::frame(Kind { decap: false, ..kind }, 0, bytes);
+    check_inner(work::frame(Kind { decap: false, ..kind }, 0, bytes), inner)
+}
+
+/// Checks that `inner` is `expected`, but for what differs from flow to flow.
+///
+/// # Errors
+/// It is not; the message says in what.
+pub fn check_inner(mut expected: Vec<u8>, inner: &[u8]) -> Result<(), String> {
     if inner.len() != expected.len() {
-        return Err(format!("Open vSwitch made an inner frame of {} bytes from {bytes}", inner.len()));
+        return Err(format!(
+            "Open vSwitch made an inner frame of {} bytes from {}",
+            inner.len(),
+            expected.len()
+        ));
     }
     for range in VARIES {
         expected[range.clone()].copy_from_slice(&inner[range]);

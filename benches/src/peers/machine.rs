@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -40,6 +41,16 @@ impl Drop for HugePages {
             eprintln!("{PAGES}: {e}");
         }
     }
+}
+
+/// Nanoseconds that a thread has run (proc(5), `schedstat`), to the last tick; `task` is its folder in proc.
+///
+/// # Errors
+/// There is no such thread.
+pub fn ran_of(task: &Path) -> Result<u64, String> {
+    let text = fs::read_to_string(task.join("schedstat")).map_err(|e| format!("{}: {e}", task.display()))?;
+    let field = text.split_whitespace().next().and_then(|n| n.parse().ok());
+    field.ok_or_else(|| format!("{}: no scheduler statistics", task.display()))
 }
 
 fn read(path: &str) -> Result<u64, String> {

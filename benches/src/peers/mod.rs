@@ -6,6 +6,7 @@
 //! in a folder that goes with it.
 
 pub mod control;
+pub mod daemon;
 pub mod frame;
 pub mod machine;
 pub mod ovs;

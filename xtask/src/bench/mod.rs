@@ -31,7 +31,9 @@ enum Benchmark {
     /// The software path in turns with Open vSwitch on DPDK. As root, installs Open vSwitch where it is missing.
     #[value(alias = "--peers")]
     Peers,
-    /// Pictures of what the last two measured.
+    /// The software path in turns with Open vSwitch on DPDK, with guests on vhost-user ports. Installs as `peers` does.
+    Vhost,
+    /// Pictures of what `soft` and `peers` measured.
     Plot,
     /// New connections per second of the software path, on one core, and what ageing costs.
     Connections,
@@ -45,6 +47,7 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
         Benchmark::Core => "core",
         Benchmark::Soft => "soft",
         Benchmark::Peers => "peers",
+        Benchmark::Vhost => "vhost",
         Benchmark::Plot => "plot",
         Benchmark::Connections => "connections",
         Benchmark::Workers => "workers",
@@ -56,7 +59,7 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
         let target = setup::prepare(workspace, &setup::Options::default())?;
         cargo.env("CULVERT_FIRMWARE", firmware::build(workspace, &target)?);
     }
-    if options.benchmark == Benchmark::Peers {
+    if matches!(options.benchmark, Benchmark::Peers | Benchmark::Vhost) {
         peers::prepare()?;
         // What makes frames in Open vSwitch's process; cargo puts it beside the benchmark.
         run::quietly(workspace.cargo("build").args(package).args(["--example", "ovs_frames"]))?;
