@@ -139,7 +139,7 @@ pub(super) struct Scratch {
     used: Vec<(u16, u32)>,
 }
 
-/// Puts a frame, in two pieces, behind its header into a guest's receive buffers.
+/// Puts a frame, in two pieces, behind its header into a guest's receive buffers. The guest sees it once the ring is published.
 pub(super) fn put(
     ring: &mut Ring,
     chain: &mut Chain,
@@ -152,10 +152,9 @@ pub(super) fn put(
     let mut left = (header_len + pieces[0].len() + pieces[1].len()) as u64;
     scratch.segments.clear();
     scratch.used.clear();
-    let waiting = ring.waiting()?;
     while left > 0 {
         let skip = scratch.used.len() as u16;
-        if skip == waiting {
+        if !ring.is_waiting(skip)? {
             return Ok(Put::Full);
         }
         let head = ring.peek(skip, chain)?;

@@ -185,6 +185,7 @@ impl Queues {
         // What was taken is given back also before a fault.
         if !self.taken.is_empty() {
             ring.complete(&self.taken)?;
+            ring.publish()?;
             if ring.take_interrupt()? {
                 ring_bell(&running.call);
             }
@@ -201,6 +202,8 @@ impl Queues {
                 Some(n) => {
                     if let Err(fault) = self.write(n, &mut packet, &mut sent) {
                         sent.down += 1;
+                        // What went before is the guest's also after a fault.
+                        let _published = self.ring(n).map(|running| running.ring.publish());
                         self.stop(n, fault);
                     }
                 }
@@ -210,7 +213,7 @@ impl Queues {
         }
         for n in (0..self.rings.len()).step_by(2) {
             let Some(running) = self.ring(n).filter(|ring| !ring.broken) else { continue };
-            match running.ring.take_interrupt() {
+            match running.ring.publish().and_then(|()| running.ring.take_interrupt()) {
                 Ok(true) => ring_bell(&running.call),
                 Ok(false) => {}
                 Err(fault) => self.stop(n, fault),

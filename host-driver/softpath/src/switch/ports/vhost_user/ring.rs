@@ -120,6 +120,10 @@ pub(super) struct Ring {
     indirect: bool,
     /// Next entry of both the available and the used ring.
     next: u16,
+    /// The used index as the driver sees it: entries up to `next` are written, and wait for the end of the burst.
+    published: u16,
+    /// The available index as it was read last. It lies in a line that the driver writes to all the time.
+    available_index: u16,
     /// `next` when an interrupt was last considered.
     considered: u16,
     notify: bool,
@@ -147,6 +151,8 @@ impl Ring {
             event_idx,
             indirect,
             next,
+            published: next,
+            available_index: next,
             considered: next,
             notify: false,
         };
@@ -168,9 +174,19 @@ impl Ring {
     }
 
     /// How many chains the driver has made available.
-    pub(super) fn waiting(&self) -> Result<u16, RingFault> {
-        let waiting = self.available.load(2)?.wrapping_sub(self.next);
-        if waiting > self.size { Err(RingFault::AvailableIndex) } else { Ok(waiting) }
+    pub(super) fn waiting(&mut self) -> Result<u16, RingFault> {
+        let index = self.available.load(2)?;
+        let waiting = index.wrapping_sub(self.next);
+        if waiting > self.size {
+            return Err(RingFault::AvailableIndex);
+        }
+        self.available_index = index;
+        Ok(waiting)
+    }
+
+    /// Whether there are more than `skip` chains available. Looks at the driver's index only if it has to.
+    pub(super) fn is_waiting(&mut self, skip: u16) -> Result<bool, RingFault> {
+        Ok(self.available_index.wrapping_sub(self.next) > skip || self.waiting()? > skip)
     }
 
     /// Copies the chain `skip` places ahead, which must be available, and returns its head. Consumes nothing.
@@ -233,8 +249,8 @@ impl Ring {
         if chain.segments.len() < usize::from(self.size) { Ok(()) } else { Err(RingFault::Loop) }
     }
 
-    /// Consumes as many available chains as `used` has elements and gives them back with the number of bytes written, all
-    /// at once: a frame in several buffers is never seen in part.
+    /// Consumes as many available chains as `used` has elements, which are given back with the number of bytes written by
+    /// the next [`publish`](Self::publish), all at once: a frame in several buffers is never seen in part.
     pub(super) fn complete(&mut self, used: &[(u16, u32)]) -> Result<(), RingFault> {
         for (i, (head, len)) in used.iter().enumerate() {
             let mut element = [0; ELEMENT];
@@ -243,6 +259,15 @@ impl Ring {
             self.used.write(4 + ELEMENT * self.slot(i as u16), &element)?;
         }
         self.next = self.next.wrapping_add(used.len() as u16);
+        Ok(())
+    }
+
+    /// Shows the driver what was completed. Once for a burst: a driver that polls takes the line away each time.
+    pub(super) fn publish(&mut self) -> Result<(), RingFault> {
+        if self.published == self.next {
+            return Ok(());
+        }
+        self.published = self.next;
         self.used.store(2, self.next)?;
         if self.notify && self.event_idx {
             self.set_event()?;
@@ -250,9 +275,9 @@ impl Ring {
         Ok(())
     }
 
-    /// Whether what was completed since the last call is worth an interrupt to the driver (2.7.7.2, 2.7.10).
+    /// Whether what was published since the last call is worth an interrupt to the driver (2.7.7.2, 2.7.10).
     pub(super) fn take_interrupt(&mut self) -> Result<bool, RingFault> {
-        let (old, new) = (self.considered, self.next);
+        let (old, new) = (self.considered, self.published);
         if old == new {
             return Ok(false);
         }
