@@ -3,7 +3,7 @@
 
 /// Calls the line that `item` begins in.
 #[inline(always)]
-pub(crate) fn prefetch<T>(item: &T) {
+pub fn prefetch<T>(item: &T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch reads nothing that the program could see, and never faults.
     unsafe {

@@ -57,6 +57,14 @@ pub(super) fn take(
     }
 }
 
+/// Calls the beginning of a chain's frame into the cache: header and frame may be apart.
+#[inline]
+pub(super) fn prefetch(memory: &Memory, segments: &[Segment]) {
+    for segment in segments.iter().take(2) {
+        memory.prefetch(segment.address, segment.len);
+    }
+}
+
 /// `false`: the guest asks for something impossible, or that was not agreed on.
 fn read_header(header: &[u8; vnet::LEN], features: Features, packet: &mut Packet) -> bool {
     let mut short = header.first_chunk().copied().unwrap_or_default();

@@ -11,7 +11,7 @@ use super::spread;
 use super::status::{RingFault, Shared};
 use super::vnet;
 use crate::switch::segment::{MAX_HEADERS, Segmentation};
-use crate::switch::{Packet, Pool, Sent};
+use crate::switch::{BURST, Packet, Pool, Sent};
 
 /// All rings.
 pub(super) struct Queues {
@@ -24,7 +24,9 @@ pub(super) struct Queues {
     stopped: bool,
     /// Whether guests were asked to kick.
     armed: bool,
-    chain: Chain,
+    /// The chains of a burst, and their heads.
+    chains: [Chain; BURST],
+    heads: [u16; BURST],
     scratch: Scratch,
     taken: Vec<(u16, u32)>,
     shared: Arc<Shared>,
@@ -42,7 +44,8 @@ impl Queues {
             turn: 0,
             stopped: false,
             armed: false,
-            chain: Chain::default(),
+            chains: std::array::from_fn(|_| Chain::default()),
+            heads: [0; BURST],
             scratch: Scratch::default(),
             taken: Vec::new(),
             shared,
@@ -158,28 +161,39 @@ impl Queues {
         let mut result = Ok(());
         self.taken.clear();
         // What is discarded counts too: a guest does not hold up its neighbours by sending nonsense.
-        let most = usize::from(ring.waiting()?).min(most.saturating_sub(packets.len()));
-        while self.taken.len() < most {
-            let skip = self.taken.len() as u16;
-            let taken = ring.peek(skip, &mut self.chain).and_then(|head| {
-                let taken = frames::take(ring.memory(), self.chain.readable(), features, pool)?;
-                Ok((head, taken))
-            });
-            match taken {
-                Ok((head, Taken::Frame(packet))) => {
-                    packets.push(packet);
-                    self.taken.push((head, 0));
+        let mut left = usize::from(ring.waiting()?).min(most.saturating_sub(packets.len()));
+        while left > 0 && result.is_ok() {
+            // All chains of a burst first: their frames are on their way from the guest's core while others are copied.
+            let mut read = 0;
+            for (head, chain) in self.heads.iter_mut().zip(&mut self.chains).take(left) {
+                match ring.peek((self.taken.len() + read) as u16, chain) {
+                    Ok(index) => *head = index,
+                    Err(fault) => {
+                        result = Err(fault);
+                        break;
+                    }
                 }
-                Ok((head, Taken::Discarded(why))) => {
-                    self.shared.discard(why);
-                    self.lost += 1;
-                    self.taken.push((head, 0));
+                frames::prefetch(ring.memory(), chain.readable());
+                read += 1;
+            }
+            left -= read;
+            for (head, chain) in self.heads.iter().zip(&self.chains).take(read) {
+                match frames::take(ring.memory(), chain.readable(), features, pool) {
+                    Ok(Taken::Frame(packet)) => packets.push(packet),
+                    Ok(Taken::Discarded(why)) => {
+                        self.shared.discard(why);
+                        self.lost += 1;
+                    }
+                    Ok(Taken::NoBuffer) => {
+                        left = 0;
+                        break;
+                    }
+                    Err(fault) => {
+                        result = Err(fault);
+                        break;
+                    }
                 }
-                Ok((_, Taken::NoBuffer)) => break,
-                Err(fault) => {
-                    result = Err(fault);
-                    break;
-                }
+                self.taken.push((*head, 0));
             }
         }
         // What was taken is given back also before a fault.
@@ -263,7 +277,7 @@ impl Queues {
         // A guest that has not agreed to be told of checksums finds nothing in its headers.
         let told = if features.guest_checksum() { *offload } else { Offload::default() };
         let header = vnet::write(&told, headers);
-        let (ring, chain, scratch) = (&mut running.ring, &mut self.chain, &mut self.scratch);
+        let (ring, chain, scratch) = (&mut running.ring, &mut self.chains[0], &mut self.scratch);
         match frames::put(ring, chain, scratch, features, &header, pieces)? {
             Put::Done => {
                 sent.packets += 1;
