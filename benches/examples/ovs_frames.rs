@@ -183,7 +183,9 @@ unsafe extern "C" fn receive(
         }
         source.generator = source.shape.map(Shape::generator);
     }
-    if let (Some(shape), Some(generator)) = (source.shape, &source.generator) {
+    let limit = source.words[words::LIMIT].load(Relaxed);
+    let allowed = limit == 0 || source.words[words::WRITTEN].load(Relaxed) + u64::from(n) <= limit;
+    if let (Some(shape), Some(generator), true) = (source.shape, &source.generator, allowed) {
         // SAFETY: there are `n` buffers, each of which is the port's alone until it is handed on.
         let all = unsafe { std::slice::from_raw_parts(buffers, usize::from(n)) };
         for &buffer in all {

@@ -48,6 +48,10 @@ struct Args {
     /// The core that the guests run on.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..64))]
     guests: u64,
+    /// Let no other thread of the machine interrupt those that are measured, as root: for a machine where others work. They wait
+    /// meanwhile.
+    #[arg(long)]
+    undisturbed: bool,
     /// The library that makes frames in Open vSwitch's process.
     #[arg(long)]
     source: Option<PathBuf>,
@@ -113,6 +117,7 @@ fn run(args: &Args) -> Result<(), String> {
             source: source.clone(),
             core: args.core as usize,
             guests: args.guests as usize,
+            undisturbed: args.undisturbed,
         };
         rows.extend(pair(args, &places, way, rules, &interrupted)?);
     }

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use crate::generator::Generator;
+use crate::vhost::memory::Memory;
 use crate::work::Kind;
 
 /// Name of the environment variable with the file's path.
@@ -22,6 +23,8 @@ const SHAPE: u64 = 0;
 const WRITTEN: u64 = 64;
 /// Byte at which the length of a frame that left lies, or 0 while one is asked for.
 const TAKEN: u64 = 128;
+/// Byte at which it lies how many frames may have been written in all; 0: as many as there are buffers for.
+pub const LIMIT: usize = 192;
 /// Byte at which that frame lies.
 const FRAME: u64 = 2048;
 
@@ -129,6 +132,14 @@ impl Control {
         Ok(frame)
     }
 
+    /// The file, to be mapped.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    pub fn map(&self) -> io::Result<Memory> {
+        Memory::of(self.0.try_clone()?, LEN)
+    }
+
     fn word(&self, at: u64) -> io::Result<u64> {
         let mut bytes = [0; 8];
         self.0.read_exact_at(&mut bytes, at)?;
@@ -142,6 +153,8 @@ pub mod words {
     pub const SHAPE: usize = (super::SHAPE / 8) as usize;
     /// The number of frames.
     pub const WRITTEN: usize = (super::WRITTEN / 8) as usize;
+    /// The most frames that may have been written.
+    pub const LIMIT: usize = super::LIMIT / 8;
     /// The length of the frame that left.
     pub const TAKEN: usize = (super::TAKEN / 8) as usize;
     /// Its bytes, up to the file's end.

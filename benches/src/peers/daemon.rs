@@ -140,6 +140,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// The data path's thread, in proc.
+    pub fn thread(&self) -> &Path {
+        &self.thread
+    }
+
     /// Looks at the clocks of the data path's thread.
     ///
     /// # Errors

@@ -3,8 +3,11 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::process::Command;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use super::service::ask;
 
 /// Where the kernel is told how many huge pages of 2 MiB to keep.
 const PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
@@ -39,6 +42,35 @@ impl Drop for HugePages {
     fn drop(&mut self) {
         if let Some(Err(e)) = self.0.map(|before| fs::write(PAGES, before.to_string())) {
             eprintln!("{PAGES}: {e}");
+        }
+    }
+}
+
+/// Threads that no other thread may interrupt (sched(7), `SCHED_FIFO`), until this is dropped.
+#[derive(Debug)]
+pub struct Undisturbed(Vec<String>);
+
+impl Undisturbed {
+    /// This thread, and another of which `task` is the folder in proc.
+    ///
+    /// # Errors
+    /// This is not root, or `chrt` is missing.
+    pub fn with(task: &Path) -> Result<Self, String> {
+        let other = task.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let own = rustix::thread::gettid().as_raw_nonzero().to_string();
+        let threads = Undisturbed(vec![other, own]);
+        for thread in &threads.0 {
+            ask(Command::new("chrt").args(["--fifo", "--pid", "1", thread]))?;
+        }
+        Ok(threads)
+    }
+}
+
+impl Drop for Undisturbed {
+    fn drop(&mut self) {
+        for thread in &self.0 {
+            // One that has ended needs nothing.
+            let _ = ask(Command::new("chrt").args(["--other", "--pid", "0", thread]));
         }
     }
 }

@@ -27,7 +27,18 @@ pub struct Client {
     frames: Frames,
     /// Sum of the ports that were read: frames are looked at.
     seen: u64,
+    credit: Option<Credit>,
 }
+
+/// What comes from the wire is held back as TCP would: else most of it would find no room whenever this thread does not run.
+struct Credit {
+    /// What is to be added to the number of received frames.
+    ahead: u64,
+    tell: Box<dyn Fn(u64)>,
+}
+
+/// Frames that may be on their way from the wire: fewer than the guest has buffers for.
+const WINDOW: u64 = 224;
 
 /// What a guest sends.
 struct Frames {
@@ -70,7 +81,7 @@ impl Client {
 
     fn of(sender: Option<Guest>, receiver: Option<Guest>) -> Self {
         let frames = Frames { generator: generator(64), order: Order::default(), flows: 1 };
-        Client { sender, receiver, frames, seen: 0 }
+        Client { sender, receiver, frames, seen: 0, credit: None }
     }
 
     /// From now on, frames are so long and of so many flows.
@@ -84,6 +95,13 @@ impl Client {
         }
     }
 
+    /// The wire, which has written so many frames so far, is told from now on how many it may have written in all.
+    pub fn give_credit(&mut self, written: u64, tell: impl Fn(u64) + 'static) {
+        let ahead = written.wrapping_sub(self.arrived()).wrapping_add(WINDOW);
+        tell(self.arrived().wrapping_add(ahead));
+        self.credit = Some(Credit { ahead, tell: Box::new(tell) });
+    }
+
     /// One turn: everything that has come, then a burst. Returns how many frames that were.
     #[inline]
     fn turn(&mut self, send: bool) -> usize {
@@ -94,6 +112,9 @@ impl Client {
             moved += guest.receive.take(|memory, at, _| {
                 *seen = seen.wrapping_add(u64::from(u32::from_ne_bytes(memory.read(at + PORTS))));
             });
+            if let Some(credit) = self.credit.as_ref().filter(|_| moved > 0) {
+                (credit.tell)(guest.receive.frames.wrapping_add(credit.ahead));
+            }
         }
         if let Some(guest) = self.sender.as_mut().filter(|_| send) {
             moved += self.frames.send(guest, BURST);
@@ -175,6 +196,9 @@ impl Client {
                 frame = (0..len as usize).map(|n| memory.read::<1>(at + n)[0]).skip(HEADER).collect();
             };
             guest.receive.take(&mut copy);
+            if let Some(credit) = &self.credit {
+                (credit.tell)(guest.receive.frames.wrapping_add(credit.ahead));
+            }
         }
         check_inner(work::pair_frame(INNER, 0, bytes), &frame)
     }

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::ptr;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use vm_memory::{FileOffset, MmapRegion};
@@ -25,6 +25,14 @@ impl Memory {
     pub fn new(len: usize) -> io::Result<Self> {
         let file = File::from(memfd_create("guest", MemfdFlags::CLOEXEC)?);
         ftruncate(&file, len as u64)?;
+        Memory::of(file, len)
+    }
+
+    /// The first `len` bytes of a file.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    pub fn of(file: File, len: usize) -> io::Result<Self> {
         let shared = FileOffset::new(file.try_clone()?, 0);
         let map = MmapRegion::from_file(shared, len).map_err(io::Error::other)?;
         Ok(Memory { file, map })
@@ -71,6 +79,15 @@ impl Memory {
     #[inline(always)]
     pub fn store(&self, at: usize, word: u16) {
         self.word(at).store(word, Ordering::Release);
+    }
+
+    /// Writes eight bytes at once.
+    #[inline(always)]
+    pub fn store_long(&self, at: usize, long: u64) {
+        assert!(at.is_multiple_of(8), "eight bytes at {at}");
+        let place = self.at(at, 8);
+        // SAFETY: as for a word.
+        unsafe { AtomicU64::from_ptr(place.cast()) }.store(long, Ordering::Relaxed);
     }
 
     /// Copies out of it.

@@ -34,7 +34,8 @@ pub struct Ours {
     switch: Arc<Switch>,
     /// What the wire is told.
     pub wire: Arc<Told>,
-    thread: PathBuf,
+    /// The switch's thread, in proc.
+    pub thread: PathBuf,
 }
 
 /// Time that the switch's thread has spent since it was read.

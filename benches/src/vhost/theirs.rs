@@ -7,7 +7,7 @@ use std::time::Duration;
 use culvert_packet::Encap;
 
 use super::Way;
-use crate::peers::control::{Mode, SINK, SOURCE, Shape};
+use crate::peers::control::{self, Mode, SINK, SOURCE, Shape};
 use crate::peers::daemon::{Daemon, number};
 use crate::peers::ovs::{address, ip, mac};
 use crate::work::{self, Kind};
@@ -149,6 +149,8 @@ impl Theirs {
     /// # Errors
     /// It does not answer.
     pub fn alone(&self, shape: Shape, time: Duration) -> Result<f64, String> {
+        let memory = self.daemon.frames.map().map_err(|e| format!("frame source: {e}"))?;
+        memory.store_long(control::LIMIT, 0);
         self.tell(Some(Shape { mode: Mode::Alone, ..shape }))?;
         sleep(Duration::from_millis(30));
         let written = || self.daemon.frames.written().map_err(|e| format!("frame source: {e}"));

@@ -1,6 +1,7 @@
 //! Both switches with the same guests, one after the other: while one is measured the other has nothing to do, or stands still.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use culvert_packet::Encap;
@@ -10,8 +11,8 @@ use super::client::{Client, Seen};
 use super::ours::Ours;
 use super::theirs::{Rules, Theirs};
 use super::wire;
-use crate::peers::control::{Mode, Shape};
-use crate::peers::machine::Pinned;
+use crate::peers::control::{self, Mode, Shape};
+use crate::peers::machine::{Pinned, Undisturbed};
 use crate::work::Kind;
 
 /// Where things are and run.
@@ -24,6 +25,8 @@ pub struct Places {
     pub core: usize,
     /// The core of the guests.
     pub guests: usize,
+    /// Whether no other thread may interrupt those that are measured.
+    pub undisturbed: bool,
 }
 
 /// One case.
@@ -68,6 +71,7 @@ pub struct Peers {
     theirs: Theirs,
     core: usize,
     client: usize,
+    undisturbed: bool,
     /// Cycles of what makes frames on the wire: in ours, in theirs.
     wire: [f64; 2],
 }
@@ -89,7 +93,8 @@ impl Peers {
         theirs.daemon.hold();
         let ours = Ours::start(&here, way, places.core)?;
         let guests = [Client::connected(way, |name| here.join(name))?, guests];
-        Ok(Peers { guests, ours, theirs, core: places.core, client: places.guests, wire: [0.0; 2] })
+        let Places { core, guests: client, undisturbed, .. } = *places;
+        Ok(Peers { guests, ours, theirs, core, client, undisturbed, wire: [0.0; 2] })
     }
 
     /// Lets both come to know a case's flows, and sees that frames come as they were sent.
@@ -146,11 +151,24 @@ impl Peers {
         Err(format!("it does not come to know {} flows within {} s", case.flows, LIMIT.as_secs()))
     }
 
-    fn tell_ours(&self, case: &Case, on: bool) {
-        self.ours.wire.tell((on && case.way == Way::In).then(|| shape(case)));
+    /// Has frames come from our switch's wire, in cases where any do.
+    fn tell_ours(&mut self, case: &Case, on: bool) {
+        let wire = &self.ours.wire;
+        if on && case.way == Way::In {
+            let told = Arc::clone(wire);
+            self.guests[0].give_credit(wire.written(), move |limit| told.allow(limit));
+        }
+        wire.tell((on && case.way == Way::In).then(|| shape(case)));
     }
 
-    fn tell_theirs(&self, case: &Case, on: bool) -> Result<(), String> {
+    /// The same for Open vSwitch's.
+    fn tell_theirs(&mut self, case: &Case, on: bool) -> Result<(), String> {
+        if on && case.way == Way::In {
+            let frames = &self.theirs.daemon.frames;
+            let failed = |e| format!("frame source: {e}");
+            let (memory, written) = (frames.map().map_err(failed)?, frames.written().map_err(failed)?);
+            self.guests[1].give_credit(written, move |limit| memory.store_long(control::LIMIT, limit));
+        }
         self.theirs.tell((on && case.way == Way::In).then(|| shape(case)))
     }
 
@@ -160,18 +178,20 @@ impl Peers {
     /// It has ended.
     pub fn ours(&mut self, case: &Case) -> Result<Turn, String> {
         let _pinned = pin(self.client)?;
-        let guests = &mut self.guests[0];
-        let (wire, before) = (self.ours.wire.clone(), guests.settle());
-        let written = wire.written();
-        wire.tell((case.way == Way::In).then(|| shape(case)));
-        // Who sleeps on a wire in memory wakes after a tenth of a second.
-        guests.run(5 * WARM, true);
+        let undisturbed = self.undisturbed.then(|| Undisturbed::with(&self.ours.thread)).transpose()?;
+        let before = self.guests[0].settle();
+        let written = self.ours.wire.written();
+        self.tell_ours(case, true);
+        // Who sleeps wakes for a wire in memory after a tenth of a second.
+        let waking = if case.way == Way::In { 4 * WARM } else { WARM };
+        self.guests[0].run(waking, true);
         let watch = self.ours.watch()?;
-        let seen = guests.run(case.window, true);
+        let seen = self.guests[0].run(case.window, true);
         let time = watch.read()?;
-        wire.tell(None);
-        let after = guests.settle();
-        let sent = after.0 - before.0 + wire.written() - written;
+        self.tell_ours(case, false);
+        let after = self.guests[0].settle();
+        drop(undisturbed);
+        let sent = after.0 - before.0 + self.ours.wire.written() - written;
         Ok(turn(case, &seen, time, self.wire[0], (sent, after.1 - before.1)))
     }
 
@@ -182,27 +202,31 @@ impl Peers {
     pub fn theirs(&mut self, case: &Case) -> Result<Turn, String> {
         self.theirs.daemon.go_on();
         let _pinned = pin(self.client)?;
-        let theirs = &self.theirs;
-        let guests = &mut self.guests[1];
-        let before = guests.settle();
-        let written = || theirs.daemon.frames.written().map_err(|e| format!("frame source: {e}"));
-        let made = written()?;
-        self.theirs.tell((case.way == Way::In).then(|| shape(case)))?;
-        guests.run(WARM, true);
-        theirs.clear()?;
-        guests.run(WARM, true);
-        let watch = theirs.daemon.watch()?;
-        let seen = guests.run(case.window, true);
+        let undisturbed =
+            self.undisturbed.then(|| Undisturbed::with(self.theirs.daemon.thread())).transpose()?;
+        let before = self.guests[1].settle();
+        let made = self.written()?;
+        self.tell_theirs(case, true)?;
+        self.theirs.clear()?;
+        self.guests[1].run(WARM, true);
+        let watch = self.theirs.daemon.watch()?;
+        let seen = self.guests[1].run(case.window, true);
         let time = watch.read()?;
-        let (own, missed) = theirs.own()?;
-        theirs.tell(None)?;
-        let after = guests.settle();
-        let sent = after.0 - before.0 + written()? - made;
-        theirs.daemon.hold();
+        let (own, missed) = self.theirs.own()?;
+        self.tell_theirs(case, false)?;
+        let after = self.guests[1].settle();
+        let sent = after.0 - before.0 + self.written()? - made;
+        self.theirs.daemon.hold();
+        drop(undisturbed);
         if missed > 0.0 {
             return Err(format!("Open vSwitch did not know the flows of {missed} frames"));
         }
         Ok(Turn { own, ..turn(case, &seen, time, self.wire[1], (sent, after.1 - before.1)) })
+    }
+
+    /// Frames that came from Open vSwitch's wire.
+    fn written(&self) -> Result<u64, String> {
+        self.theirs.daemon.frames.written().map_err(|e| format!("frame source: {e}"))
     }
 
     /// What our switch has dropped, by reason.

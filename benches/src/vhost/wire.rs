@@ -20,8 +20,9 @@ const PAYLOADS: u32 = 200_000;
 pub struct Told {
     /// What comes from the wire, as [`Shape`] has it.
     shape: AtomicU64,
-    /// Frames that were made.
+    /// Frames that were made, and that may have been made in all.
     written: AtomicU64,
+    limit: AtomicU64,
     flood: Arc<Flood>,
 }
 
@@ -29,6 +30,11 @@ impl Told {
     /// Has frames come, or none.
     pub fn tell(&self, shape: Option<Shape>) {
         self.shape.store(shape.map_or(0, Shape::bits), Relaxed);
+    }
+
+    /// Lets so many frames come in all.
+    pub fn allow(&self, limit: u64) {
+        self.limit.store(limit, Relaxed);
     }
 
     /// Frames that came from the wire.
@@ -79,7 +85,9 @@ impl SwitchPort for Wire {
             self.change(bits);
         }
         let Some((shape, generator)) = &self.shape else { return Ok(()) };
-        let before = packets.len();
+        let (before, written) = (packets.len(), &self.told.written);
+        let room = self.told.limit.load(Relaxed).saturating_sub(written.load(Relaxed)) as usize;
+        let most = most.min(before.saturating_add(room));
         while packets.len() < most {
             let Some(mut packet) = pool.take() else { break };
             if packet.set(0, generator.len()) {
@@ -91,7 +99,6 @@ impl SwitchPort for Wire {
             }
             packets.push(packet);
         }
-        let written = &self.told.written;
         written.store(written.load(Relaxed) + (packets.len() - before) as u64, Relaxed);
         Ok(())
     }
@@ -116,6 +123,7 @@ impl SwitchPort for Wire {
 pub fn alone(shape: Shape, frames: u32) -> io::Result<f64> {
     let told = Arc::new(Told::default());
     told.tell(Some(shape));
+    told.allow(u64::MAX);
     let (mut wire, mut pool) = (Wire::new(told)?, Pool::new(16_384, 0)?);
     let mut packets = Vec::with_capacity(BURST);
     let mut run = |frames: u32| {

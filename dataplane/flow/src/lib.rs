@@ -24,7 +24,7 @@ pub use frame::Frame;
 pub use hash::HashSecret;
 pub use line::Keyed;
 pub use port::Port;
-pub use prefetch::prefetch;
+pub use prefetch::{prefetch, prefetch_to_write};
 pub use process::{Checksum, Classified, Probe, Verdict, Wire};
 pub use record::{Actions, ColdLine, Direction, FlowKey, FlowRecord, HotLine};
 pub use table::{FlowTable, RecordId};

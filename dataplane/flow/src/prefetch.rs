@@ -13,3 +13,15 @@ pub fn prefetch<T>(item: &T) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = item;
 }
+
+/// Calls the line that `item` begins in, from whichever core has it, to be written to.
+#[inline(always)]
+pub fn prefetch_to_write<T>(item: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as above. Processors of this architecture that do not know the instruction take it for one that does nothing.
+    unsafe {
+        core::arch::asm!("prefetchw [{}]", in(reg) core::ptr::from_ref(item), options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = item;
+}

@@ -61,7 +61,7 @@ pub(super) fn take(
 #[inline]
 pub(super) fn prefetch(memory: &Memory, segments: &[Segment]) {
     for segment in segments.iter().take(2) {
-        memory.prefetch(segment.address, segment.len);
+        memory.prefetch(segment.address, segment.len, false);
     }
 }
 

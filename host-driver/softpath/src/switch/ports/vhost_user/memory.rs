@@ -22,7 +22,7 @@ const LONGEST: u64 = 1 << 42;
 const PAGE: usize = 4096;
 /// Bytes of a cache line, and of a frame that are called for early: the processor's own prefetcher sees to the rest.
 const LINE: usize = 64;
-const PREFETCHED: usize = 4 * LINE;
+const PREFETCHED: usize = 2 * LINE;
 
 /// A region as the VMM describes it.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +67,17 @@ impl Map {
 
     fn intact(&self) -> Result<(), RingFault> {
         if self.slot.is_lost() { Err(RingFault::Shrunk) } else { Ok(()) }
+    }
+
+    #[inline]
+    fn prefetch(&self, at: usize, len: usize, write: bool) {
+        for byte in (at..at + len).step_by(LINE) {
+            match self.region.get_atomic_ref::<AtomicU8>(byte) {
+                Ok(byte) if write => culvert_flow::prefetch_to_write(byte),
+                Ok(byte) => culvert_flow::prefetch(byte),
+                Err(_) => return,
+            }
+        }
     }
 
     fn read(&self, at: usize, into: &mut [u8]) -> Result<(), RingFault> {
@@ -130,14 +141,11 @@ impl Memory {
         Ok(())
     }
 
-    /// Calls the first lines of a guest's bytes into the cache, if they are there.
+    /// Calls the first lines of a guest's bytes into the cache, to be read or to be written to, if they are there.
     #[inline]
-    pub(super) fn prefetch(&self, address: u64, len: u32) {
-        let Ok((map, at, room)) = self.find(address) else { return };
-        for line in (0..room.min(len as usize).min(PREFETCHED)).step_by(LINE) {
-            if let Ok(byte) = map.region.get_atomic_ref::<AtomicU8>(at + line) {
-                culvert_flow::prefetch(byte);
-            }
+    pub(super) fn prefetch(&self, address: u64, len: u32, write: bool) {
+        if let Ok((map, at, room)) = self.find(address) {
+            map.prefetch(at, room.min(len as usize).min(PREFETCHED), write);
         }
     }
 
@@ -183,6 +191,13 @@ impl Place {
 
     pub(super) fn write(&self, at: usize, from: &[u8]) -> Result<(), RingFault> {
         self.map.write(self.check(at, from.len())?, from)
+    }
+
+    /// Calls a part into the cache that will be written to.
+    pub(super) fn prefetch_to_write(&self, at: usize, len: usize) {
+        if let Ok(at) = self.check(at, len) {
+            self.map.prefetch(at, len, true);
+        }
     }
 
     /// What is read after this is at least as new.

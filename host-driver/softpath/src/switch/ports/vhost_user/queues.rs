@@ -162,6 +162,7 @@ impl Queues {
         self.taken.clear();
         // What is discarded counts too: a guest does not hold up its neighbours by sending nonsense.
         let mut left = usize::from(ring.waiting()?).min(most.saturating_sub(packets.len()));
+        ring.prepare(left as u16, false);
         while left > 0 && result.is_ok() {
             // All chains of a burst first: their frames are on their way from the guest's core while others are copied.
             let mut read = 0;
@@ -210,6 +211,12 @@ impl Queues {
     /// Sends frames, each to the ring of its flow.
     pub(super) fn send(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>) -> Sent {
         let mut sent = Sent::default();
+        let each = packets.len().checked_div(self.receivers.len()).unwrap_or(0) as u16;
+        for n in 0..self.receivers.len() {
+            if let Some(running) = self.receivers.get(n).and_then(|n| self.rings.get(*n)?.as_ref()) {
+                running.ring.prepare(each, true);
+            }
+        }
         for mut packet in packets.drain(..) {
             let choice = spread::choose(packet.bytes(), self.receivers.len());
             match self.receivers.get(choice).copied() {

@@ -18,6 +18,8 @@ pub(super) const MAX_SIZE: u16 = 1024;
 
 const DESCRIPTOR: usize = 16;
 const ELEMENT: usize = 8;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Descriptor flags.
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
@@ -187,6 +189,23 @@ impl Ring {
     /// Whether there are more than `skip` chains available. Looks at the driver's index only if it has to.
     pub(super) fn is_waiting(&mut self, skip: u16) -> Result<bool, RingFault> {
         Ok(self.available_index.wrapping_sub(self.next) > skip || self.waiting()? > skip)
+    }
+
+    /// Calls into the cache what the next chains will be given back with, and with `buffers` also where their frames will be
+    /// written. Nothing is kept of what is read here.
+    pub(super) fn prepare(&self, count: u16, buffers: bool) {
+        let known = self.available_index.wrapping_sub(self.next).min(count);
+        for skip in (0..known).step_by(LINE / ELEMENT) {
+            self.used.prefetch_to_write(4 + ELEMENT * self.slot(skip), ELEMENT);
+        }
+        for skip in 0..if buffers { known } else { 0 } {
+            let Ok(head) = self.available.load(4 + 2 * self.slot(skip)) else { return };
+            let mut bytes = [0; DESCRIPTOR];
+            if head < self.size && self.descriptors.read(DESCRIPTOR * usize::from(head), &mut bytes).is_ok() {
+                let Descriptor { address, len, .. } = Descriptor::new(bytes);
+                self.memory.prefetch(address, len, true);
+            }
+        }
     }
 
     /// Copies the chain `skip` places ahead, which must be available, and returns its head. Consumes nothing.
