@@ -177,7 +177,11 @@ pub(super) fn put(
         let take = room.min(left);
         scratch.used.push((head, take as u32));
         // All but the last are filled.
-        scratch.segments.extend_from_slice(chain.writable());
+        for Segment { address, len } in chain.writable() {
+            // Word by word, as they have just been written: a wider read would wait until the writes before them, to lines of
+            // the guest's core, are done.
+            scratch.segments.push(Segment { address: *address, len: *len });
+        }
         left -= take;
     }
     let mut header = *header;

@@ -6,10 +6,10 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 use rustix::fs::{FileType, fstat, fstatfs};
-use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
+use vm_memory::{ByteValued, FileOffset, MmapRegion, VolatileMemory};
 
 use super::RingFault;
 use super::sigbus::Slot;
@@ -185,34 +185,43 @@ impl Place {
         if at + len <= self.len { Ok(self.at + at) } else { Err(RingFault::Unmapped) }
     }
 
-    pub(super) fn read(&self, at: usize, into: &mut [u8]) -> Result<(), RingFault> {
-        self.map.read(self.check(at, into.len())?, into)
+    /// A few bytes, without the detour of a copy of unknown length.
+    #[inline]
+    pub(super) fn read<T: ByteValued>(&self, at: usize) -> Result<T, RingFault> {
+        let at = self.check(at, size_of::<T>())?;
+        let value = self.map.region.get_ref::<T>(at).map_err(|_| RingFault::Unmapped)?.load();
+        self.map.intact().map(|()| value)
     }
 
-    pub(super) fn write(&self, at: usize, from: &[u8]) -> Result<(), RingFault> {
-        self.map.write(self.check(at, from.len())?, from)
+    #[inline]
+    pub(super) fn write<T: ByteValued>(&self, at: usize, value: T) -> Result<(), RingFault> {
+        let at = self.check(at, size_of::<T>())?;
+        self.map.region.get_ref::<T>(at).map_err(|_| RingFault::Unmapped)?.store(value);
+        self.map.intact()
     }
 
-    /// Calls a part into the cache that will be written to.
-    pub(super) fn prefetch_to_write(&self, at: usize, len: usize) {
-        if let Ok(at) = self.check(at, len) {
-            self.map.prefetch(at, len, true);
+    /// Calls a few bytes into the cache, to be read or to be written to.
+    #[inline]
+    pub(super) fn prefetch(&self, at: usize, write: bool) {
+        if let Ok(at) = self.check(at, 1) {
+            self.map.prefetch(at, 1, write);
         }
     }
 
     /// What is read after this is at least as new.
+    #[inline]
     pub(super) fn load(&self, at: usize) -> Result<u16, RingFault> {
         let at = self.check(at, 2)?;
-        let slice = self.map.region.as_volatile_slice();
-        let word: u16 = slice.load(at, Ordering::Acquire).map_err(|_| RingFault::Setup)?;
+        let word = self.map.region.get_atomic_ref::<AtomicU16>(at).map_err(|_| RingFault::Setup)?;
+        let word = word.load(Ordering::Acquire);
         self.map.intact().map(|()| u16::from_le(word))
     }
 
     /// What was written before this is seen by who sees it.
     pub(super) fn store(&self, at: usize, word: u16) -> Result<(), RingFault> {
         let at = self.check(at, 2)?;
-        let slice = self.map.region.as_volatile_slice();
-        slice.store(word.to_le(), at, Ordering::Release).map_err(|_| RingFault::Setup)?;
+        let place = self.map.region.get_atomic_ref::<AtomicU16>(at).map_err(|_| RingFault::Setup)?;
+        place.store(word.to_le(), Ordering::Release);
         self.map.intact()
     }
 }

@@ -217,11 +217,11 @@ impl Queues {
                 running.ring.prepare(each, true);
             }
         }
-        for mut packet in packets.drain(..) {
+        for packet in packets.iter_mut() {
             let choice = spread::choose(packet.bytes(), self.receivers.len());
             match self.receivers.get(choice).copied() {
                 Some(n) => {
-                    if let Err(fault) = self.write(n, &mut packet, &mut sent) {
+                    if let Err(fault) = self.write(n, packet, &mut sent) {
                         sent.down += 1;
                         // What went before is the guest's also after a fault.
                         let _published = self.ring(n).map(|running| running.ring.publish());
@@ -230,8 +230,9 @@ impl Queues {
                 }
                 None => sent.down += 1,
             }
-            pool.give(packet);
         }
+        // Behind all writes to the guest, which take their time: buffers that go back between them would wait for each.
+        packets.drain(..).for_each(|packet| pool.give(packet));
         for n in (0..self.rings.len()).step_by(2) {
             let Some(running) = self.ring(n).filter(|ring| !ring.broken) else { continue };
             match running.ring.publish().and_then(|()| running.ring.take_interrupt()) {

@@ -191,18 +191,21 @@ impl Ring {
         Ok(self.available_index.wrapping_sub(self.next) > skip || self.waiting()? > skip)
     }
 
-    /// Calls into the cache what the next chains will be given back with, and with `buffers` also where their frames will be
-    /// written. Nothing is kept of what is read here.
+    /// Calls into the cache what the next chains are described by and given back with, and with `buffers` also where their
+    /// frames will be written. All of it was last on the guest's core. Nothing is kept of what is read here.
     pub(super) fn prepare(&self, count: u16, buffers: bool) {
         let known = self.available_index.wrapping_sub(self.next).min(count);
         for skip in (0..known).step_by(LINE / ELEMENT) {
-            self.used.prefetch_to_write(4 + ELEMENT * self.slot(skip), ELEMENT);
+            self.used.prefetch(4 + ELEMENT * self.slot(skip), true);
+        }
+        for skip in 0..known {
+            let Ok(head) = self.available.load(4 + 2 * self.slot(skip)) else { return };
+            self.descriptors.prefetch(DESCRIPTOR * usize::from(head), false);
         }
         for skip in 0..if buffers { known } else { 0 } {
             let Ok(head) = self.available.load(4 + 2 * self.slot(skip)) else { return };
-            let mut bytes = [0; DESCRIPTOR];
-            if head < self.size && self.descriptors.read(DESCRIPTOR * usize::from(head), &mut bytes).is_ok() {
-                let Descriptor { address, len, .. } = Descriptor::new(bytes);
+            if let Ok(bytes) = self.descriptors.read::<u128>(DESCRIPTOR * usize::from(head)) {
+                let Descriptor { address, len, .. } = Descriptor::new(bytes.to_ne_bytes());
                 self.memory.prefetch(address, len, true);
             }
         }
@@ -215,12 +218,11 @@ impl Ring {
         let head = self.available.load(4 + 2 * self.slot(skip))?;
         let mut index = head;
         loop {
-            let mut bytes = [0; DESCRIPTOR];
             if index >= self.size {
                 return Err(RingFault::DescriptorIndex);
             }
-            self.descriptors.read(DESCRIPTOR * usize::from(index), &mut bytes)?;
-            let descriptor = Descriptor::new(bytes);
+            let bytes = self.descriptors.read::<u128>(DESCRIPTOR * usize::from(index))?;
+            let descriptor = Descriptor::new(bytes.to_ne_bytes());
             if descriptor.flags & INDIRECT != 0 {
                 return self.indirect(&descriptor, chain).map(|()| head);
             }
@@ -272,10 +274,8 @@ impl Ring {
     /// the next [`publish`](Self::publish), all at once: a frame in several buffers is never seen in part.
     pub(super) fn complete(&mut self, used: &[(u16, u32)]) -> Result<(), RingFault> {
         for (i, (head, len)) in used.iter().enumerate() {
-            let mut element = [0; ELEMENT];
-            element[..4].copy_from_slice(&u32::from(*head).to_le_bytes());
-            element[4..].copy_from_slice(&len.to_le_bytes());
-            self.used.write(4 + ELEMENT * self.slot(i as u16), &element)?;
+            let element = u64::from(*head) | u64::from(*len) << 32;
+            self.used.write(4 + ELEMENT * self.slot(i as u16), element.to_le())?;
         }
         self.next = self.next.wrapping_add(used.len() as u16);
         Ok(())
