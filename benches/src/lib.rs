@@ -6,6 +6,7 @@
 //! * `peers`: the same, in turns with Open vSwitch on DPDK, which does the same work on the same frames.
 //! * `plot`: pictures of what the last two measured.
 //! * `vhost`: the software path and Open vSwitch with guests of this process on vhost-user ports, in turns.
+//! * `vms`: TCP between two VMs over either.
 //! * `connections`: new connections per second of the software path, and what ageing costs.
 
 pub mod allocations;

@@ -31,6 +31,11 @@ impl HugePages {
         fs::write(PAGES, (all + wanted - free).to_string())
             .map_err(|e| format!("{PAGES}: {e}; DPDK needs {wanted} huge pages: run this as root"))?;
         let pages = HugePages(Some(all));
+        if read(FREE)? < wanted {
+            // Memory is in pieces. Where the kernel does not join them when asked, what follows says so.
+            let _joined = fs::write("/proc/sys/vm/compact_memory", "1");
+            let _once_more = fs::write(PAGES, (all + wanted - free).to_string());
+        }
         match read(FREE)? {
             free if free >= wanted => Ok(pages),
             free => Err(format!("{wanted} huge pages of 2 MiB are needed, the kernel found {free}")),

@@ -59,11 +59,12 @@ impl Watch<'_> {
 }
 
 impl Ours {
-    /// Starts it with its thread on core `core`, and with sockets in `dir` for the guests that are on this host.
+    /// Starts it with its thread on core `core`, and with sockets in `dir` for the guests that are on this host, which may have
+    /// so many pairs of rings.
     ///
     /// # Errors
     /// What could not be had.
-    pub fn start(dir: &Path, way: Way, core: usize) -> Result<Self, String> {
+    pub fn start(dir: &Path, way: Way, core: usize, pairs: usize) -> Result<Self, String> {
         fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         let part = policy(way)?;
         let settings =
@@ -77,7 +78,7 @@ impl Ours {
         slow.handle().apply(part.snapshot.clone()).map_err(|e| e.to_string())?;
         for (id, vport) in &part.snapshot.vports {
             let path = dir.join(&vport.name);
-            let open = move || Ok(Box::new(VhostUser::open(&path, 1)?) as _);
+            let open = move || Ok(Box::new(VhostUser::open(&path, pairs)?) as _);
             switch.attach(Port::Vport(*id), Box::new(open)).map_err(|e| e.to_string())?;
         }
         if way != Way::Guests {
@@ -87,10 +88,10 @@ impl Ours {
         Ok(Ours { slow, switch, wire, thread })
     }
 
-    /// Waits until the switch knows so many connections.
+    /// How many connections it knows.
     ///
     /// # Errors
-    /// It does not come to know them.
+    /// It has ended.
     pub fn connections(&self) -> Result<usize, String> {
         Ok(self.slow.handle().status().map_err(|e| e.to_string())?.connections)
     }

@@ -32,7 +32,8 @@ impl Rules {
 
     /// The rules of the bridge with the guests; `ports` are where each one is.
     fn text(self, ports: [&str; 2]) -> String {
-        let mut text = String::new();
+        // VMs ask for each other; the frames of the other guests are never ARP's.
+        let mut text = "table=0,priority=40000,arp,actions=NORMAL\n".to_owned();
         let (table, state) = match self {
             Rules::Destinations => (0, ""),
             Rules::Connections => {
@@ -59,12 +60,19 @@ pub struct Theirs {
 }
 
 impl Theirs {
-    /// Starts it with its data path on core `core`, and with sockets in `dir` for the guests that are on this host.
+    /// Starts it with its data path on core `core`, with sockets in `dir` for the guests that are on this host, and with settings
+    /// beside its defaults.
     ///
     /// # Errors
     /// Something is missing or fails; the message says what.
-    pub fn start(dir: &Path, source: &Path, core: usize, way: Way, rules: Rules) -> Result<Self, String> {
-        let daemon = Daemon::start(dir, source, core, "")?;
+    pub fn start(
+        dir: &Path,
+        source: &Path,
+        core: usize,
+        (way, rules): (Way, Rules),
+        settings: &str,
+    ) -> Result<Self, String> {
+        let daemon = Daemon::start(dir, source, core, settings)?;
         let mut theirs = Theirs { daemon, rules };
         theirs.tell(None)?;
         theirs.bridges(way)?;

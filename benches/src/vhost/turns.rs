@@ -88,10 +88,10 @@ impl Peers {
     /// What is missing or fails.
     pub fn start(places: &Places, way: Way, rules: Rules) -> Result<Self, String> {
         let (here, there) = (places.dir.join("ours"), places.dir.join("theirs"));
-        let theirs = Theirs::start(&there, &places.source, places.core, way, rules)?;
+        let theirs = Theirs::start(&there, &places.source, places.core, (way, rules), "")?;
         let guests = Client::connected(way, |name| there.join(name))?;
         theirs.daemon.hold();
-        let ours = Ours::start(&here, way, places.core)?;
+        let ours = Ours::start(&here, way, places.core, 1)?;
         let guests = [Client::connected(way, |name| here.join(name))?, guests];
         let Places { core, guests: client, undisturbed, .. } = *places;
         Ok(Peers { guests, ours, theirs, core, client, undisturbed, wire: [0.0; 2] })

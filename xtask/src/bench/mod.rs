@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::failure::Result;
 use crate::workspace::Workspace;
-use crate::{firmware, run, setup};
+use crate::{firmware, linux_guest, run, setup};
 
 /// Which benchmark, and its arguments.
 #[derive(Debug, Args)]
@@ -33,6 +33,8 @@ enum Benchmark {
     Peers,
     /// The software path in turns with Open vSwitch on DPDK, with guests on vhost-user ports. Installs as `peers` does.
     Vhost,
+    /// TCP between two VMs, over our software path and over Open vSwitch on DPDK.
+    Vms,
     /// Pictures of what `soft` and `peers` measured.
     Plot,
     /// New connections per second of the software path, on one core, and what ageing costs.
@@ -48,6 +50,7 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
         Benchmark::Soft => "soft",
         Benchmark::Peers => "peers",
         Benchmark::Vhost => "vhost",
+        Benchmark::Vms => "vms",
         Benchmark::Plot => "plot",
         Benchmark::Connections => "connections",
         Benchmark::Workers => "workers",
@@ -59,10 +62,13 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
         let target = setup::prepare(workspace, &setup::Options::default())?;
         cargo.env("CULVERT_FIRMWARE", firmware::build(workspace, &target)?);
     }
-    if matches!(options.benchmark, Benchmark::Peers | Benchmark::Vhost) {
+    if matches!(options.benchmark, Benchmark::Peers | Benchmark::Vhost | Benchmark::Vms) {
         peers::prepare()?;
         // What makes frames in Open vSwitch's process; cargo puts it beside the benchmark.
         run::quietly(workspace.cargo("build").args(package).args(["--example", "ovs_frames"]))?;
+    }
+    if options.benchmark == Benchmark::Vms {
+        cargo.env("CULVERT_LINUX_GUEST", linux_guest::prepare(workspace)?);
     }
     // Nothing but data may be in what `--json` prints.
     run::quietly(cargo.arg("--").args(&options.arguments))

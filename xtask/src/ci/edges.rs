@@ -35,6 +35,8 @@ const TOP: &[&str] = &["culvert-lockstep", "culvert-e2e", "culvert-benches", "xt
 const EXCEPTIONS: &[(&str, &str)] = &[
     // The benchmark of the firmware fills its memory the way the lockstep tests do.
     ("culvert-benches", "culvert-lockstep"),
+    // The benchmark with VMs starts those of the end-to-end tests.
+    ("culvert-benches", "culvert-e2e"),
 ];
 
 /// Kinds of a dependency that count. Tests inside a crate may reach further (a driver against the device model), but never to
