@@ -33,6 +33,9 @@ struct Args {
     /// What Open vSwitch looks at.
     #[arg(long, default_value = "connections")]
     rules: Rules,
+    /// Let Open vSwitch offer segmentation to VMs, which it calls experimental. Ours always does.
+    #[arg(long)]
+    their_tso: bool,
     /// The core that the switches run on; VMs run where the system likes.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..64))]
     core: u64,
@@ -77,16 +80,21 @@ fn run(args: &Args) -> Result<(), String> {
     let ours = Ours::start(&here, way, core, 2)?;
     let mut guests = Pair::boot(&here)?;
     // Open vSwitch takes its core as soon as it runs: it stands still while ours is measured.
-    let tso = "other_config:userspace-tso-enable=true";
+    let tso = if args.their_tso { "other_config:userspace-tso-enable=true" } else { "" };
     let theirs = Theirs::start(&there, &source, core, (way, args.rules), tso)?;
     let mut strangers = Pair::boot(&there)?;
     let steal = disturbance().0;
     let mut turns = [Vec::new(), Vec::new()];
     for n in 0..args.turns {
         theirs.daemon.hold();
-        turns[0].push(guests.send(args.megabytes, 5000 + n, &ours.thread)?);
+        turns[0].push(
+            guests
+                .send(args.megabytes, 5000 + n, &ours.thread)
+                .map_err(|e| format!("over our switch: {e}"))?,
+        );
         theirs.daemon.go_on();
-        turns[1].push(strangers.send(args.megabytes, 5000 + n, theirs.daemon.thread())?);
+        let turn = strangers.send(args.megabytes, 5000 + n, theirs.daemon.thread());
+        turns[1].push(turn.map_err(|e| format!("over Open vSwitch: {e}"))?);
     }
     let (after, load) = disturbance();
     let rows: Vec<Value> =
@@ -160,10 +168,12 @@ impl Pair {
     /// Has the first send so much to the second.
     fn send(&mut self, megabytes: u32, port: u16, switch: &Path) -> Result<Turn, String> {
         let [a, b] = &mut self.0;
+        // Its input never ends: else it would close, and the sender with it.
         check(
             b,
             &format!(
-                "rm -f /tmp/count; (nc -l -p {port} < /dev/null | wc -c > /tmp/new; mv /tmp/new /tmp/count) & \
+                "rm -f /tmp/count; [ -e /tmp/open ] || mkfifo /tmp/open; \
+                 (nc -l -p {port} 0<>/tmp/open | wc -c > /tmp/new; mv /tmp/new /tmp/count) & \
                  until netstat -ltn | grep -q :{port}; do sleep 0.1; done"
             ),
         )?;
