@@ -106,7 +106,7 @@ impl Client {
     #[inline]
     fn turn(&mut self, send: bool) -> usize {
         let mut moved = 0;
-        // Taken before anything is sent: so a receive ring never holds more than a transmit ring, and none overflows.
+        // Taken before anything is sent: so a receive ring, which is as long as a transmit ring, seldom overflows.
         if let Some(guest) = &mut self.receiver {
             let seen = &mut self.seen;
             moved += guest.receive.take(|memory, at, _| {

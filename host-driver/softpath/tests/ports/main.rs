@@ -8,6 +8,7 @@ mod namespace;
 mod station;
 mod streams;
 mod vhost_again;
+mod vhost_bursts;
 mod vhost_dpdk;
 mod vhost_frames;
 mod vhost_guest;
