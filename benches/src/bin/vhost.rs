@@ -196,10 +196,13 @@ fn median(turns: &[Turn], of: impl Fn(&Turn) -> f64) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
+/// A number of a turn.
+type Number = fn(&Turn) -> f64;
+
 fn data(case: &Case, rules: Rules, [ours, theirs]: &[Vec<Turn>; 2]) -> Value {
     let mut row =
         json!({"work": case.way.name(), "rules": rules.name(), "bytes": case.bytes, "flows": case.flows});
-    let numbers: [(&str, fn(&Turn) -> f64); 6] = [
+    let numbers: [(&str, Number); 6] = [
         ("Mpps", |turn| turn.mpps),
         ("Cycles", |turn| turn.cycles),
         ("Wire", |turn| turn.wire),

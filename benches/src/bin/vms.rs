@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -70,6 +72,11 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), String> {
     let version = version()?;
+    // Everything is given back also when somebody interrupts this.
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, interrupted.clone()).map_err(|e| e.to_string())?;
+    }
     let beside = |exe: PathBuf| exe.with_file_name("examples").join("libovs_frames.so");
     let source = args.source.clone().or_else(|| std::env::current_exe().ok().map(beside));
     let source = source.ok_or("where this program lies is unknown: name --source")?;
@@ -86,6 +93,9 @@ fn run(args: &Args) -> Result<(), String> {
     let steal = disturbance().0;
     let mut turns = [Vec::new(), Vec::new()];
     for n in 0..args.turns {
+        if interrupted.load(Relaxed) {
+            return Err("interrupted".into());
+        }
         theirs.daemon.hold();
         turns[0].push(
             guests

@@ -48,6 +48,8 @@ const UNSAFE: &[&str] = &[
     "benches/src/allocations.rs",
     "benches/src/clock.rs",
     "benches/src/bin/soft.rs",
+    // The memory of guests that this process plays.
+    "benches/src/vhost/memory.rs",
     // The buffers of DPDK that the frames for a peer are written into.
     "benches/examples/ovs_frames.rs",
 ];
