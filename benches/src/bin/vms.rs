@@ -27,7 +27,7 @@ struct Args {
     #[arg(long)]
     json: bool,
     /// Megabytes (2^20 bytes) that are sent in each turn.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
     megabytes: u32,
     /// Turns, of which the medians count.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=99))]

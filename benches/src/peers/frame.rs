@@ -14,17 +14,23 @@ const VARIES: [Range<usize>; 4] = [24..26, 28..30, 32..36, 50..52];
 /// # Errors
 /// It is not; the message says in what.
 pub fn check(kind: Kind, bytes: usize, frame: &[u8]) -> Result<(), String> {
-    let inner = if kind.decap {
-        frame
-    } else {
-        let outer = parse_outer_common(frame).ok_or("Open vSwitch made a frame without outer headers")?;
-        let found = (outer.encap, outer.vsid, outer.src[..4] == work::LOCAL, outer.dst[..4] == work::REMOTE);
-        if found != (kind.encap, work::VSID, true, true) {
-            return Err(format!("Open vSwitch made other outer headers than it was to: {found:?}"));
-        }
-        &frame[usize::from(outer.inner)..]
-    };
-    check_inner(work::frame(Kind { decap: false, ..kind }, 0, bytes), inner)
+    check_inner(work::frame(Kind { decap: false, ..kind }, 0, bytes), inner(kind, frame)?)
+}
+
+/// The frame behind the right outer headers, or behind none.
+///
+/// # Errors
+/// They are others.
+pub fn inner(kind: Kind, frame: &[u8]) -> Result<&[u8], String> {
+    if kind.decap {
+        return Ok(frame);
+    }
+    let outer = parse_outer_common(frame).ok_or("Open vSwitch made a frame without outer headers")?;
+    let found = (outer.encap, outer.vsid, outer.src[..4] == work::LOCAL, outer.dst[..4] == work::REMOTE);
+    if found != (kind.encap, work::VSID, true, true) {
+        return Err(format!("Open vSwitch made other outer headers than it was to: {found:?}"));
+    }
+    Ok(&frame[usize::from(outer.inner)..])
 }
 
 /// Checks that `inner` is `expected`, but for what differs from flow to flow.

@@ -12,8 +12,9 @@ use super::ours::Ours;
 use super::theirs::{Rules, Theirs};
 use super::wire;
 use crate::peers::control::{self, Mode, Shape};
+use crate::peers::frame::{check_inner, inner};
 use crate::peers::machine::{Pinned, Undisturbed};
-use crate::work::Kind;
+use crate::work::{self, Kind};
 
 /// Where things are and run.
 pub struct Places {
@@ -145,10 +146,23 @@ impl Peers {
             self.theirs.clear()?;
             let seen = self.guests[1].run(5 * WARM, true);
             if seen.packets > 0 && self.theirs.own()?.1 == 0.0 {
-                return self.guests[1].verify(case.bytes.into());
+                return match case.way {
+                    Way::Out => self.verify_their_wire(case),
+                    Way::Guests | Way::In => self.guests[1].verify(case.bytes.into()),
+                };
             }
         }
         Err(format!("it does not come to know {} flows within {} s", case.flows, LIMIT.as_secs()))
+    }
+
+    /// Sees that what leaves by Open vSwitch's wire is what was sent, behind the right outer headers.
+    fn verify_their_wire(&mut self, case: &Case) -> Result<(), String> {
+        let failed = |e| format!("frame source: {e}");
+        self.theirs.daemon.frames.ask().map_err(failed)?;
+        self.guests[1].run(WARM, true);
+        let frame = self.theirs.daemon.frames.taken().map_err(failed)?;
+        let kind = Kind { decap: false, encap: Encap::Vxlan };
+        check_inner(work::pair_frame(kind, 0, case.bytes.into()), inner(kind, &frame)?)
     }
 
     /// Has frames come from our switch's wire, in cases where any do.
@@ -180,7 +194,7 @@ impl Peers {
         let _pinned = pin(self.client)?;
         let undisturbed = self.undisturbed.then(|| Undisturbed::with(&self.ours.thread)).transpose()?;
         let before = self.guests[0].settle();
-        let written = self.ours.wire.written();
+        let (written, left) = (self.ours.wire.written(), self.ours.wire.left());
         self.tell_ours(case, true);
         // Who sleeps wakes for a wire in memory after a tenth of a second.
         let waking = if case.way == Way::In { 4 * WARM } else { WARM };
@@ -192,7 +206,8 @@ impl Peers {
         let after = self.guests[0].settle();
         drop(undisturbed);
         let sent = after.0 - before.0 + self.ours.wire.written() - written;
-        Ok(turn(case, &seen, time, self.wire[0], (sent, after.1 - before.1)))
+        let came = after.1 - before.1 + self.ours.wire.left() - left;
+        Ok(turn(&seen, time, self.wire[0], (sent, came)))
     }
 
     /// Measures Open vSwitch.
@@ -205,7 +220,7 @@ impl Peers {
         let undisturbed =
             self.undisturbed.then(|| Undisturbed::with(self.theirs.daemon.thread())).transpose()?;
         let before = self.guests[1].settle();
-        let made = self.written()?;
+        let (made, left) = (self.written()?, self.left(case)?);
         self.tell_theirs(case, true)?;
         self.theirs.clear()?;
         self.guests[1].run(WARM, true);
@@ -216,17 +231,23 @@ impl Peers {
         self.tell_theirs(case, false)?;
         let after = self.guests[1].settle();
         let sent = after.0 - before.0 + self.written()? - made;
+        let came = after.1 - before.1 + self.left(case)? - left;
         self.theirs.daemon.hold();
         drop(undisturbed);
         if missed > 0.0 {
             return Err(format!("Open vSwitch did not know the flows of {missed} frames"));
         }
-        Ok(Turn { own, ..turn(case, &seen, time, self.wire[1], (sent, after.1 - before.1)) })
+        Ok(Turn { own, ..turn(&seen, time, self.wire[1], (sent, came)) })
     }
 
     /// Frames that came from Open vSwitch's wire.
     fn written(&self) -> Result<u64, String> {
         self.theirs.daemon.frames.written().map_err(|e| format!("frame source: {e}"))
+    }
+
+    /// Frames that left by Open vSwitch's wire.
+    fn left(&self, case: &Case) -> Result<u64, String> {
+        if case.way == Way::Out { Ok(self.theirs.daemon.sent("wire")? as u64) } else { Ok(0) }
     }
 
     /// What our switch has dropped, by reason.
@@ -238,9 +259,9 @@ impl Peers {
     }
 }
 
-fn turn(case: &Case, seen: &Seen, (spent, ran): (f64, f64), wire: f64, (sent, came): (u64, u64)) -> Turn {
+fn turn(seen: &Seen, (spent, ran): (f64, f64), wire: f64, (sent, came): (u64, u64)) -> Turn {
     let packets = seen.packets.max(1) as f64;
-    let lost = if case.way.receives() { 1.0 - came as f64 / sent.max(1) as f64 } else { 0.0 };
+    let lost = 1.0 - came as f64 / sent.max(1) as f64;
     // What makes frames works for those that are lost, too.
     let made = wire / (1.0 - lost);
     Turn {
