@@ -159,6 +159,6 @@ fn wait_for_next_hops(handle: &Handle) -> Result<(), String> {
 /// The switch's thread: its name says so.
 fn thread() -> Result<PathBuf, String> {
     let tasks = fs::read_dir("/proc/self/task").map_err(|e| e.to_string())?;
-    let named = |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|t| t.trim() == "switch");
+    let named = |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|t| t.starts_with("switch"));
     tasks.flatten().map(|task| task.path()).find(named).ok_or_else(|| "no thread of the switch".to_owned())
 }

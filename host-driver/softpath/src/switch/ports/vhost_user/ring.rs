@@ -2,7 +2,7 @@
 //!
 //! Every index, descriptor and address is copied once and checked before use. What the driver gets wrong is a
 //! [`RingFault`]; after one the ring is not touched again until the VMM sets it up anew. Chains are given back in the
-//! order in which they were made available, and before the next look: so the used index says at any time where to go
+//! order in which they were made available, and at the end of a burst: so the used index says at any time where to go
 //! on, also to a successor of ours. `virtio-queue` would publish a frame's buffers one by one, and a driver may then
 //! see the first part of a frame whose others are not there yet.
 
