@@ -1,7 +1,7 @@
 //! The straight line: the commonest hits, with the key in registers and no branch but those that leave it.
 //!
 //! An untagged IPv4 packet of TCP or UDP, no fragment and no SYN, FIN or RST, whose record does nothing but put outer
-//! headers on or take them off, is finished here. Whatever else comes is left as it was for the stages of
+//! headers on or take them off, or hand it to another vport of the host, is finished here. Whatever else comes is left as it was for the stages of
 //! [`Datapath::process_by_stages`]. The line is a shortcut and no second opinion: `tests/lockstep` holds both ways to
 //! equal results.
 //!
@@ -101,9 +101,9 @@ fn count(hot: &mut HotLine, len: usize, now: u32) {
 }
 
 impl Datapath<'_> {
-    /// Finishes a packet from a vport, and says by which uplink it leaves and by which record; or leaves it as it is.
+    /// Finishes a packet from a vport, and says by which port it leaves and by which record; or leaves it as it is.
     #[inline(always)]
-    pub fn line_out(&mut self, frame: &mut Frame<'_>, id: VportId, now: u32) -> Option<(u8, RecordId)> {
+    pub fn line_out(&mut self, frame: &mut Frame<'_>, id: VportId, now: u32) -> Option<(Port, RecordId)> {
         // Asked first, for a vport that is down costs no look at the frame.
         self.vports.get(usize::from(id.0)).filter(|v| v.is_up())?;
         let keyed = self.key_out(frame.bytes(), id)?;
@@ -171,17 +171,23 @@ impl Datapath<'_> {
         frame: &mut Frame<'_>,
         id: VportId,
         now: u32,
-    ) -> Option<(u8, RecordId)> {
+    ) -> Option<(Port, RecordId)> {
         let vport = self.vports.get(usize::from(id.0)).filter(|v| v.is_up())?;
         let record = self.table.find_ipv4(&keyed.words, keyed.hash)?;
         let hot = self.table.hot_mut(record);
-        let fresh = only(hot, Actions::PUSH_OUTER)
-            && hot.gen_src == vport.generation
-            && hot.gen_dst == 0
-            && hot.out >= Port::MAX_VPORTS
+        let fresh = hot.gen_src == vport.generation
             && self.map_cells.get(usize::from(hot.map_cell)) == Some(&hot.gen_map);
-        let tunnel = self.tunnels.get_mut(usize::from(hot.tunnel))?;
         let len = keyed.len as usize;
+        if let Some(to) = self.vports.get(usize::from(hot.out)) {
+            // To a vport of this host, as it is.
+            if !fresh || !only(hot, Actions::empty()) || hot.gen_dst != to.generation {
+                return None;
+            }
+            count(hot, len, now);
+            return Some((hot.out(), record));
+        }
+        let tunnel = self.tunnels.get_mut(usize::from(hot.tunnel))?;
+        let fresh = fresh && only(hot, Actions::PUSH_OUTER) && hot.gen_dst == 0;
         if !fresh || frame.longest(len) > usize::from(tunnel.max_inner) {
             return None;
         }
@@ -192,7 +198,7 @@ impl Datapath<'_> {
         tunnel.packets += 1;
         tunnel.bytes += len as u64;
         count(hot, len, now);
-        Some((tunnel.uplink, record))
+        Some((Port::Uplink(tunnel.uplink), record))
     }
 
     /// The second part for a packet from the wire. `None`: its record does more than the line can, or there is none.

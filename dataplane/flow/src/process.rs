@@ -202,7 +202,7 @@ impl Datapath<'_> {
         now: u32,
     ) -> (Verdict, Wire) {
         let done = match input {
-            Port::Vport(id) => self.line_out(frame, id, now).map(|(n, record)| (Port::Uplink(n), record)),
+            Port::Vport(id) => self.line_out(frame, id, now),
             Port::Uplink(_) => {
                 self.line_in(frame, checksum, now).map(|(id, record)| (Port::Vport(id), record))
             }

@@ -53,29 +53,33 @@ impl Firmware<'_> {
         match BoardPort::from_bits(d.port) {
             BoardPort::Vf(n) => {
                 let id = self.vf_vport[usize::from(n) % VFS];
-                let Some((uplink, _)) = self.datapath.line_out(&mut frame, VportId(id), d.now) else {
+                let Some((to, _)) = self.datapath.line_out(&mut frame, VportId(id), d.now) else {
                     return false;
+                };
+                let at = (frame.start(), frame.len());
+                let port = match to {
+                    Port::Uplink(uplink) => Some(BoardPort::Uplink(uplink)),
+                    to => self.count_to_vf(to, at.1),
+                };
+                let Some(port) = port else {
+                    let at = place(&frame);
+                    self.transmit(bus, d, Port::Vport(VportId(id)), to, at, 0, Shown::default());
+                    return true;
                 };
                 if let Some(vport) = self.datapath.vports.get_mut(usize::from(id)) {
                     vport.rx_packets += 1;
                     vport.rx_bytes += u64::from(d.len);
                 }
-                let at = (frame.start(), frame.len());
-                self.sent(bus, d, at, (id, BoardPort::Uplink(uplink)));
+                self.sent(bus, d, at, (id, port));
             }
             BoardPort::Uplink(n) => {
                 let Some((to, _)) = self.datapath.line_in(&mut frame, checksum(&d.offload), d.now) else {
                     return false;
                 };
-                match self.datapath.vports.get_mut(usize::from(to.0)) {
-                    Some(vport) if vport.is_up() && vport.target == Vport::VF => {
-                        vport.tx_packets += 1;
-                        vport.tx_bytes += frame.len() as u64;
-                        let port = BoardPort::Vf(vport.number as u8);
-                        let at = (frame.start(), frame.len());
-                        self.sent(bus, d, at, (Port::Uplink(n).bits(), port));
-                    }
-                    _ => {
+                let at = (frame.start(), frame.len());
+                match self.count_to_vf(Port::Vport(to), at.1) {
+                    Some(port) => self.sent(bus, d, at, (Port::Uplink(n).bits(), port)),
+                    None => {
                         let at = place(&frame);
                         self.transmit(bus, d, Port::Uplink(n), Port::Vport(to), at, 0, Shown::default());
                     }
@@ -84,6 +88,19 @@ impl Firmware<'_> {
             BoardPort::Queue(_) | BoardPort::None => return false,
         }
         true
+    }
+
+    /// The VF that a frame of so many bytes for a vport goes to, counted as sent. `None`: another way than the commonest.
+    #[inline(always)]
+    fn count_to_vf(&mut self, to: Port, len: usize) -> Option<BoardPort> {
+        let Port::Vport(VportId(n)) = to else { return None };
+        let vport = self.datapath.vports.get_mut(usize::from(n))?;
+        if !vport.is_up() || vport.target != Vport::VF {
+            return None;
+        }
+        vport.tx_packets += 1;
+        vport.tx_bytes += len as u64;
+        Some(BoardPort::Vf(vport.number as u8))
     }
 
     /// Sends what the straight line has finished: bytes from `start` on, from a port of the data path to one of the

@@ -58,7 +58,7 @@ fn one(dp: &mut Datapath<'_>, packet: &mut Packet, keyed: Option<&Keyed>, now: u
     let input = packet.input;
     let line = keyed.and_then(|keyed| {
         packet.edit(|frame| match input {
-            Port::Vport(id) => dp.finish_out(keyed, frame, id, now).map(|(n, id)| (Port::Uplink(n), id)),
+            Port::Vport(id) => dp.finish_out(keyed, frame, id, now),
             _ => dp.finish_in(keyed, frame, now).map(|(to, id)| (Port::Vport(to), id)),
         })?
     });
