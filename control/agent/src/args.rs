@@ -26,8 +26,8 @@ pub struct Args {
     /// How the uplinks' frames are taken.
     #[arg(long, value_enum, default_value_t, requires = "uplink")]
     pub driver: Driver,
-    /// Where virtual machines attach whose interface in the policy does not say.
-    #[arg(long, value_enum, default_value_t, requires = "uplink")]
+    /// Where virtual machines attach that no VF serves and whose interface in the policy does not say.
+    #[arg(long, value_enum, default_value_t)]
     pub port: Port,
     /// Flow records of each thread of the software path: rounded up to a power of two. Each connection has two of them.
     #[arg(long, default_value_t = 1 << 20, requires = "uplink")]
@@ -78,7 +78,7 @@ pub enum Driver {
     AfXdp,
 }
 
-/// A kind of port of the software path.
+/// A kind of port of a virtual machine without a VF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Port {
     /// TAP interfaces.

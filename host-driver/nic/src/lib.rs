@@ -12,6 +12,7 @@
 //! 6. The owner writes vports, peers, tunnels and so on, enables VFs ([`Nic::enable_vfs`]), and then lets packets flow:
 //!    [`Nic::start`].
 //! 7. Exceptions come from [`Nic::exceptions`]; verdicts and packets go back, in order, through [`Nic::batch`].
+//!    Frames of virtual machines on VMQs go the same way, but only as far as there is room ([`Nic::offer`]).
 //! 8. The watchdog looks at the firmware four times a second and at every event interrupt. When firmware dies, commands
 //!    fail, [`Event::FirmwareDied`] brings its last words; when the board has started it again it is configured, and
 //!    [`Event::FirmwareReady`] asks the owner to write its tables and to call [`Nic::start`] again.
@@ -31,6 +32,7 @@ mod exception;
 mod firmware;
 mod mailbox;
 mod nic;
+mod offer;
 mod queue;
 mod registers;
 mod ring;

@@ -72,8 +72,16 @@ impl HostToNic {
     /// # Errors
     /// The board's index makes no sense.
     pub fn room(&self) -> Result<u32> {
+        self.used().map(|used| self.memory.size - used)
+    }
+
+    /// How many entries were written that the board has not taken.
+    ///
+    /// # Errors
+    /// The board's index makes no sense.
+    pub fn used(&self) -> Result<u32> {
         let used = self.produced.wrapping_sub(self.memory.load(NIC_INDEX));
-        self.memory.size.checked_sub(used).ok_or_else(|| self.memory.fault())
+        if used <= self.memory.size { Ok(used) } else { Err(self.memory.fault()) }
     }
 
     /// Writes an entry whose payload is these pieces. `false`: the ring is full. The board sees it at the next

@@ -36,8 +36,6 @@ pub(crate) enum Command {
 /// What the slow path is started with.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Directory for the sockets of vports without a VF; none: such vports get no frames.
-    pub run_dir: Option<PathBuf>,
     /// Bounds of the connection table.
     pub limits: Limits,
     /// Interfaces, by number of the uplink, whose addresses the provider addresses are; none: we have addresses of our

@@ -44,6 +44,13 @@ pub trait PacketSource: Send {
     /// # Errors
     /// The queue has stopped.
     fn pop(&mut self) -> Result<Option<(Entry, Vec<u8>)>>;
+    /// The same, but the bytes are written to the front of `into`, as far as they fit there: the number is all there are.
+    ///
+    /// # Errors
+    /// The queue has stopped.
+    fn pop_into(&mut self, into: &mut [u8]) -> Result<Option<(Entry, usize)>> {
+        Ok(self.pop()?.map(|(entry, bytes)| (entry, copy(&bytes, into))))
+    }
     /// Gives the buffers of all entries taken out back. Called after each burst.
     ///
     /// # Errors
@@ -140,11 +147,34 @@ pub trait OffloadTarget: Send + Sync + 'static {
     fn events(&self) -> Option<Box<dyn EventSource>>;
     /// A VMQ.
     fn vmq(&self, n: u16) -> Result<Box<dyn PacketSource>>;
+    /// Gives the NIC a frame, in two parts, that came from the machine of a vport. `false`: it takes none now, and the same
+    /// one may be offered again. It is looked at after [`show_offered`](Self::show_offered). One without VMQs takes none.
+    fn offer(&self, _: VportId, _: [&[u8]; 2]) -> Result<bool> {
+        Ok(false)
+    }
+    /// Has the NIC count frames for or from the machine of a vport that ended at the host. `false`: not now.
+    fn offer_drops(&self, _: VportId, _: Reason, _: u32) -> Result<bool> {
+        Ok(false)
+    }
+    /// Shows the NIC what it was offered.
+    fn show_offered(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn copy(bytes: &[u8], into: &mut [u8]) -> usize {
+    let n = bytes.len().min(into.len());
+    into[..n].copy_from_slice(&bytes[..n]);
+    bytes.len()
 }
 
 impl PacketSource for RxQueue {
     fn pop(&mut self) -> Result<Option<(Entry, Vec<u8>)>> {
         Ok(RxQueue::pop(self)?.map(|(entry, bytes)| (entry, bytes.to_vec())))
+    }
+
+    fn pop_into(&mut self, into: &mut [u8]) -> Result<Option<(Entry, usize)>> {
+        Ok(RxQueue::pop(self)?.map(|(entry, bytes)| (entry, copy(bytes, into))))
     }
 
     fn repost(&mut self) -> Result<()> {
@@ -314,5 +344,17 @@ impl OffloadTarget for Nic {
 
     fn vmq(&self, n: u16) -> Result<Box<dyn PacketSource>> {
         Ok(Box::new(Nic::vmq(self, n)?))
+    }
+
+    fn offer(&self, vport: VportId, parts: [&[u8]; 2]) -> Result<bool> {
+        Nic::offer(self, &Return::own(Port::Vport(vport)), &parts)
+    }
+
+    fn offer_drops(&self, vport: VportId, reason: Reason, count: u32) -> Result<bool> {
+        Nic::offer_drops(self, Port::Vport(vport), reason, count)
+    }
+
+    fn show_offered(&self) -> Result<()> {
+        Nic::show_offered(self)
     }
 }

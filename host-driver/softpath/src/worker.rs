@@ -1,16 +1,15 @@
-//! The slow path's thread: sleeps until the NIC, a command, a port's owner or the time wants something.
+//! The slow path's thread: sleeps until the NIC, a command or the time wants something.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
-use culvert_abi::command::{CellWrite, Op};
-use culvert_flow::{FlowRecord, Port};
-use culvert_nic::{Event, Interrupt, Return};
-use culvert_packet::{Reason, VportId};
+use culvert_abi::command::CellWrite;
+use culvert_flow::FlowRecord;
+use culvert_nic::{Event, Interrupt};
+use culvert_packet::Reason;
 use culvert_policy::Snapshot;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -22,7 +21,6 @@ use crate::kept;
 use crate::kernel::KernelUplinks;
 use crate::plan::Plan;
 use crate::policy::HostPolicy;
-use crate::port::HostPort;
 use crate::target::{EventSource, OffloadTarget, PacketSource, Step};
 
 /// Packets taken from a queue in one go.
@@ -34,13 +32,6 @@ const SOON: u32 = 5;
 /// Milliseconds between looks at records without a connection.
 const SWEEP: u32 = 60_000;
 
-/// A vport whose frames pass through the host.
-struct Vmq {
-    vport: VportId,
-    source: Box<dyn PacketSource>,
-    port: HostPort,
-}
-
 /// The thread's state.
 pub(crate) struct Worker {
     nic: Arc<dyn OffloadTarget>,
@@ -49,8 +40,6 @@ pub(crate) struct Worker {
     wake: Interrupt,
     exceptions: Box<dyn PacketSource>,
     events: Box<dyn EventSource>,
-    vmqs: BTreeMap<u16, Vmq>,
-    run_dir: Option<PathBuf>,
     /// Where the provider addresses are the kernel's.
     kernel: Option<KernelUplinks>,
     /// The policy that was wanted last.
@@ -91,8 +80,6 @@ impl Worker {
             wake,
             exceptions,
             events,
-            vmqs: BTreeMap::new(),
-            run_dir: settings.run_dir,
             kernel,
             snapshot: None,
             plan: Plan::default(),
@@ -118,7 +105,6 @@ impl Worker {
             let mut busy = told;
             busy |= self.nic_events();
             busy |= self.packets();
-            busy |= self.ports();
             busy |= self.next_hops();
             self.time();
             self.hand_over();
@@ -189,30 +175,11 @@ impl Worker {
             self.plan.cells = cells_of(&records);
             self.engine.policy().adopt(&records, now);
         }
-        self.serve_vmqs(&plan)?;
         self.engine.apply(&*self.nic, self.host, &plan, &self.plan, now)?;
         self.plan = plan;
         if !self.applied {
             self.nic.start()?;
             self.applied = true;
-        }
-        Ok(())
-    }
-
-    /// Ports for vports on VMQs, as the plan has them.
-    fn serve_vmqs(&mut self, plan: &Plan) -> Result<()> {
-        let Some(dir) = &self.run_dir else { return Ok(()) };
-        let wanted: BTreeMap<u16, VportId> =
-            plan.filters.iter().map(|f| (f.vmq, VportId(f.vport as u16))).collect();
-        self.vmqs.retain(|n, vmq| wanted.get(n) == Some(&vmq.vport));
-        for (n, vport) in wanted {
-            if !self.vmqs.contains_key(&n) {
-                let port = HostPort::bind(dir, vport).map_err(|source| Error::System {
-                    what: format!("socket of vport {vport} in {}", dir.display()),
-                    source,
-                })?;
-                self.vmqs.insert(n, Vmq { vport, source: self.nic.vmq(n)?, port });
-            }
         }
         Ok(())
     }
@@ -297,26 +264,6 @@ impl Worker {
         n > 0
     }
 
-    fn ports(&mut self) -> bool {
-        let mut any = false;
-        for vmq in self.vmqs.values_mut() {
-            for _ in 0..BURST {
-                let Ok(Some((entry, frame))) = vmq.source.pop() else { break };
-                any = true;
-                if entry.op == Op::Transmit as u8 && !vmq.port.send(&frame) {
-                    self.engine.drop(&Return::own(Port::None), Reason::QueueStopped);
-                }
-            }
-            log(vmq.source.repost());
-            for _ in 0..BURST {
-                let Some(frame) = vmq.port.receive() else { break };
-                any = true;
-                self.engine.steps.push(Step::Lookup(Return::own(Port::Vport(vmq.vport)), frame));
-            }
-        }
-        any
-    }
-
     /// Asks the kernel for next hops, where they are its business, and hears what it says.
     fn next_hops(&mut self) -> bool {
         let now = self.now();
@@ -383,9 +330,7 @@ impl Worker {
     }
 
     fn sleep(&mut self) {
-        let armed = self.exceptions.arm();
-        let armed = self.vmqs.values().fold(armed, |all, vmq| vmq.source.arm() && all);
-        if armed {
+        if self.exceptions.arm() {
             let now = self.now();
             let ms = self.engine.hops.next(now, self.next_look);
             let ms = self.kernel.as_ref().map_or(ms, |kernel| kernel.next(now, ms)).max(1);
@@ -397,15 +342,11 @@ impl Worker {
         }
         log(self.wake.try_clear());
         self.exceptions.disarm();
-        for vmq in self.vmqs.values() {
-            vmq.source.disarm();
-        }
     }
 
     fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let vmqs = self.vmqs.values().flat_map(|vmq| [vmq.source.fd(), vmq.port.as_fd()]);
         let kernel = self.kernel.iter().flat_map(KernelUplinks::fds);
-        [self.wake.as_fd(), self.exceptions.fd(), self.events.fd()].into_iter().chain(vmqs).chain(kernel)
+        [self.wake.as_fd(), self.exceptions.fd(), self.events.fd()].into_iter().chain(kernel)
     }
 }
 

@@ -11,21 +11,17 @@ use culvert_nic::Nic;
 use culvert_packet::{Reason, VportId};
 use culvert_pci::VfHandle;
 use culvert_policy::snapshot::{Snapshot, Target};
-use culvert_softpath::{Handle, port};
+use culvert_softpath::Handle;
 
 use super::software::SoftwareNic;
+use super::vmqs::Vmqs;
 use super::{lost, offloads};
 use crate::DatapathError;
 
 /// One of both.
 pub(super) enum Hardware {
     /// A Culvert NIC with its driver.
-    Nic {
-        nic: Arc<Nic>,
-        vfs: Vec<VfHandle>,
-        /// Directory of the sockets of vports without a VF.
-        run_dir: PathBuf,
-    },
+    Nic { nic: Arc<Nic>, vfs: Vec<VfHandle>, vmqs: Vmqs },
     /// Threads of this host.
     Software(SoftwareNic),
 }
@@ -34,7 +30,7 @@ impl Hardware {
     /// Gets ready for a policy that is about to be carried out, and says what it is on this hardware.
     pub(super) fn before(&self, part: &HostPart) -> Result<Arc<Snapshot>, DatapathError> {
         match self {
-            Hardware::Nic { .. } => Ok(part.snapshot.clone()),
+            Hardware::Nic { vmqs, .. } => vmqs.before(part).map(|()| part.snapshot.clone()),
             Hardware::Software(software) => software.uplinks_of(part),
         }
     }
@@ -42,7 +38,7 @@ impl Hardware {
     /// A policy has been carried out.
     pub(super) fn after(&self, part: &HostPart) -> Result<(), DatapathError> {
         match self {
-            Hardware::Nic { .. } => Ok(()),
+            Hardware::Nic { vmqs, .. } => vmqs.after(part),
             Hardware::Software(software) => software.ports_of(part),
         }
     }
@@ -53,7 +49,7 @@ impl Hardware {
             (Hardware::Nic { vfs, .. }, Target::Vf(n)) => {
                 vfs.iter().find(|vf| vf.index == n).map(|vf| vf.address.to_string()).unwrap_or_default()
             }
-            (Hardware::Nic { run_dir, .. }, _) => port::socket_path(run_dir, id).display().to_string(),
+            (Hardware::Nic { vmqs, .. }, _) => vmqs.attachment(id),
             (Hardware::Software(software), _) => software.attachment(id),
         }
     }
@@ -66,7 +62,7 @@ impl Hardware {
             (Hardware::Nic { nic, .. }, Target::Vf(vf)) => {
                 (Offload::Vf, state(nic.vf_is_driven(vf).unwrap_or(false)))
             }
-            (Hardware::Nic { .. }, _) => (Offload::Vmq, VportState::Up),
+            (Hardware::Nic { vmqs, .. }, _) => (Offload::Vmq, state(vmqs.has_link(id))),
             (Hardware::Software(software), _) => (Offload::Software, state(software.has_link(id))),
         }
     }

@@ -5,7 +5,9 @@ mod frame;
 mod hardware;
 mod offloads;
 mod open;
+mod ports;
 mod software;
+mod vmqs;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -13,6 +13,7 @@ use tracing::info;
 use super::SoftDatapath;
 use super::hardware::{Hardware, run_dir};
 use super::software::SoftwareNic;
+use super::vmqs::Vmqs;
 use crate::args::ProviderAddress;
 use crate::{Args, DatapathError, Error};
 
@@ -56,11 +57,10 @@ fn nic(location: &str, args: &Args) -> Result<(Hardware, SlowPath), Error> {
     let nic = Arc::new(Nic::open(device, &config).map_err(|e| unavailable(&e))?);
     let wanted = args.vfs.min(nic.identity().total_vfs);
     let vfs = nic.enable_vfs(wanted, &[]).map_err(|e| unavailable(&e))?;
-    let run_dir = run_dir(&args.socket)?;
-    let settings = Settings { run_dir: Some(run_dir.clone()), ..Settings::default() };
-    let slow = SlowPath::start(nic.clone(), settings).map_err(|e| unavailable(&e))?;
+    let vmqs = Vmqs::start(&nic, args, run_dir(&args.socket)?).map_err(|e| unavailable(&e))?;
+    let slow = SlowPath::start(nic.clone(), Settings::default()).map_err(|e| unavailable(&e))?;
     info!(nic = nic.identity().location, adopted = nic.adopted(), vfs = vfs.len(), "the NIC is there");
-    Ok((Hardware::Nic { nic, vfs, run_dir }, slow))
+    Ok((Hardware::Nic { nic, vfs, vmqs }, slow))
 }
 
 fn software(args: &Args) -> Result<(Hardware, SlowPath), Error> {

@@ -1,29 +1,23 @@
 //! A host without a Culvert NIC: interfaces of the kernel as uplinks, ports of the software path for virtual machines.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use culvert_api::SoftwarePort;
 use culvert_api::view::{FirmwareView, NicInfo, WorkerCounters};
 use culvert_flow::Port;
 use culvert_model::HostPart;
-use culvert_packet::{MacAddr, VportId};
+use culvert_packet::VportId;
 use culvert_policy::snapshot::{LocalPa, Snapshot};
 use culvert_softpath::OffloadTarget;
-use culvert_softpath::switch::ports::{
-    AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, AfXdpParts, Filter, Tap, VhostUser,
-};
-use culvert_softpath::switch::{Load, Opener, Switch, SwitchPort};
+use culvert_softpath::switch::ports::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, AfXdpParts, Filter};
+use culvert_softpath::switch::{Load, Switch, SwitchPort};
 
+use super::ports::Ports;
 use super::{lost, offloads};
-use crate::args::{Driver, Port as PortKind, ProviderAddress};
+use crate::args::{Driver, ProviderAddress};
 use crate::{Args, DatapathError};
-
-/// Queue pairs that a virtual machine may use.
-const QUEUE_PAIRS: usize = 8;
 
 /// The software NIC and what is attached to it.
 pub(super) struct SoftwareNic {
@@ -31,46 +25,27 @@ pub(super) struct SoftwareNic {
     interfaces: Vec<String>,
     addresses: ProviderAddress,
     driver: Driver,
-    default_port: SoftwarePort,
-    run_dir: PathBuf,
     /// Number of the first uplink's group of packet sockets.
     fanout: u16,
-    attached: Mutex<Attached>,
-}
-
-#[derive(Default)]
-struct Attached {
-    uplinks: BTreeMap<u8, LocalPa>,
-    vports: BTreeMap<VportId, Attachment>,
-}
-
-/// A port as it was attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Attachment {
-    kind: SoftwarePort,
-    mac: MacAddr,
-    mtu: u16,
+    /// Uplinks that are attached, with the address that each takes packets for.
+    attached: Mutex<BTreeMap<u8, LocalPa>>,
+    ports: Ports,
 }
 
 impl SoftwareNic {
     pub(super) fn new(switch: Arc<Switch>, args: &Args, run_dir: PathBuf, fanout: u16) -> Self {
-        let default_port = match args.port {
-            PortKind::Tap => SoftwarePort::Tap,
-            PortKind::VhostUser => SoftwarePort::VhostUser,
-        };
         SoftwareNic {
             switch,
             interfaces: args.uplink.clone(),
             addresses: args.provider_address,
             driver: args.driver,
-            default_port,
-            run_dir,
             fanout,
             attached: Mutex::default(),
+            ports: Ports::new(args, run_dir),
         }
     }
 
-    fn attached(&self) -> MutexGuard<'_, Attached> {
+    fn attached(&self) -> MutexGuard<'_, BTreeMap<u8, LocalPa>> {
         self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -79,13 +54,13 @@ impl SoftwareNic {
         let mut attached = self.attached();
         let wanted: BTreeMap<u8, LocalPa> =
             part.snapshot.local_pas.iter().map(|pa| (pa.uplink, *pa)).collect();
-        let gone: Vec<u8> = attached.uplinks.keys().filter(|n| !wanted.contains_key(n)).copied().collect();
+        let gone: Vec<u8> = attached.keys().filter(|n| !wanted.contains_key(n)).copied().collect();
         for n in gone {
             self.switch.detach(Port::Uplink(n)).map_err(|e| lost(&e))?;
-            attached.uplinks.remove(&n);
+            attached.remove(&n);
         }
         for (n, pa) in wanted {
-            if attached.uplinks.get(&n) == Some(&pa) {
+            if attached.get(&n) == Some(&pa) {
                 continue;
             }
             let Some(interface) = self.interfaces.get(usize::from(n)) else {
@@ -99,38 +74,17 @@ impl SoftwareNic {
                 });
             };
             self.attach_uplink(n, interface, pa.addr).map_err(|e| lost(&e))?;
-            attached.uplinks.insert(n, pa);
+            attached.insert(n, pa);
         }
         Ok(part.snapshot.clone())
     }
 
     /// Has a port for each vport of a policy, and no other.
     pub(super) fn ports_of(&self, part: &HostPart) -> Result<(), DatapathError> {
-        let mut attached = self.attached();
-        let wanted: BTreeMap<VportId, Attachment> = part
-            .vports
-            .iter()
-            .filter_map(|vport| {
-                let known = part.snapshot.vports.get(&vport.id)?;
-                let asked = part.fabric.interfaces.get(vport.interface).and_then(|i| i.software_port);
-                let kind = asked.unwrap_or(self.default_port);
-                Some((vport.id, Attachment { kind, mac: known.mac, mtu: known.mtu }))
-            })
-            .collect();
-        let gone: Vec<VportId> =
-            attached.vports.iter().filter(|(id, a)| wanted.get(id) != Some(a)).map(|(id, _)| *id).collect();
-        for id in gone {
-            self.switch.detach(Port::Vport(id)).map_err(|e| lost(&e))?;
-            attached.vports.remove(&id);
-        }
-        for (id, attachment) in wanted {
-            if let Entry::Vacant(place) = attached.vports.entry(id) {
-                let open = self.vport(id, &attachment);
-                self.switch.attach(Port::Vport(id), open).map_err(|e| lost(&e))?;
-                place.insert(attachment);
-            }
-        }
-        Ok(())
+        let wanted = self.ports.wanted(part, |_| true);
+        self.ports.remove(&wanted, |id| self.switch.detach(Port::Vport(id)).map_err(|e| lost(&e)))?;
+        let attach = |id, _: &_, open| self.switch.attach(Port::Vport(id), open).map_err(|e| lost(&e));
+        self.ports.add(wanted, attach)
     }
 
     fn attach_uplink(&self, n: u8, interface: &str, address: IpAddr) -> culvert_nic::Result<()> {
@@ -168,31 +122,9 @@ impl SoftwareNic {
         }
     }
 
-    fn vport(&self, id: VportId, attachment: &Attachment) -> Opener {
-        let Attachment { kind, mac, mtu } = attachment.clone();
-        match kind {
-            SoftwarePort::Tap => {
-                Box::new(move || Ok(Box::new(Tap::open_to_stay(&tap_name(id), mtu, Some(mac))?)))
-            }
-            SoftwarePort::VhostUser => {
-                let socket = self.socket(id);
-                Box::new(move || Ok(Box::new(VhostUser::open(&socket, QUEUE_PAIRS)?)))
-            }
-        }
-    }
-
-    fn socket(&self, id: VportId) -> PathBuf {
-        self.run_dir.join(format!("vport{}.vhost", id.0))
-    }
-
     /// Where the virtual machine of a vport attaches.
     pub(super) fn attachment(&self, id: VportId) -> String {
-        let kind = self.attached().vports.get(&id).map(|a| a.kind);
-        match kind {
-            Some(SoftwarePort::Tap) => format!("tap:{}", tap_name(id)),
-            Some(SoftwarePort::VhostUser) => format!("vhost-user:{}", self.socket(id).display()),
-            None => String::new(),
-        }
+        self.ports.place(id)
     }
 
     /// Whether somebody is on the other side of a vport.
@@ -231,9 +163,4 @@ impl SoftwareNic {
             ..NicInfo::default()
         })
     }
-}
-
-/// The interface of a vport's TAP.
-fn tap_name(id: VportId) -> String {
-    format!("vport{}", id.0)
 }

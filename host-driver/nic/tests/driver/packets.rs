@@ -126,3 +126,41 @@ fn more_packets_than_the_ring_holds_pass_in_order() {
     let sent: Vec<u16> = board.sent().iter().map(|(_, b)| u16::from_be_bytes([b[0], b[1]])).collect();
     assert_eq!(sent, (0..3000).collect::<Vec<_>>());
 }
+
+#[test]
+fn frames_of_machines_are_taken_as_far_as_there_is_room_and_leave_the_rest_to_the_host() {
+    let board = board();
+    let nic = board.open();
+    nic.set_vports(&[(4, vport(Vport::VMQ, 2))]).unwrap();
+    nic.start().unwrap();
+    let mut exceptions = nic.exceptions().expect("once");
+    let (input, frame) = (Port::Vport(VportId(4)), frame(9));
+    let (outer, inner) = frame.split_at(40);
+
+    // The board does not know of them yet: so none of them has left the ring.
+    let mut taken = 0;
+    while nic.offer(&Return::own(input), &[outer, inner]).unwrap() {
+        taken += 1;
+    }
+    assert!((32..1024).contains(&taken), "{taken}");
+    assert!(!nic.offer_drops(input, Reason::RingFull, 3).unwrap());
+    let mut batch = nic.batch();
+    for _ in 0..taken {
+        batch.dropped(&Return::own(input), Reason::AclDeny, 1).unwrap();
+    }
+    drop(batch);
+    // They go on the way of their flow, which there is none of yet, in the order in which they were offered.
+    for n in 0..taken {
+        let (exception, bytes) = next(&mut exceptions);
+        let reason = if n == 0 { Reason::Miss } else { Reason::Pending };
+        assert_eq!((exception.reason, exception.input, bytes), (reason, input, frame.clone()));
+    }
+    assert_eq!(dropped(&nic, Reason::AclDeny), taken);
+    until("room again", || nic.offer_drops(input, Reason::RingFull, 3).unwrap().then_some(()));
+    nic.show_offered().unwrap();
+    nic.fence().unwrap();
+    assert_eq!(dropped(&nic, Reason::RingFull), 3);
+    let vports = nic.vports().unwrap();
+    assert_eq!(vports[4].drops, taken + 3);
+    assert!(nic.offer(&Return::own(input), &[&[0; 2000]]).is_err());
+}

@@ -9,6 +9,7 @@
 //! * [`Forwarder`]: what becomes of packets between ports, without thread and clock.
 //! * [`Team`]: several of them, which pass packets to each other.
 //! * [`Switch`]: all of it together, with a thread for each.
+//! * [`Relay`]: on a host with a Culvert NIC, the same ports for machines that no VF serves.
 
 mod bell;
 mod burst;
@@ -24,6 +25,7 @@ mod places;
 mod port;
 pub mod ports;
 mod punt;
+mod relay;
 mod replicate;
 pub mod segment;
 mod settings;
@@ -39,6 +41,7 @@ pub use forwarder::Forwarder;
 pub use handle::{Load, Switch};
 pub use packet::{BUFFER, HEADROOM, LARGE_BUFFER, Packet, Pool};
 pub use port::{Sent, SwitchPort};
+pub use relay::Relay;
 pub use settings::SwitchSettings;
 pub use slot::Opener;
 pub use team::Team;

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use culvert_abi::command::{CellWrite, VmqFilter};
-use culvert_abi::pf::Entry;
+use culvert_abi::command::{CellWrite, Op, VmqFilter};
+use culvert_abi::pf::{Entry, MAX_PAYLOAD};
 use culvert_abi::{FlowKey, FlowRecord, Group, Peer, Tunnel, Vport};
-use culvert_nic::{Counters, Event, Interrupt, PortCounters, Result, VfConfig};
-use culvert_packet::{MacAddr, Reason};
+use culvert_nic::{Counters, Error, Event, Interrupt, PortCounters, Result, VfConfig};
+use culvert_packet::{MacAddr, Reason, VportId};
 use culvert_softpath::target::{EventSource, PacketSource};
 use culvert_softpath::{OffloadTarget, Step};
 
@@ -27,6 +28,15 @@ pub(crate) struct State {
     pub(crate) starts: usize,
     /// Names of calls, in order.
     pub(crate) calls: Vec<&'static str>,
+    /// Frames of machines that it was offered and has taken.
+    pub(crate) offered: Vec<(VportId, Vec<u8>)>,
+    /// How many more it takes.
+    pub(crate) room: usize,
+    /// Drops at the host that it was told of.
+    pub(crate) counted: BTreeMap<(u16, &'static str), u64>,
+    pub(crate) dead: bool,
+    /// VMQs that were set up.
+    pub(crate) set_up: Vec<u16>,
 }
 
 /// The NIC; clones are the same one.
@@ -35,7 +45,7 @@ pub(crate) struct FakeNic {
     state: Arc<Mutex<State>>,
     exceptions: Source,
     events: FakeEvents,
-    vmq: Source,
+    vmqs: [Source; 2],
     adopted: bool,
 }
 
@@ -45,6 +55,8 @@ type Packets = VecDeque<(Entry, Vec<u8>)>;
 struct Source {
     queue: Arc<Mutex<Packets>>,
     interrupt: Interrupt,
+    /// It has stopped, and says so once.
+    stopped: Arc<AtomicBool>,
 }
 
 #[derive(Clone)]
@@ -55,7 +67,11 @@ struct FakeEvents {
 
 impl Source {
     fn new() -> Self {
-        Source { queue: Arc::default(), interrupt: Interrupt::new().expect("eventfd") }
+        Source {
+            queue: Arc::default(),
+            interrupt: Interrupt::new().expect("eventfd"),
+            stopped: Arc::default(),
+        }
     }
 
     fn put(&self, entry: Entry, frame: Vec<u8>) {
@@ -66,6 +82,9 @@ impl Source {
 
 impl PacketSource for Source {
     fn pop(&mut self) -> Result<Option<(Entry, Vec<u8>)>> {
+        if self.stopped.swap(false, SeqCst) {
+            return Err(Error::QueueFault { device: "fake".into(), queue: 4 });
+        }
         Ok(self.queue.lock().expect("queue").pop_front())
     }
 
@@ -100,12 +119,13 @@ impl EventSource for FakeEvents {
 impl FakeNic {
     pub(crate) fn new(records: Vec<FlowRecord>) -> Self {
         let adopted = !records.is_empty();
-        let state = State { vports: vec![Vport::default(); 16], records, ..State::default() };
+        let state =
+            State { vports: vec![Vport::default(); 16], records, room: usize::MAX, ..State::default() };
         FakeNic {
             state: Arc::new(Mutex::new(state)),
             exceptions: Source::new(),
             events: FakeEvents { queue: Arc::default(), interrupt: Interrupt::new().expect("eventfd") },
-            vmq: Source::new(),
+            vmqs: [Source::new(), Source::new()],
             adopted,
         }
     }
@@ -118,8 +138,20 @@ impl FakeNic {
         self.exceptions.put(entry, frame.to_vec());
     }
 
-    pub(crate) fn vmq_frame(&self, entry: Entry, frame: &[u8]) {
-        self.vmq.put(entry, frame.to_vec());
+    /// Steers a frame into a VMQ.
+    pub(crate) fn vmq_frame(&self, n: usize, frame: &[u8]) {
+        self.vmqs[n].put(Entry { op: Op::Transmit as u8, ..Entry::default() }, frame.to_vec());
+    }
+
+    /// Frames that are in a VMQ.
+    pub(crate) fn vmq_len(&self, n: usize) -> usize {
+        self.vmqs[n].queue.lock().expect("queue").len()
+    }
+
+    /// Stops a VMQ at a fault.
+    pub(crate) fn stop_vmq(&self, n: usize) {
+        self.vmqs[n].stopped.store(true, SeqCst);
+        self.vmqs[n].interrupt.signal().expect("eventfd");
     }
 
     pub(crate) fn event(&self, event: Event) {
@@ -275,7 +307,7 @@ impl OffloadTarget for FakeNic {
     }
 
     fn alive(&self) -> bool {
-        true
+        !self.state().dead
     }
 
     fn exceptions(&self) -> Option<Box<dyn PacketSource>> {
@@ -286,7 +318,31 @@ impl OffloadTarget for FakeNic {
         Some(Box::new(self.events.clone()))
     }
 
-    fn vmq(&self, _: u16) -> Result<Box<dyn PacketSource>> {
-        Ok(Box::new(self.vmq.clone()))
+    fn vmq(&self, n: u16) -> Result<Box<dyn PacketSource>> {
+        self.state().set_up.push(n);
+        Ok(Box::new(self.vmqs[usize::from(n)].clone()))
+    }
+
+    fn offer(&self, vport: VportId, parts: [&[u8]; 2]) -> Result<bool> {
+        let mut state = self.state();
+        let limit = MAX_PAYLOAD as usize;
+        let frame = parts.concat();
+        if frame.len() > limit {
+            return Err(Error::TooLong { len: frame.len(), limit });
+        }
+        if state.dead || state.room == 0 {
+            return Ok(false);
+        }
+        state.room -= 1;
+        state.offered.push((vport, frame));
+        Ok(true)
+    }
+
+    fn offer_drops(&self, vport: VportId, reason: Reason, count: u32) -> Result<bool> {
+        let mut state = self.state();
+        if !state.dead {
+            *state.counted.entry((vport.0, reason.as_str())).or_default() += u64::from(count);
+        }
+        Ok(!state.dead)
     }
 }

@@ -1,12 +1,11 @@
 //! The slow path's thread with the real policy, on a NIC that records what it is told.
 
+#[expect(dead_code, reason = "the relay's tests use the rest of it")]
 mod fake;
 mod kept;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use culvert_abi::command::{CellWrite, Op};
 use culvert_abi::pf::Entry;
@@ -20,9 +19,8 @@ use culvert_policy::snapshot::{self, Location, Network, Subnet, Target, TunnelSp
 use culvert_policy::{Mapping, Snapshot};
 use culvert_softpath::OffloadTarget as _;
 use culvert_softpath::next_hop::State as Hop;
-use culvert_softpath::port::socket_path;
 use culvert_softpath::software::Outcome;
-use culvert_softpath::{Engine, HostPolicy, Limits, Policy, Punted, Settings, SlowPath, Step, SyntheticPort};
+use culvert_softpath::{Engine, HostPolicy, Limits, Policy, Punted, Settings, SlowPath, Step};
 use fake::FakeNic;
 
 const RDID: Rdid = Rdid([7; 16]);
@@ -147,10 +145,9 @@ fn lookup(nic: &FakeNic, ticket: u32) -> usize {
 }
 
 /// A NIC with the policy applied and the gateway known.
-fn started(records: Vec<FlowRecord>, run_dir: Option<PathBuf>) -> (FakeNic, SlowPath) {
+fn started(records: Vec<FlowRecord>) -> (FakeNic, SlowPath) {
     let nic = FakeNic::new(records);
-    let slow_path =
-        SlowPath::start(Arc::new(nic.clone()), Settings { run_dir, ..Settings::default() }).expect("started");
+    let slow_path = SlowPath::start(Arc::new(nic.clone()), Settings::default()).expect("started");
     slow_path.handle().apply(Arc::new(policy(1))).expect("applied");
     nic.punt(entry(Port::Uplink(0), Reason::Control, 0), &arp_reply());
     nic.wait("the tunnel", |s| s.tunnels.get(&4).filter(|t| t.encap != 0).copied());
@@ -159,7 +156,7 @@ fn started(records: Vec<FlowRecord>, run_dir: Option<PathBuf>) -> (FakeNic, Slow
 
 #[test]
 fn a_policy_is_written_before_its_generations_and_fenced() {
-    let (nic, slow_path) = started(vec![], None);
+    let (nic, slow_path) = started(vec![]);
     let state = nic.state();
     let at = |name| state.calls.iter().position(|c| *c == name).unwrap_or_else(|| panic!("{name}"));
     for earlier in ["set_local", "set_peers", "set_groups", "set_vports", "configure_vf", "send"] {
@@ -178,7 +175,7 @@ fn a_policy_is_written_before_its_generations_and_fenced() {
 
 #[test]
 fn a_first_packet_gets_both_records_and_goes_behind_them() {
-    let (nic, slow_path) = started(vec![], None);
+    let (nic, slow_path) = started(vec![]);
     nic.punt(entry(vport(11), Reason::Miss, 5), &udp(11, 12));
     let at = lookup(&nic, 5);
     let Step::Insert(records) = nic.state().steps[at - 1].clone() else { panic!("no records") };
@@ -190,7 +187,7 @@ fn a_first_packet_gets_both_records_and_goes_behind_them() {
 
 #[test]
 fn a_restarted_firmware_gets_everything_back() {
-    let (nic, _slow_path) = started(vec![], None);
+    let (nic, _slow_path) = started(vec![]);
     nic.punt(entry(vport(11), Reason::Miss, 5), &udp(11, 12));
     lookup(&nic, 5);
     let before = {
@@ -211,13 +208,13 @@ fn a_restarted_firmware_gets_everything_back() {
 
 #[test]
 fn a_new_daemon_takes_the_flows_over() {
-    let (nic, slow_path) = started(vec![], None);
+    let (nic, slow_path) = started(vec![]);
     nic.punt(entry(vport(11), Reason::Miss, 5), &udp(11, 12));
     lookup(&nic, 5);
     let records = nic.state().records.clone();
     let cell = u32::from(records[0].hot.map_cell);
     drop(slow_path);
-    let (nic, slow_path) = started(records.clone(), None);
+    let (nic, slow_path) = started(records.clone());
     assert_eq!(slow_path.handle().status().expect("alive").connections, 1);
     assert_eq!(nic.state().records, records);
     // A mapping that went while no daemon ran: its flows are decided again.
@@ -231,7 +228,7 @@ fn a_new_daemon_takes_the_flows_over() {
 
 #[test]
 fn flows_of_a_vport_that_is_gone_are_deleted_with_it() {
-    let (nic, slow_path) = started(vec![], None);
+    let (nic, slow_path) = started(vec![]);
     nic.punt(entry(vport(11), Reason::Miss, 5), &udp(11, 13));
     lookup(&nic, 5);
     let mut without = policy(2);
@@ -243,26 +240,8 @@ fn flows_of_a_vport_that_is_gone_are_deleted_with_it() {
 }
 
 #[test]
-fn a_vport_without_a_vf_has_its_frames_at_a_socket() {
-    let dir = tempfile::tempdir().expect("directory");
-    let (nic, _slow_path) = started(vec![], Some(dir.path().to_owned()));
-    let owner = SyntheticPort::open(&socket_path(dir.path(), VportId(13))).expect("listening");
-    owner.send(&udp(13, 11)).expect("sent");
-    let back = nic.wait("the owner's frame", |s| {
-        s.steps.iter().find_map(|step| match step {
-            Step::Lookup(back, _) => Some(*back),
-            _ => None,
-        })
-    });
-    assert_eq!((back.input, back.ticket), (vport(13), None));
-    nic.vmq_frame(Entry { op: Op::Transmit as u8, ..Entry::default() }, &udp(11, 13));
-    let frame = owner.receive(Duration::from_secs(5)).expect("open").expect("in time");
-    assert_eq!(frame, udp(11, 13));
-}
-
-#[test]
 fn a_trace_tells_the_way_and_changes_nothing() {
-    let (nic, slow_path) = started(vec![], None);
+    let (nic, slow_path) = started(vec![]);
     let sent = nic.state().steps.len();
     let traced = slow_path.handle().trace(vport(11), udp(11, 12)).expect("answered");
     assert!(traced.layers.len() >= 2, "{traced:?}");
@@ -325,7 +304,7 @@ fn of_many_connections_whose_time_is_over_all_are_looked_at() {
 
 #[test]
 fn stopping_ends_the_thread_and_handles_say_so() {
-    let (_nic, slow_path) = started(vec![], None);
+    let (_nic, slow_path) = started(vec![]);
     let handle = slow_path.handle();
     drop(slow_path);
     let error = handle.status().expect_err("it has ended");

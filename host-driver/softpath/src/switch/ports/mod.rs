@@ -4,9 +4,11 @@
 //! * [`VhostUser`]: the rings of a VM's network device, without the kernel between.
 //! * [`AfPacket`]: an interface that is there, most often the uplink. The kernel keeps using it beside us.
 //! * [`AfXdp`]: the same, and what is ours the kernel does not even see.
+//! * [`NicQueue`]: a VMQ of a Culvert NIC, which has done the overlay's work by then.
 
 mod af_packet;
 mod filter;
+mod nic_queue;
 mod outbox;
 mod stats;
 mod sys;
@@ -17,6 +19,7 @@ mod xdp;
 
 pub use af_packet::{AfPacket, AfPacketOptions};
 pub use filter::Filter;
+pub use nic_queue::NicQueue;
 pub use tap::Tap;
 pub use vhost_user::{Discard, RingFault, VhostUser, VhostUserCounters, VhostUserStatus};
 pub use xdp::{AfXdp, AfXdpOptions, AfXdpParts};

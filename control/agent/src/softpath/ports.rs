@@ -1,0 +1,128 @@
+//! Ports of virtual machines that no VF serves: which kind each one has, kept in place as a policy has them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use culvert_api::SoftwarePort;
+use culvert_model::HostPart;
+use culvert_packet::{MacAddr, VportId};
+use culvert_policy::snapshot::Target;
+use culvert_softpath::switch::Opener;
+use culvert_softpath::switch::ports::{Tap, VhostUser};
+
+use crate::args::Port as PortKind;
+use crate::{Args, DatapathError};
+
+/// Queue pairs that a virtual machine may use.
+const QUEUE_PAIRS: usize = 8;
+
+/// A port as it is attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Attachment {
+    kind: SoftwarePort,
+    mac: MacAddr,
+    mtu: u16,
+    /// What the port is attached to.
+    pub(super) target: Target,
+}
+
+/// The ports of this host.
+pub(super) struct Ports {
+    default: SoftwarePort,
+    run_dir: PathBuf,
+    attached: Mutex<BTreeMap<VportId, Attachment>>,
+}
+
+/// Ports as a policy wants them.
+pub(super) type Wanted = BTreeMap<VportId, Attachment>;
+
+impl Ports {
+    /// None yet. Sockets will be in `run_dir`.
+    pub(super) fn new(args: &Args, run_dir: PathBuf) -> Self {
+        let default = match args.port {
+            PortKind::Tap => SoftwarePort::Tap,
+            PortKind::VhostUser => SoftwarePort::VhostUser,
+        };
+        Ports { default, run_dir, attached: Mutex::default() }
+    }
+
+    fn attached(&self) -> MutexGuard<'_, Wanted> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a policy wants for the vports whose target `ours` chooses.
+    pub(super) fn wanted(&self, part: &HostPart, ours: impl Fn(Target) -> bool) -> Wanted {
+        let wanted = part.vports.iter().filter_map(|vport| {
+            let known = part.snapshot.vports.get(&vport.id).filter(|known| ours(known.target))?;
+            let asked = part.fabric.interfaces.get(vport.interface).and_then(|i| i.software_port);
+            let (kind, target) = (asked.unwrap_or(self.default), known.target);
+            Some((vport.id, Attachment { kind, mac: known.mac, mtu: known.mtu, target }))
+        });
+        wanted.collect()
+    }
+
+    /// Takes away what is not wanted, or wanted otherwise.
+    pub(super) fn remove(
+        &self,
+        wanted: &Wanted,
+        mut detach: impl FnMut(VportId) -> Result<(), DatapathError>,
+    ) -> Result<(), DatapathError> {
+        let mut attached = self.attached();
+        let gone: Vec<VportId> =
+            attached.iter().filter(|(id, a)| wanted.get(id) != Some(a)).map(|(id, _)| *id).collect();
+        for id in gone {
+            detach(id)?;
+            attached.remove(&id);
+        }
+        Ok(())
+    }
+
+    /// Attaches what is wanted and not there.
+    pub(super) fn add(
+        &self,
+        wanted: Wanted,
+        mut attach: impl FnMut(VportId, &Attachment, Opener) -> Result<(), DatapathError>,
+    ) -> Result<(), DatapathError> {
+        let mut attached = self.attached();
+        for (id, attachment) in wanted {
+            if !attached.contains_key(&id) {
+                attach(id, &attachment, self.opener(id, &attachment))?;
+                attached.insert(id, attachment);
+            }
+        }
+        Ok(())
+    }
+
+    fn opener(&self, id: VportId, attachment: &Attachment) -> Opener {
+        let Attachment { kind, mac, mtu, .. } = attachment.clone();
+        match kind {
+            SoftwarePort::Tap => {
+                Box::new(move || Ok(Box::new(Tap::open_to_stay(&tap_name(id), mtu, Some(mac))?)))
+            }
+            SoftwarePort::VhostUser => {
+                let socket = self.socket(id);
+                Box::new(move || Ok(Box::new(VhostUser::open(&socket, QUEUE_PAIRS)?)))
+            }
+        }
+    }
+
+    fn socket(&self, id: VportId) -> PathBuf {
+        self.run_dir.join(format!("vport{}.vhost", id.0))
+    }
+
+    /// Where the virtual machine of a vport attaches.
+    pub(super) fn place(&self, id: VportId) -> String {
+        let kind = self.attached().get(&id).map(|a| a.kind);
+        match kind {
+            Some(SoftwarePort::Tap) => format!("tap:{}", tap_name(id)),
+            Some(SoftwarePort::VhostUser) => format!("vhost-user:{}", self.socket(id).display()),
+            None => String::new(),
+        }
+    }
+}
+
+/// The interface of a vport's TAP.
+fn tap_name(id: VportId) -> String {
+    format!("vport{}", id.0)
+}
