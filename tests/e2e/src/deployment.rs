@@ -132,11 +132,9 @@ pub struct VportInfo {
     pub name: String,
     /// The VF's socket.
     pub socket: Option<PathBuf>,
-    /// The socket of a vport without a VF.
-    pub port: Option<PathBuf>,
-    /// The vhost-user socket of a vport that software serves.
+    /// The vhost-user socket of a vport without a VF.
     pub vhost_user: Option<PathBuf>,
-    /// The TAP of a vport that software serves.
+    /// The TAP of a vport without a VF.
     pub tap: Option<String>,
     /// Largest IP packet.
     pub mtu: u16,
@@ -398,13 +396,13 @@ impl Deployment {
         let list = self.cli(host, &["vport", "list"])?;
         let vports = list.as_array().cloned().unwrap_or_default();
         let info = |v: &Value| {
-            let attachment = v["attachment"].as_str().filter(|a| !a.is_empty()).map(PathBuf::from);
             let by = |kind: &str| v["attachment"].as_str()?.strip_prefix(kind).map(str::to_owned);
             let (tap, vhost_user) = (by("tap:"), by("vhost-user:").map(PathBuf::from));
-            let (socket, port) = if v["vf"].is_u64() { (attachment, None) } else { (None, attachment) };
+            let socket = v["attachment"].as_str().filter(|a| v["vf"].is_u64() && !a.is_empty());
+            let socket = socket.map(PathBuf::from);
             let name = v["name"].as_str().unwrap_or_default().to_owned();
             let number = |field: &str| v[field].as_u64().unwrap_or_default() as u16;
-            VportInfo { id: number("id"), name, socket, port, vhost_user, tap, mtu: number("mtu") }
+            VportInfo { id: number("id"), name, socket, vhost_user, tap, mtu: number("mtu") }
         };
         Ok(vports.iter().map(info).collect())
     }

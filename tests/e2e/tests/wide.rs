@@ -1,5 +1,4 @@
-//! The wider figure 8: routing between subnets, VMs on one host, a broadcast over both hosts, a vport without a VF, and an
-//! uplink that fails.
+//! The wider figure 8: routing between subnets, VMs on one host, a broadcast over both hosts, and an uplink that fails.
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,15 +11,12 @@ use culvert_e2e::tshark::Capture;
 use culvert_e2e::vm::Vm;
 use culvert_packet::MacAddr;
 use culvert_packet::craft::{self, Ends};
-use culvert_softpath::SyntheticPort;
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const LOG: usize = 1 << 18;
 const BULK: u64 = 4 << 20;
 const SQL: MacAddr = MacAddr([0x00, 0x1d, 0xd8, 0x07, 0x00, 0x11]);
-const WEB: MacAddr = MacAddr([0x00, 0x1d, 0xd8, 0x07, 0x00, 0x12]);
-const MONITOR: MacAddr = MacAddr([0x00, 0x1d, 0xd8, 0x07, 0x00, 0x15]);
 
 fn v4(subnet: u8, last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 1, subnet, last))
@@ -101,35 +97,6 @@ fn a_broadcast_reaches_the_whole_subnet_in_one_copy_on_the_wire() {
     assert_eq!(on_wire(&d, 0, "vxlan.vni == 5001 && udp.port == 5353"), 3, "one copy of each on the wire");
     let after = [backup.counters().unwrap().rx_frames, other.counters().unwrap().rx_frames];
     assert_eq!(after, before, "it has left its subnet or its tenant");
-}
-
-#[test]
-fn a_vport_without_a_vf_is_served_by_its_vmq() {
-    let d = start(routed().unwrap());
-    let mut web = d.guest(1, "contoso-web", "10.1.1.12/24", 0).unwrap();
-    web.echo().unwrap();
-    let monitor = d.vport(0, "contoso-monitor").unwrap();
-    assert!(monitor.socket.is_none(), "it has a VF: {monitor:?}");
-    let socket = monitor.port.unwrap();
-    let port = SyntheticPort::open(&socket).unwrap();
-
-    let ends = Ends { src_mac: MONITOR, dst_mac: WEB, src: v4(1, 15), dst: v4(1, 12) };
-    for n in 0..20u16 {
-        let text = format!("question {n}");
-        let mut frame = vec![0; 256];
-        let len = craft::udp(&mut frame, &ends, 40_000, 7, text.as_bytes()).unwrap();
-        port.send(&frame[..len]).unwrap();
-        let answer = port.receive(LIMIT).unwrap().expect("the echo answers");
-        let headers = culvert_packet::parse(&answer).unwrap();
-        assert_eq!((&answer[..6], headers.protocol), (&MONITOR.0[..], 17), "{answer:02x?}");
-        assert!(answer.ends_with(text.as_bytes()), "{answer:02x?}");
-    }
-    // It is bound by the same rules as a VM on a VF.
-    let forged = Ends { src: v4(1, 99), ..ends };
-    let mut frame = vec![0; 256];
-    let len = craft::udp(&mut frame, &forged, 40_000, 7, b"forged").unwrap();
-    port.send(&frame[..len]).unwrap();
-    d.until(LIMIT, "dropped", |d| Ok(d.drops(0)?.get("spoofed_ca") == Some(&1))).unwrap();
 }
 
 #[test]
