@@ -6,28 +6,26 @@ use culvert_abi::regs::{QUEUE_BELL, QUEUE_COMMAND};
 use culvert_flow::Port;
 use culvert_packet::Reason;
 
-use crate::exception::Return;
+use crate::Result;
 use crate::nic::{Nic, lock};
-use crate::{Error, Result};
 
 /// Entries of queue 0 that may be under way when one of a virtual machine joins them: so many at most a verdict finds
 /// before it, and the rest of the ring is there for the host's own packets and commands.
 pub(crate) const SHARE: u32 = 128;
 
 impl Nic {
-    /// Gives the NIC a frame, in parts, to be treated as if it had come in at `back.input`. `false`: nothing is taken now,
-    /// the firmware being dead or its queue long enough; the same frame may be offered again. Nothing here waits. The board
-    /// sees it at the next [`show_offered`](Self::show_offered), or with what others send.
+    /// Gives the NIC a frame, in parts, to be treated as if it had come in at `input`, checksums and all. `false`:
+    /// nothing is taken now, the firmware being dead or its queue long enough; the same frame may be offered again. Nothing
+    /// here waits. The board sees it at the next [`show_offered`](Self::show_offered), or with what others send.
     ///
     /// # Errors
     /// The frame is too long, or the ring makes no sense any more.
-    pub fn offer(&self, back: &Return, parts: &[&[u8]]) -> Result<bool> {
+    pub fn offer(&self, input: Port, parts: &[&[u8]]) -> Result<bool> {
         let entry = Entry {
             op: Op::InjectLookup as u8,
-            port: back.input.bits(),
+            port: input.bits(),
             target: Port::None.bits(),
-            ticket: back.ticket.map_or(0, |t| t.get()),
-            offload: back.offload,
+            arg1: Op::OF_MACHINE,
             ..Entry::default()
         };
         self.offer_entry(&entry, parts)
@@ -45,6 +43,7 @@ impl Nic {
             port: input.bits(),
             target: Port::None.bits(),
             arg0: count,
+            arg1: Op::OF_MACHINE,
             ..Entry::default()
         };
         self.offer_entry(&entry, &[])
@@ -68,7 +67,7 @@ impl Nic {
     pub fn show_offered(&self) -> Result<()> {
         let asleep = lock(&self.shared.command).publish();
         if asleep {
-            self.shared.bar.queue_write(QUEUE_COMMAND, QUEUE_BELL, 1).map_err(Error::from)?;
+            self.shared.bar.queue_write(QUEUE_COMMAND, QUEUE_BELL, 1)?;
         }
         Ok(())
     }

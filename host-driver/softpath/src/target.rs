@@ -347,7 +347,7 @@ impl OffloadTarget for Nic {
     }
 
     fn offer(&self, vport: VportId, parts: [&[u8]; 2]) -> Result<bool> {
-        Nic::offer(self, &Return::own(Port::Vport(vport)), &parts)
+        Nic::offer(self, Port::Vport(vport), &parts)
     }
 
     fn offer_drops(&self, vport: VportId, reason: Reason, count: u32) -> Result<bool> {

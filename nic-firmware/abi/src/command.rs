@@ -8,11 +8,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub enum Op {
     /// Board to firmware: a frame that came in at `port`.
     Frame = 1,
-    /// Host: this frame came in at `port` and takes the way of its flow. `ticket`: it is one that was at the host.
+    /// Host: this frame came in at `port` and takes the way of its flow. `ticket`: it is one that was at the host. `arg1`:
+    /// [`OF_MACHINE`](Self::OF_MACHINE) or 0.
     InjectLookup = 2,
     /// Host: this frame leaves by `target` as it is. `ticket` and `port` as above.
     InjectOut = 3,
-    /// Host: `arg0` packets of `ticket` that came in at `port` end here; `reason` says why.
+    /// Host: `arg0` packets of `ticket` that came in at `port` end here; `reason` says why. `arg1` as above.
     Dropped = 4,
     /// Payload: [`FlowRecord`](crate::FlowRecord)s to insert or replace, key by key. A pending record gets its verdict.
     FlowInsert = 16,
@@ -103,6 +104,10 @@ impl Op {
         }
         None
     }
+
+    /// `arg1`: these are packets of a machine that the host serves itself. They were no exceptions before, so that none of
+    /// the vport's share of the host comes back with them.
+    pub const OF_MACHINE: u64 = 1;
 
     /// Whether the host may send it in queue 0.
     pub const fn is_host(self) -> bool {

@@ -209,7 +209,8 @@ impl Firmware<'_> {
         self.datapath.host_restarted(|buffer| {
             if let Some(d) = waiting.get(buffer as usize) {
                 let reason = Reason::HostRestart as u8;
-                bus.send(&Descriptor { op: Op::Drop as u8, reason, flags: RELEASE, ..*d });
+                let port = crate::packet::origin(d);
+                bus.send(&Descriptor { op: Op::Drop as u8, reason, flags: RELEASE, port, ..*d });
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use culvert_abi::command::Op;
 use culvert_abi::pf::Offload;
-use culvert_abi::regs::QUEUE_EXCEPTION;
+use culvert_abi::regs::{QUEUE_COMMAND, QUEUE_EXCEPTION};
 use culvert_abi::soc::{BoardPort, CAPTURE, COPY, Descriptor, NO_BUFFER, RELEASE};
 use culvert_flow::encap::Variable;
 use culvert_flow::pending::Ticket;
@@ -307,6 +307,7 @@ impl Firmware<'_> {
             op: Op::Exception as u8,
             reason: reason as u8,
             flags: RELEASE,
+            port: origin(d),
             target: QUEUE_EXCEPTION as u16,
             ticket: ticket.map_or(0, Ticket::bits),
             vport: input.bits(),
@@ -326,7 +327,8 @@ impl Firmware<'_> {
 
     #[cold]
     fn send_drop(&mut self, bus: &mut impl Bus, d: &Descriptor, reason: Reason) {
-        bus.send(&Descriptor { op: Op::Drop as u8, reason: reason as u8, flags: RELEASE, ..*d });
+        let port = origin(d);
+        bus.send(&Descriptor { op: Op::Drop as u8, reason: reason as u8, flags: RELEASE, port, ..*d });
     }
 
     /// One copy for each member: outer headers of its own, the payload shared. The last one releases the buffer.
@@ -393,6 +395,12 @@ impl Firmware<'_> {
             bus.send(&Descriptor { op: Op::Complete as u8, reason, flags: RELEASE, cookie: 0, ..*d });
         }
     }
+}
+
+/// Where a packet once came in, in the board's numbering. The host names ports of the data path, whose numbers are those of
+/// other machines' VFs there.
+pub(crate) fn origin(d: &Descriptor) -> u16 {
+    if d.op == Op::Frame as u8 { d.port } else { BoardPort::Queue(QUEUE_COMMAND as u8).bits() }
 }
 
 /// The frame that a descriptor names.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use culvert_abi::command::Op;
 use culvert_abi::pf::Offload;
+use culvert_abi::regs::QUEUE_COMMAND;
 use culvert_abi::soc::{BUFFER_COUNT, BoardPort, HEADROOM, Sizes};
 use culvert_flow::datapath::Counters;
 use culvert_flow::encap::Variable;
@@ -273,8 +274,10 @@ fn exception(packet: &Packet, reason: Reason, ticket: Option<Ticket>, wire: &Wir
 impl Engine for Core {
     fn run(&mut self, event: &Event) -> Result<Vec<Output>, String> {
         let (now, mut out) = (event.now, Vec::new());
+        // What the host sends comes in by its queue, whatever port it names.
+        let queue = BoardPort::Queue(QUEUE_COMMAND as u8).bits();
         let host = |port: &Port, bytes: &[u8]| Packet {
-            origin: port.bits(),
+            origin: queue,
             input: *port,
             checksum: Checksum::Unknown,
             bytes: bytes.to_vec(),
@@ -297,7 +300,7 @@ impl Engine for Core {
             }
             What::InjectOut(Injected { port, ticket, bytes }, target) => {
                 let none = (None, false);
-                self.transmit((*port, bytes.len()), port.bits(), *target, bytes.clone(), none, &mut out);
+                self.transmit((*port, bytes.len()), queue, *target, bytes.clone(), none, &mut out);
                 self.returned(*ticket, 1, now, &mut out);
             }
             What::Dropped { port, ticket, count, reason } => {

@@ -88,7 +88,7 @@ fn software(args: &Args) -> Result<(Hardware, SlowPath), Error> {
     connections.push(".connections");
     let connections = Some(connections.into());
     let limits = limits(flows, switch.workers());
-    let settings = Settings { limits, kernel, connections, ..Settings::default() };
+    let settings = Settings { limits, kernel, connections };
     let slow = SlowPath::start(switch.clone(), settings).map_err(|e| unavailable(&e))?;
     info!(uplinks = args.uplink.join(", "), flows, workers = switch.workers(), "the software path is there");
     Ok((Hardware::Software(SoftwareNic::new(switch, args, run_dir, u16::from_ne_bytes(fanout))), slow))

@@ -1,6 +1,7 @@
 //! Ports of virtual machines that no VF serves: which kind each one has, kept in place as a policy has them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -86,9 +87,9 @@ impl Ports {
     ) -> Result<(), DatapathError> {
         let mut attached = self.attached();
         for (id, attachment) in wanted {
-            if !attached.contains_key(&id) {
+            if let Entry::Vacant(place) = attached.entry(id) {
                 attach(id, &attachment, self.opener(id, &attachment))?;
-                attached.insert(id, attachment);
+                place.insert(attachment);
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ use crate::soc::FromFirmware;
 const BURST: usize = 128;
 /// Bytes of a TCP control segment that the host gets to see.
 const COPY_LEN: usize = 192;
-/// Exceptions from the wire that may wait for the host's buffers.
+/// Exceptions from the wire that may wait for the host's buffers; also frames for a VMQ.
 const EXCEPTIONS_HELD: usize = 1024;
 
 impl Engine {
@@ -97,6 +97,8 @@ impl Engine {
                 }
                 None => Err(Reason::QueueStopped),
             },
+            // A host that does not keep up is not waited for: its other queues want their turn.
+            BoardPort::Queue(n) if self.held(usize::from(n)) >= EXCEPTIONS_HELD => Err(Reason::RingFull),
             BoardPort::Queue(n) => {
                 let (header, frame) = (header.to_vec(), frame.to_vec());
                 let entry = Entry { op: Op::Transmit as u8, port: d.vport, now: d.now, ..Entry::default() };
@@ -150,13 +152,19 @@ impl Engine {
             ..Entry::default()
         };
         let origin = BoardPort::from_bits(d.port);
-        // A VF is held back by its share; the wire cannot be.
-        let from_wire = !matches!(origin, BoardPort::Vf(_));
-        let full = from_wire && self.held(QUEUE_EXCEPTION) >= EXCEPTIONS_HELD;
+        // A VF is held back by its share; the wire and queue 0 cannot be.
+        let crowded = self.held(QUEUE_EXCEPTION) >= EXCEPTIONS_HELD;
+        let full = match origin {
+            BoardPort::Vf(_) => false,
+            BoardPort::Queue(_) => crowded || !self.shares.has_room(d.vport),
+            BoardPort::Uplink(_) | BoardPort::None => crowded,
+        };
         let bytes = self.soc.parts(from).1.to_vec();
         if !full && self.send_to_host(usize::from(d.target), entry, &[&bytes]) {
-            if let BoardPort::Vf(n) = origin {
-                self.shares.take(n, d.vport);
+            match origin {
+                BoardPort::Vf(n) => self.shares.take(n, d.vport),
+                BoardPort::Queue(_) => self.shares.take_of_vport(d.vport),
+                BoardPort::Uplink(_) | BoardPort::None => {}
             }
             return;
         }

@@ -108,6 +108,8 @@ impl Engine {
             return;
         };
         match op {
+            // What a machine sends that the host serves was not at the host before.
+            Op::InjectLookup | Op::Dropped if entry.arg1 == Op::OF_MACHINE => {}
             Op::InjectLookup | Op::InjectOut => self.shares.give_back(entry.port, 1),
             Op::Dropped => self.shares.give_back(entry.port, entry.arg0.max(1)),
             Op::HostRestart => self.shares.clear(),

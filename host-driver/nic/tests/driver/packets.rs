@@ -139,7 +139,7 @@ fn frames_of_machines_are_taken_as_far_as_there_is_room_and_leave_the_rest_to_th
 
     // The board does not know of them yet: so none of them has left the ring.
     let mut taken = 0;
-    while nic.offer(&Return::own(input), &[outer, inner]).unwrap() {
+    while nic.offer(input, &[outer, inner]).unwrap() {
         taken += 1;
     }
     assert!((32..1024).contains(&taken), "{taken}");
@@ -162,5 +162,5 @@ fn frames_of_machines_are_taken_as_far_as_there_is_room_and_leave_the_rest_to_th
     assert_eq!(dropped(&nic, Reason::RingFull), 3);
     let vports = nic.vports().unwrap();
     assert_eq!(vports[4].drops, taken + 3);
-    assert!(nic.offer(&Return::own(input), &[&[0; 2000]]).is_err());
+    assert!(nic.offer(input, &[&[0; 2000]]).is_err());
 }

@@ -15,9 +15,12 @@ use crate::{offered, relay, until};
 const MSS: usize = 1400;
 const HEADERS: usize = 54;
 
-/// A machine that sends frames with what is left to do for them.
+/// Frames with what is left to do for them.
+type Frames = Vec<(Vec<u8>, Offload)>;
+
+/// A machine that sends such frames.
 struct Sender {
-    frames: Arc<Mutex<Vec<(Vec<u8>, Offload)>>>,
+    frames: Arc<Mutex<Frames>>,
     interrupt: Interrupt,
 }
 
