@@ -21,8 +21,8 @@ pub struct NetworkInterface {
     /// What should serve the interface. Left out: `vf`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload: Option<Offload>,
-    /// Where the virtual machine attaches on a host whose software path serves it. Left out: what the host's daemon
-    /// was started with.
+    /// Where the virtual machine attaches where no virtual function serves it, with or without a NIC. Left out: what the
+    /// host's daemon was started with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub software_port: Option<SoftwarePort>,
     /// The uplink of its server that its packets leave by while that has a link. Left out: spread by name.
@@ -56,7 +56,7 @@ impl Offload {
     }
 }
 
-/// A kind of port of the software path.
+/// A kind of port of a virtual machine without a virtual function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum SoftwarePort {

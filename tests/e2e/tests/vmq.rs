@@ -144,13 +144,16 @@ fn streams(web: &mut Vm, port: u16, bytes: u64) {
     assert_eq!((back.len() as u64, sha256(&back)), (bytes, sent.sha256));
 }
 
-/// What was sent by whomever is received or counted, when more is sent than the NIC takes at a time.
-fn flood(vm: &TapVm<'_>, web: &mut Vm) {
+/// What was sent by whomever is received or counted, when more is sent than the NIC takes at a time, or has more flows than
+/// the host can have undecided.
+fn flood(vm: &TapVm<'_>, web: &mut Vm, frames: u16, flows: u16) {
     let before = (web.counters().unwrap(), vm.delivered(), drops(vm.d));
     let socket = UdpSocket::bind((monitor(), 40_000)).unwrap();
-    socket.connect(SocketAddr::new(web.address(), 7)).unwrap();
-    // The guest answers each; whether anybody reads the answers is none of the network's business.
-    let questions = (0..20_000).filter(|n| socket.send(format!("question {n:06}").as_bytes()).is_ok());
+    // The guest answers those to port 7; whether anybody reads the answers is none of the network's business.
+    let questions = (0..frames).filter(|n| {
+        let to = SocketAddr::new(web.address(), 7 + n % flows);
+        socket.send_to(format!("question {n:06}").as_bytes(), to).is_ok()
+    });
     let questions = questions.count() as u64;
     assert!(questions > 1000, "{questions}");
     let end = Instant::now() + LIMIT;
@@ -201,7 +204,8 @@ fn a_tap_on_a_vmq_talks_to_a_vf_and_every_frame_is_accounted_for() {
     assert_eq!(web.ping(monitor(), 3, 20).unwrap().received, 3);
     vm.ping(3, &["-s", "1472", "-M", "do"]).unwrap();
     streams(&mut web, 5001, 8 * MIB);
-    flood(&vm, &mut web);
+    flood(&vm, &mut web, 20_000, 1);
+    flood(&vm, &mut web, 20_000, 4000);
     nobody_there(&vm, &mut web);
     // It is bound by the same rules as a VM on a VF.
     vm.ip(&["addr", "add", "10.1.1.99/24", "dev", &vm.tap]);

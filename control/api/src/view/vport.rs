@@ -39,7 +39,8 @@ pub struct VportView {
     /// Number of the software path's thread, where one serves it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<u16>,
-    /// Where the virtual machine attaches: a socket or a PCI address; may be empty.
+    /// Where the virtual machine attaches: the socket or the PCI address of its virtual function, or without one
+    /// `vhost-user:` and a socket or `tap:` and an interface; may be empty.
     pub attachment: String,
     /// Whether its driver is there.
     pub state: VportState,

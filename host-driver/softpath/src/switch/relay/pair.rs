@@ -7,7 +7,7 @@ use culvert_flow::Port;
 use culvert_packet::{Reason, VportId};
 
 use crate::switch::packet::{Packet, Pool};
-use crate::switch::port::SwitchPort;
+use crate::switch::port::{Sent, SwitchPort};
 use crate::switch::ports::NicQueue;
 use crate::switch::slot::{Lost, Opener, Slot};
 use crate::switch::{BURST, steps};
@@ -86,10 +86,8 @@ impl Pair {
             return false;
         };
         let done = to_machine(queue, &mut self.machine, pool, now, &mut self.fresh).and_then(|came| {
-            let (went, refused) = from_machine(queue, &mut self.machine, pool, &mut self.burst, now)?;
-            if refused > 0 {
-                self.fresh.push((Reason::TooLong, refused));
-            }
+            let (machine, burst) = (&mut self.machine, &mut self.burst);
+            let went = from_machine(queue, machine, pool, burst, now, &mut self.fresh)?;
             Ok(came || went)
         });
         while let Some((reason, count)) = self.fresh.pop() {
@@ -179,22 +177,23 @@ fn to_machine(
 }
 
 /// Frames of the machine. Its ring is not read before the NIC has taken all that was read before, and then no more than
-/// can wait: so nothing is lost here. The second number are frames that the NIC does not take at all.
+/// can wait: so that nothing is lost here but what the NIC takes from nobody.
 fn from_machine(
     queue: &mut NicQueue,
     machine: &mut Slot,
     pool: &mut Pool,
     burst: &mut Vec<Packet>,
     now: u32,
-) -> io::Result<(bool, u64)> {
-    let first = queue.go_on(pool)?;
+    lost: &mut Lost,
+) -> io::Result<bool> {
+    let rest = queue.go_on(pool)?;
     let large = pool.free() - pool.common();
     let most = if queue.is_held_up() { 0 } else { BURST.min(large).min(pool.common()) };
     machine.receive(pool, burst, most, now);
-    if burst.is_empty() {
-        return Ok((first.packets > 0, first.refused));
-    }
+    let any = !burst.is_empty();
     machine.counters.in_packets += burst.len() as u64;
-    let sent = queue.send(pool, burst)?;
-    Ok((true, first.refused + sent.refused))
+    let sent = if any { queue.send(pool, burst)? } else { Sent::default() };
+    lost.push((Reason::TooLong, rest.refused + sent.refused));
+    lost.push((Reason::RingFull, sent.full));
+    Ok(any || rest.packets > 0)
 }
