@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use culvert_flow::{Checksum, Frame, Port};
+use culvert_flow::{Checksum, Frame, Port, prefetch_to_write};
 use culvert_packet::{Gso, Offload};
 use rtrb::{Consumer, Producer, RingBuffer};
 
@@ -44,6 +44,14 @@ impl Packet {
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
         self.buffer.get(self.start as usize..(self.start + self.len) as usize).unwrap_or_default()
+    }
+
+    /// Calls the lines of outer and inner headers, which another core has, and which are going to change.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        for at in [0, 64] {
+            self.bytes().get(at).into_iter().for_each(prefetch_to_write);
+        }
     }
 
     /// The frame, to be edited.

@@ -189,7 +189,10 @@ impl Forwarder {
                 let Some(passed) = self.crossing.take(from) else { break };
                 any = true;
                 match passed.to {
-                    None => burst.push(passed.packet),
+                    None => {
+                        passed.packet.prefetch();
+                        burst.push(passed.packet);
+                    }
                     Some(to) => self.leave(passed.packet, to),
                 }
             }
