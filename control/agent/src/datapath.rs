@@ -91,10 +91,10 @@ impl DatapathError {
     pub fn remedy(&self) -> &'static str {
         match self {
             DatapathError::Unavailable { .. } => {
-                "check that the NIC of --nic is there; culvertd tries again by itself"
+                "check that what --nic, --uplink or --core names is there; a culvertd that runs tries again by itself"
             }
             DatapathError::Failed { .. } => "see culvertd's log; culvertd tries again by itself",
-            DatapathError::Invalid { .. } => "correct the request",
+            DatapathError::Invalid { .. } => "correct what was asked for",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A running switch: started, told and asked from other threads.
 
+use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -55,7 +56,7 @@ impl Switch {
     /// Starts it, without any ports.
     ///
     /// # Errors
-    /// There is not so much memory, or no thread or descriptor to be had.
+    /// There is not so much memory, or no thread, descriptor or processor to be had.
     ///
     /// # Panics
     /// There are no workers, or more than [`SwitchSettings::MAX_WORKERS`].
@@ -70,15 +71,21 @@ impl Switch {
             let (jobs, told) = sync_channel(JOBS);
             let worker = Worker::new(forwarder, told, Arc::clone(&wake), reporter, base);
             let core = *core;
+            let (done, pinned) = channel();
+            let failed = |source| Error::System { what: "a thread of the data path", source };
             let thread = std::thread::Builder::new()
                 .name(format!("switch-{n}"))
                 .spawn(move || {
-                    if let Some(core) = core {
-                        pin(core);
+                    let result = core.map_or(Ok(()), pin);
+                    let goes_on = result.is_ok();
+                    // Whoever has started it waits for this.
+                    let _ = done.send(result);
+                    if goes_on {
+                        worker.run();
                     }
-                    worker.run();
                 })
-                .map_err(|source| Error::System { what: "a thread of the data path", source })?;
+                .map_err(failed)?;
+            pinned.recv_timeout(LIMIT).unwrap_or_else(|e| Err(io::Error::other(e))).map_err(failed)?;
             hands.push(Hand { jobs: Some(jobs), wake, thread: Some(thread) });
         }
         Ok(Switch {
@@ -288,12 +295,14 @@ impl Drop for Switch {
     }
 }
 
-fn pin(core: usize) {
+/// Keeps this thread on a processor.
+fn pin(core: usize) -> io::Result<()> {
     let mut set = rustix::thread::CpuSet::new();
     if core < rustix::thread::CpuSet::MAX_CPU {
         set.set(core);
     }
-    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
-        tracing::warn!(core, %error, "the data path's thread is not pinned");
-    }
+    rustix::thread::sched_setaffinity(None, &set).map_err(|error| {
+        let why = format!("{error}; /sys/devices/system/cpu/online says which there are");
+        io::Error::new(io::Error::from(error).kind(), format!("processor {core}: {why}"))
+    })
 }

@@ -4,5 +4,6 @@
 
 mod lane;
 mod order;
+mod threads;
 mod weather;
 mod world;

@@ -2,7 +2,7 @@
 
 use crate::world::{Plan, World};
 
-/// With so many, none of these tests sends more than the queue from the wire to the slow path holds.
+/// With so many, none of these tests sends more than fits the half of the slow path's queue that is for the wire.
 const FLOWS: u16 = 200;
 
 fn numbers(world: &mut World, from: usize, to: usize, numbers: std::ops::Range<u32>) {
@@ -21,7 +21,7 @@ fn nothing_is_lost_or_overtaken_while_flows_are_decided() {
 fn flows_are_decided(plan: &Plan) {
     let mut world = World::new(plan);
     // Both directions at once: each flow's first frames are decided while the next ones come.
-    for n in 0..10 {
+    for n in 0..8 {
         numbers(&mut world, 0, 1, n..n + 1);
         numbers(&mut world, 1, 0, n..n + 1);
         numbers(&mut world, 2, 3, n..n + 1);
@@ -70,7 +70,7 @@ fn few_buffers_make_guests_wait_and_lose_nothing() {
 
 fn buffers_are_few(plan: &Plan) {
     let mut world = World::new(plan);
-    numbers(&mut world, 0, 1, 0..20);
+    numbers(&mut world, 0, 1, 0..16);
     world.settle();
     assert_eq!(world.drops().len(), 0, "{:?}", world.drops());
     world.assert_order();
@@ -95,7 +95,7 @@ fn a_vport_that_moves_to_another_worker_takes_its_connections_along() {
 #[test]
 fn a_vport_that_moves_in_the_middle_of_traffic_loses_nothing_uncounted() {
     let mut world = World::new(&Plan { workers: 2, crowd: 2, ..Plan::default() });
-    for n in 0..5 {
+    for n in 0..4 {
         numbers(&mut world, 0, 1, n * 4..n * 4 + 4);
         numbers(&mut world, 1, 0, n * 4..n * 4 + 4);
         world.reattach(n as usize % 4);
