@@ -1,5 +1,7 @@
 //! What the slow path wants done, in order: records, tunnels, and its packets back on their way.
 
+use std::time::Duration;
+
 use culvert_flow::pending::Ticket;
 use culvert_flow::tables::{Tunnel, Vport};
 use culvert_flow::{Checksum, Port, Verdict};
@@ -11,6 +13,9 @@ use super::packet::Packet;
 use crate::software::known;
 use crate::target::Step;
 
+/// Looks for buffers, a moment apart, after which what finds none is dropped: the others have had a tenth of a second.
+const LOOKS: usize = 2000;
+const SOON: Duration = Duration::from_micros(50);
 /// Steps whose memory is called for together.
 const AHEAD: usize = RESERVE;
 
@@ -25,9 +30,24 @@ impl Forwarder {
                 _ => None,
             });
             self.dp.prefetch_install(records.flatten().map(|record| &record.key));
+            self.wait_for_buffers();
             steps.by_ref().take(AHEAD).for_each(|step| self.step(step));
             // What has left gives its buffer to those that come.
             self.flush();
+        }
+    }
+
+    /// Waits until there are buffers for what comes next. Those that are with other workers soon come home, unless they
+    /// wait for ours in turn: so what they have passed here is carried out meanwhile.
+    fn wait_for_buffers(&mut self) {
+        for _ in 0..LOOKS {
+            if self.crossing.is_alone() || self.pool.common() >= AHEAD {
+                return;
+            }
+            if !self.take_passed() {
+                std::thread::sleep(SOON);
+            }
+            self.pool.take_back();
         }
     }
 
