@@ -178,8 +178,9 @@ impl Datapath<'_> {
         let fresh = hot.gen_src == vport.generation
             && self.map_cells.get(usize::from(hot.map_cell)) == Some(&hot.gen_map);
         let len = keyed.len as usize;
-        if let Some(to) = self.vports.get(usize::from(hot.out)) {
+        if hot.out < Port::MAX_VPORTS {
             // To a vport of this host, as it is.
+            let to = self.vports.get(usize::from(hot.out))?;
             if !fresh || !only(hot, Actions::empty()) || hot.gen_dst != to.generation {
                 return None;
             }

@@ -105,9 +105,10 @@ impl Network {
             for uplink in 0..2 {
                 let (ours, theirs) = (Self::interface(host, uplink), format!("r{host}u{uplink}"));
                 let pid = network.holder.id().to_string();
-                ip(&[
-                    "link", "add", &ours, "mtu", &mtu, "type", "veth", "peer", "name", &theirs, "mtu", &mtu,
-                ])?;
+                // As many queues as a host of these tests has threads.
+                let queues = format!("mtu {mtu} numrxqueues 2 numtxqueues 2");
+                let add = format!("link add {ours} {queues} type veth peer name {theirs} {queues}");
+                ip(&add.split(' ').collect::<Vec<_>>())?;
                 ip(&["link", "set", &theirs, "netns", &pid])?;
                 ip(&["link", "set", &ours, "up"])?;
                 network.router(&["ip", "link", "set", &theirs, "master", &bridge, "up"])?;

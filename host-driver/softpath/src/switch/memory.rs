@@ -5,6 +5,9 @@ use std::io;
 use mmap_rs::{MmapFlags, MmapOptions};
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
+/// Size of a huge page.
+const HUGE: usize = 2 << 20;
+
 /// `n` items of zero bytes. Their memory is never given back: tables and packet buffers live as long as the program.
 ///
 /// # Errors
@@ -16,8 +19,16 @@ pub fn zeroed<T: FromBytes + IntoBytes + KnownLayout>(n: usize) -> io::Result<&'
     }
     let failed =
         |e: mmap_rs::Error| io::Error::new(io::ErrorKind::OutOfMemory, format!("{bytes} bytes: {e}"));
-    let options = MmapOptions::new(bytes).map_err(failed)?;
-    let map = options.with_flags(MmapFlags::TRANSPARENT_HUGE_PAGES).map_mut().map_err(failed)?;
+    let taken = |bytes, flags| MmapOptions::new(bytes)?.with_flags(flags).map_mut();
+    // Pages that were reserved are most often meant for virtual machines: none of them is taken where the kernel makes huge
+    // pages by itself.
+    let settings = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    let reserved = settings.is_ok_and(|text| text.contains("[never]"));
+    let huge = || taken(bytes.next_multiple_of(HUGE), MmapFlags::HUGE_PAGES);
+    let map = match reserved.then(huge) {
+        Some(Ok(map)) => map,
+        _ => taken(bytes, MmapFlags::TRANSPARENT_HUGE_PAGES).map_err(failed)?,
+    };
     let all: &'static mut [u8] = Box::leak(Box::new(map)).as_mut_slice();
     <[T]>::mut_from_bytes(&mut all[..bytes]).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
