@@ -3,17 +3,16 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use clap::Parser;
 use culvert_benches::clock::{disturbance, huge_pages};
 use culvert_benches::generator::Generator;
-use culvert_benches::peers::daemon::{PAGES, version};
+use culvert_benches::peers::daemon::PAGES;
 use culvert_benches::peers::machine::Pinned;
 use culvert_benches::peers::ovs::Ovs;
 use culvert_benches::peers::rules::Rules;
+use culvert_benches::peers::session::{Session, exit};
 use culvert_benches::soft::Soft;
 use culvert_benches::work::Kind;
 use serde_json::{Value, json};
@@ -87,26 +86,12 @@ struct Turns {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("error: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Result<(), String> {
-    let version = version()?;
-    // Everything is given back also when somebody interrupts this.
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, interrupted.clone()).map_err(|e| e.to_string())?;
-    }
-    let beside = |exe: PathBuf| exe.with_file_name("examples").join("libovs_frames.so");
-    let source = args.source.clone().or_else(|| std::env::current_exe().ok().map(beside));
-    let source = source.ok_or("where this program lies is unknown: name --source")?;
-    let dir = tempfile::Builder::new().prefix("culvert-peers-").tempdir().map_err(|e| e.to_string())?;
+    let session = Session::begin("peers", args.source.as_deref())?;
+    let version = &session.version;
     if !args.json {
         println!("{version}; core {}, {} turns, medians; cycles per packet", args.core, args.turns);
         println!(
@@ -132,11 +117,11 @@ fn run(args: &Args) -> Result<(), String> {
     for kind in Kind::ALL.into_iter().filter(|kind| args.nvgre || kind.encap == culvert_packet::Encap::Vxlan)
     {
         for &rules in &args.rules {
-            let dir = dir.path().join(format!("{}-{}", kind.name().replace(' ', "-"), rules.name()));
-            let peer = Ovs::start(&dir, &source, args.core as usize, args.smc, (kind, rules))?;
+            let dir = session.dir.path().join(format!("{}-{}", kind.name().replace(' ', "-"), rules.name()));
+            let peer = Ovs::start(&dir, &session.source, args.core as usize, args.smc, (kind, rules))?;
             for (flows, bytes) in cases(args) {
                 let case = Case { kind, rules, bytes, flows };
-                let turns = measure(args, &mut soft, &peer, case, &interrupted)?;
+                let turns = measure(args, &mut soft, &peer, case, &session)?;
                 if !args.json {
                     show(case, &turns);
                 }
@@ -165,13 +150,7 @@ fn cases(args: &Args) -> impl Iterator<Item = (u32, u16)> + '_ {
     all.filter(move |&(flows, bytes)| args.cross || Some(flows) == usual || Some(bytes) == shortest)
 }
 
-fn measure(
-    args: &Args,
-    soft: &mut Soft,
-    peer: &Ovs,
-    case: Case,
-    interrupted: &AtomicBool,
-) -> Result<Turns, String> {
+fn measure(args: &Args, soft: &mut Soft, peer: &Ovs, case: Case, session: &Session) -> Result<Turns, String> {
     let Case { kind, bytes, flows, .. } = case;
     let (time, steal) = (Duration::from_millis(args.window), disturbance().0);
     let generator = Generator::new(kind, bytes.into());
@@ -179,9 +158,7 @@ fn measure(
     peer.learn(bytes, flows)?;
     let mut turns = Turns::default();
     for _ in 0..args.turns {
-        if interrupted.load(Relaxed) {
-            return Err("interrupted".into());
-        }
+        session.goes_on()?;
         let pinned = Pinned::to(args.core as usize).map_err(|e| format!("core {}: {e}", args.core))?;
         // The first one brings the tables into the caches that Open vSwitch has used.
         soft.run(&generator, flows, args.packets / 4, true);

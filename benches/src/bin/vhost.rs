@@ -4,14 +4,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use clap::Parser;
 use culvert_benches::clock::disturbance;
-use culvert_benches::peers::daemon::version;
 use culvert_benches::peers::machine::Pinned;
+use culvert_benches::peers::session::{Session, exit};
 use culvert_benches::vhost::Way;
 use culvert_benches::vhost::client::Client;
 use culvert_benches::vhost::theirs::Rules;
@@ -75,26 +73,12 @@ const COLUMNS: [(&str, &str); 13] = [
 ];
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("error: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Result<(), String> {
-    let version = version()?;
-    // Everything is given back also when somebody interrupts this.
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, interrupted.clone()).map_err(|e| e.to_string())?;
-    }
-    let beside = |exe: PathBuf| exe.with_file_name("examples").join("libovs_frames.so");
-    let source = args.source.clone().or_else(|| std::env::current_exe().ok().map(beside));
-    let source = source.ok_or("where this program lies is unknown: name --source")?;
-    let dir = tempfile::Builder::new().prefix("culvert-vhost-").tempdir().map_err(|e| e.to_string())?;
+    let session = Session::begin("vhost", args.source.as_deref())?;
+    let version = &session.version;
     let alone = args.ways.iter().map(|way| alone(args, *way)).collect::<Result<Vec<_>, _>>()?;
     if !args.json {
         println!(
@@ -113,13 +97,13 @@ fn run(args: &Args) -> Result<(), String> {
     let mut rows = Vec::new();
     for (way, rules) in args.ways.iter().flat_map(|way| args.rules.iter().map(move |rules| (*way, *rules))) {
         let places = Places {
-            dir: dir.path().join(format!("{way:?}-{rules:?}")),
-            source: source.clone(),
+            dir: session.dir.path().join(format!("{way:?}-{rules:?}")),
+            source: session.source.clone(),
             core: args.core as usize,
             guests: args.guests as usize,
             undisturbed: args.undisturbed,
         };
-        rows.extend(pair(args, &places, way, rules, &interrupted)?);
+        rows.extend(pair(args, &places, way, rules, &session)?);
     }
     if args.json {
         let clients: Vec<Value> = alone;
@@ -162,7 +146,7 @@ fn pair(
     places: &Places,
     way: Way,
     rules: Rules,
-    interrupted: &AtomicBool,
+    session: &Session,
 ) -> Result<Vec<Value>, String> {
     let mut peers = Peers::start(places, way, rules)?;
     let mut rows = Vec::new();
@@ -172,9 +156,7 @@ fn pair(
         peers.prepare(&case)?;
         let mut turns = [Vec::new(), Vec::new()];
         for _ in 0..args.turns {
-            if interrupted.load(Relaxed) {
-                return Err("interrupted".into());
-            }
+            session.goes_on()?;
             turns[0].push(peers.ours(&case)?);
             turns[1].push(peers.theirs(&case)?);
         }

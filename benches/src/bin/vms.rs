@@ -4,15 +4,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use culvert_benches::clock::disturbance;
-use culvert_benches::peers::daemon::version;
 use culvert_benches::peers::machine::ran_of;
 use culvert_benches::peers::ovs::{ip, mac};
+use culvert_benches::peers::session::{Session, exit};
 use culvert_benches::vhost::Way;
 use culvert_benches::vhost::ours::Ours;
 use culvert_benches::vhost::theirs::{Rules, Theirs};
@@ -61,41 +59,25 @@ struct Turn {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("error: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Result<(), String> {
-    let version = version()?;
-    // Everything is given back also when somebody interrupts this.
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, interrupted.clone()).map_err(|e| e.to_string())?;
-    }
-    let beside = |exe: PathBuf| exe.with_file_name("examples").join("libovs_frames.so");
-    let source = args.source.clone().or_else(|| std::env::current_exe().ok().map(beside));
-    let source = source.ok_or("where this program lies is unknown: name --source")?;
-    let dir = tempfile::Builder::new().prefix("culvert-vms-").tempdir().map_err(|e| e.to_string())?;
-    let (here, there) = (dir.path().join("ours"), dir.path().join("theirs"));
+    let session = Session::begin("vms", args.source.as_deref())?;
+    let version = &session.version;
+    let (here, there) = (session.dir.path().join("ours"), session.dir.path().join("theirs"));
     let (core, way) = (args.core as usize, Way::Guests);
 
     let ours = Ours::start(&here, way, core, 2)?;
     let mut guests = Pair::boot(&here)?;
     // Open vSwitch takes its core as soon as it runs: it stands still while ours is measured.
     let tso = if args.their_tso { "other_config:userspace-tso-enable=true" } else { "" };
-    let theirs = Theirs::start(&there, &source, core, (way, args.rules), tso)?;
+    let theirs = Theirs::start(&there, &session.source, core, (way, args.rules), tso)?;
     let mut strangers = Pair::boot(&there)?;
     let steal = disturbance().0;
     let mut turns = [Vec::new(), Vec::new()];
     for n in 0..args.turns {
-        if interrupted.load(Relaxed) {
-            return Err("interrupted".into());
-        }
+        session.goes_on()?;
         theirs.daemon.hold();
         turns[0].push(
             guests

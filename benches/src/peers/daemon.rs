@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::control::{Control, VARIABLE};
-use super::machine::{HugePages, ran_of};
+use super::machine::{HugePages, Watch};
 use super::service::{Service, ask};
-use crate::clock::cycles;
 
 /// Debian's build with DPDK, beside the one without.
 const SWITCH: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
@@ -33,26 +32,6 @@ pub struct Daemon {
     thread: PathBuf,
     /// What is told to the library that makes frames.
     pub frames: Control,
-}
-
-/// Time that the data path's thread has spent, from when it was read until it is asked.
-pub struct Watch<'a> {
-    daemon: &'a Daemon,
-    cycles: u64,
-    start: Instant,
-    ran: u64,
-}
-
-impl Watch<'_> {
-    /// Cycles that passed, and the part of them in which the thread ran.
-    ///
-    /// # Errors
-    /// The thread is gone.
-    pub fn read(&self) -> Result<(f64, f64), String> {
-        let (spent, ns) = (cycles() - self.cycles, self.start.elapsed().as_nanos() as f64);
-        let ran = (ran_of(&self.daemon.thread)? - self.ran) as f64 / ns;
-        Ok((spent as f64, ran.min(1.0)))
-    }
 }
 
 impl Daemon {
@@ -150,8 +129,7 @@ impl Daemon {
     /// # Errors
     /// There is no such thread.
     pub fn watch(&self) -> Result<Watch<'_>, String> {
-        let ran = ran_of(&self.thread)?;
-        Ok(Watch { daemon: self, cycles: cycles(), start: Instant::now(), ran })
+        Watch::of(&self.thread)
     }
 
     /// Tells the database, in the words of `ovs-vsctl`, and waits until it is done.

@@ -4,10 +4,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::service::ask;
+use crate::clock::cycles;
 
 /// Where the kernel is told how many huge pages of 2 MiB to keep.
 const PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
@@ -88,6 +90,35 @@ pub fn ran_of(task: &Path) -> Result<u64, String> {
     let text = fs::read_to_string(task.join("schedstat")).map_err(|e| format!("{}: {e}", task.display()))?;
     let field = text.split_whitespace().next().and_then(|n| n.parse().ok());
     field.ok_or_else(|| format!("{}: no scheduler statistics", task.display()))
+}
+
+/// Time that a thread has spent since the clocks were read.
+pub struct Watch<'a> {
+    task: &'a Path,
+    cycles: u64,
+    start: Instant,
+    ran: u64,
+}
+
+impl<'a> Watch<'a> {
+    /// Reads the clocks of a thread; `task` is its folder in proc.
+    ///
+    /// # Errors
+    /// There is no such thread.
+    pub fn of(task: &'a Path) -> Result<Self, String> {
+        let ran = ran_of(task)?;
+        Ok(Watch { task, cycles: cycles(), start: Instant::now(), ran })
+    }
+
+    /// Cycles that passed, and the part of them in which the thread ran.
+    ///
+    /// # Errors
+    /// The thread is gone.
+    pub fn read(&self) -> Result<(f64, f64), String> {
+        let (spent, ns) = (cycles() - self.cycles, self.start.elapsed().as_nanos() as f64);
+        let ran = (ran_of(self.task)? - self.ran) as f64 / ns;
+        Ok((spent as f64, ran.min(1.0)))
+    }
 }
 
 fn read(path: &str) -> Result<u64, String> {

@@ -12,3 +12,4 @@ pub mod machine;
 pub mod ovs;
 pub mod rules;
 pub mod service;
+pub mod session;

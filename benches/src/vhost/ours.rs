@@ -16,8 +16,7 @@ use serde_json::{Value, json};
 
 use super::Way;
 use super::wire::{Told, Wire};
-use crate::clock::cycles;
-use crate::peers::machine::ran_of;
+use crate::peers::machine::Watch;
 use crate::work;
 
 /// The example whose policy is carried out, with two of its VMs where the case has them.
@@ -36,26 +35,6 @@ pub struct Ours {
     pub wire: Arc<Told>,
     /// The switch's thread, in proc.
     pub thread: PathBuf,
-}
-
-/// Time that the switch's thread has spent since it was read.
-pub struct Watch<'a> {
-    ours: &'a Ours,
-    cycles: u64,
-    start: Instant,
-    ran: u64,
-}
-
-impl Watch<'_> {
-    /// Cycles that passed, and the part of them in which the thread ran.
-    ///
-    /// # Errors
-    /// The thread is gone.
-    pub fn read(&self) -> Result<(f64, f64), String> {
-        let (spent, ns) = (cycles() - self.cycles, self.start.elapsed().as_nanos() as f64);
-        let ran = (ran_of(&self.ours.thread)? - self.ran) as f64 / ns;
-        Ok((spent as f64, ran.min(1.0)))
-    }
 }
 
 impl Ours {
@@ -101,7 +80,7 @@ impl Ours {
     /// # Errors
     /// There is no such thread.
     pub fn watch(&self) -> Result<Watch<'_>, String> {
-        Ok(Watch { ours: self, ran: ran_of(&self.thread)?, cycles: cycles(), start: Instant::now() })
+        Watch::of(&self.thread)
     }
 
     /// What was dropped so far, by reason.

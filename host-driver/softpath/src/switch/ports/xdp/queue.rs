@@ -245,7 +245,7 @@ impl Queue {
         })
     }
 
-    /// Has the kernel send what is in the ring, and counts it. What the interface has no room for now stays there, and is
+    /// Has the kernel send what is in the ring, and counts it. What the interface has no room for yet stays there, and is
     /// sent with the next call.
     ///
     /// # Errors
