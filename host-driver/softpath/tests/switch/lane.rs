@@ -74,7 +74,7 @@ impl SwitchPort for LanePort {
     fn send(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>) -> io::Result<Sent> {
         let mut sent = Sent::default();
         if self.output.slow.load(SeqCst) {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(std::time::Duration::from_millis(10));
         }
         let mut frames = self.output.frames.lock().unwrap();
         for packet in packets.drain(..) {
