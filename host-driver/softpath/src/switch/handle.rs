@@ -117,10 +117,12 @@ impl Switch {
             let mut placement = self.placement();
             (placement.place(at), placement.homes.clone())
         };
-        // Where the port was before it is closed before it is opened anew.
+        // If another worker had the port before, it is closed there before it is opened here.
         self.ask_all(move |f, n| {
             f.set_homes(homes.clone());
-            if n == home { f.detach(at) } else { f.lead(at, home as u8) }
+            if n != home {
+                f.lead(at, home as u8);
+            }
         })?;
         self.tell(home, move |f| f.attach(at, open))
     }
