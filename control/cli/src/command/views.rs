@@ -108,11 +108,13 @@ pub(super) fn vports(client: &Client, json: bool) -> Result<String, Error> {
             "attach",
         ]);
         for v in vports {
-            let served = match (v.vf.or(v.vmq).or(v.worker), v.served_by == v.requested) {
-                (Some(n), true) => format!("{} {n}", v.served_by.as_str()),
-                (None, true) => v.served_by.as_str().to_owned(),
-                (_, false) => format!("{}, not {}: {}", v.served_by.as_str(), v.requested.as_str(), v.reason),
-            };
+            let mut served = v.served_by.as_str().to_owned();
+            if let Some(n) = v.vf.or(v.vmq).or(v.worker) {
+                let _ = write!(served, " {n}");
+            }
+            if v.served_by != v.requested {
+                let _ = write!(served, ", not {}: {}", v.requested.as_str(), v.reason);
+            }
             table.row([
                 v.id.to_string(),
                 v.name.clone(),
