@@ -6,6 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Waits until something holds.
+///
+/// # Panics
+/// It does not in time.
+pub fn until(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !holds() {
+        assert!(Instant::now() < end, "not {what} within {} s", limit.as_secs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A running program. It is killed, by its own id, when this is dropped.
 pub struct Service {
     name: String,

@@ -7,12 +7,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use culvert_e2e::deployment::{Config, Deployment, Programs, figure8};
 use culvert_e2e::kernel_vm::KernelVm;
 use culvert_e2e::netns;
-use culvert_e2e::process::Service;
+use culvert_e2e::process::{Service, until};
 use culvert_packet::Encap;
 use serde_json::{Value, json};
 
@@ -102,14 +102,6 @@ fn at(prefix: &str, port: u16) -> SocketAddr {
     SocketAddr::new(prefix.split('/').next().unwrap().parse().unwrap(), port)
 }
 
-fn until(what: &str, mut ready: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !ready() {
-        assert!(Instant::now() < end, "not {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn a_stream_that_a_vm_only_receives_goes_on() {
     let mut pair = Pair::start(&[7000]);
@@ -126,7 +118,7 @@ fn a_stream_that_a_vm_only_receives_goes_on() {
     let stream = pair.sql.within(|| TcpStream::connect_timeout(&at(WEB, 7000), LIMIT)).unwrap();
     let count = Arc::new(AtomicU64::new(0));
     let receiver = count_bytes(stream, Arc::clone(&count));
-    until("some of it there", || count.load(SeqCst) > 2 * MIB);
+    until(LIMIT, "some of it there", || count.load(SeqCst) > 2 * MIB);
     pair.kill_and_start(|_| {});
     let at_start = count.load(SeqCst);
     assert!(at_start < STREAM, "it was over before the daemon was killed");
@@ -217,6 +209,6 @@ fn what_the_policy_has_ceased_to_allow_meanwhile_does_not_go_on() {
     for _ in 0..20 {
         kept.recv(&mut [0; 16]).unwrap();
     }
-    until("denied", || pair.denied() >= 20);
+    until(LIMIT, "denied", || pair.denied() >= 20);
     assert_eq!(drain(&removed), 0);
 }

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use culvert_e2e::deployment::{Config, Deployment, figure8};
 use culvert_e2e::kernel_vm::KernelVm;
 use culvert_e2e::linux_guest::{LinuxGuest, LinuxGuestConfig};
 use culvert_e2e::netns;
+use culvert_e2e::process::until;
 use culvert_packet::Encap;
 
 const BOOT: Duration = Duration::from_secs(120);
@@ -99,14 +100,6 @@ fn sink(web: &KernelVm, port: u16) -> (Arc<AtomicU64>, JoinHandle<std::io::Resul
     (count, reader)
 }
 
-fn until(what: &str, mut ready: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !ready() {
-        assert!(Instant::now() < end, "not {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn a_stock_vm_talks_and_its_streams_outlive_a_killed_daemon() {
     let mut d = start();
@@ -142,7 +135,7 @@ fn a_stock_vm_talks_and_its_streams_outlive_a_killed_daemon() {
         "(dd if=/dev/zero bs=65536 count=1024 2>/dev/null | nc 10.1.1.12 7002; touch /tmp/done) \
          > /dev/null 2>&1 < /dev/null &",
     );
-    until("some of it there", || count.load(SeqCst) > 4 * MIB);
+    until(LIMIT, "some of it there", || count.load(SeqCst) > 4 * MIB);
     d.kill_daemon(0);
     assert!(count.load(SeqCst) < 64 * MIB, "it was over before the daemon was killed");
     d.start_daemon(0).unwrap();
@@ -166,7 +159,7 @@ fn a_vm_that_is_killed_harms_nobody_and_another_takes_its_place() {
         &mut guest,
         "(dd if=/dev/zero bs=65536 count=4096 2>/dev/null | nc 10.1.1.12 7000) > /dev/null 2>&1 &",
     );
-    until("some of it there", || count.load(SeqCst) > 2 * MIB);
+    until(LIMIT, "some of it there", || count.load(SeqCst) > 2 * MIB);
     // In the middle of whatever it does with its rings.
     drop(guest);
     d.until(LIMIT, "down", |d| Ok(state(d)? == "down")).unwrap();

@@ -113,10 +113,9 @@ impl Switch {
     /// # Errors
     /// The switch has ended.
     pub fn attach(&self, at: Port, open: Opener) -> Result<()> {
-        let (home, homes) = {
-            let mut placement = self.placement();
-            (placement.place(at), placement.homes.clone())
-        };
+        // Held until all have been told: nobody else's news of homes comes between.
+        let mut placement = self.placement();
+        let (home, homes) = (placement.place(at), placement.homes.clone());
         // If another worker had the port before, it is closed there before it is opened here.
         self.ask_all(move |f, n| {
             f.set_homes(homes.clone());

@@ -21,6 +21,7 @@ mod handle;
 mod homes;
 pub mod memory;
 mod packet;
+mod passing;
 mod places;
 mod port;
 pub mod ports;

@@ -5,11 +5,10 @@ use culvert_flow::tables::Vport;
 use culvert_packet::{Reason, VportId};
 
 use super::forwarder::Forwarder;
-use super::homes::{Homes, NOBODY};
+use super::homes::NOBODY;
 use super::packet::Packet;
 use super::slot::{Opener, Slot};
 use super::steps::name;
-use super::tables;
 
 /// No port.
 const NOWHERE: u16 = u16::MAX;
@@ -72,11 +71,6 @@ impl Forwarder {
             self.slots.push(slot);
             self.moved = true;
         }
-    }
-
-    /// Who does what, from now on.
-    pub(super) fn set_homes(&mut self, homes: Homes) {
-        self.crossing.homes = homes;
     }
 
     /// Another worker has a port.
@@ -144,74 +138,6 @@ impl Forwarder {
         }
     }
 
-    /// Passes a packet to another worker, on the account of a vport.
-    #[inline]
-    pub(super) fn pass(&mut self, packet: Packet, worker: u8, to: Option<Port>, payer: u16) {
-        if let Err(packet) = self.crossing.give(worker, packet, to, payer) {
-            self.dp.counters.drops[Reason::WorkerFull as usize] += 1;
-            let vport = tables::vport(&mut self.dp, Port::Vport(VportId(payer)));
-            vport.into_iter().for_each(|vport| vport.drops += 1);
-            self.pool.give(packet);
-        }
-    }
-
-    /// The other worker that a packet belongs to, and the vport that pays the way.
-    pub(super) fn elsewhere(&self, packet: &Packet) -> Option<(u8, u16)> {
-        let (worker, payer) = match packet.input {
-            Port::Vport(id) => (self.crossing.homes.of_vport(id), id.0),
-            _ => self.crossing.homes.of_frame(packet.bytes()),
-        };
-        (!self.crossing.is_alone() && worker != self.crossing.me).then_some((worker, payer))
-    }
-
-    /// Keeps of what has come from the wire what is this worker's, and passes the rest on.
-    pub(super) fn keep_own(&mut self, packets: &mut Vec<Packet>) {
-        let mut kept = std::mem::take(&mut self.kept);
-        for packet in packets.drain(..) {
-            let (worker, payer) = self.crossing.homes.of_frame(packet.bytes());
-            if worker == self.crossing.me {
-                kept.push(packet);
-            } else {
-                self.pass(packet, worker, None, payer);
-            }
-        }
-        // Both keep their room.
-        std::mem::swap(packets, &mut kept);
-        self.kept = kept;
-    }
-
-    /// Takes what other workers have passed here, a burst from each. `true`: there was something.
-    pub(super) fn take_passed(&mut self) -> bool {
-        let mut any = false;
-        for from in 0..self.crossing.others() {
-            let mut burst = std::mem::take(&mut self.burst);
-            for _ in 0..super::BURST {
-                let Some(passed) = self.crossing.take(from) else { break };
-                any = true;
-                match passed.to {
-                    None => {
-                        passed.packet.prefetch();
-                        burst.push(passed.packet);
-                    }
-                    Some(to) => self.leave(passed.packet, to),
-                }
-            }
-            self.burst(&mut burst);
-            self.burst = burst;
-        }
-        any
-    }
-
-    /// Sends a packet of another worker by a port of this one.
-    fn leave(&mut self, packet: Packet, to: Port) {
-        match self.way(to) {
-            Ok(way @ Way::Slot(_)) => self.put(packet, to, way),
-            // The port has moved meanwhile.
-            Ok(Way::Worker(_)) => self.drop(packet, nobody(to)),
-            Err(reason) => self.drop(packet, reason),
-        }
-    }
-
     /// Whether a port is listened to: its packets have room wherever they may go.
     #[inline]
     pub(super) fn is_heard(&mut self, at: Port) -> bool {
@@ -223,7 +149,7 @@ impl Forwarder {
 }
 
 /// Why a packet does not leave by a port that is not there.
-fn nobody(to: Port) -> Reason {
+pub(super) fn nobody(to: Port) -> Reason {
     match to {
         Port::Uplink(_) => Reason::UplinkDown,
         Port::Vport(_) => Reason::QueueStopped,

@@ -133,11 +133,10 @@ impl OffloadTarget for Switch {
     }
 
     fn set_stations(&self, stations: &[Station]) -> Result<()> {
-        let homes = {
-            let mut placement = self.placement();
-            placement.set_stations(stations);
-            placement.homes.clone()
-        };
+        // Held until all have been told, as when a port is attached.
+        let mut placement = self.placement();
+        placement.set_stations(stations);
+        let homes = placement.homes.clone();
         self.ask_all(move |f, _| f.set_homes(homes.clone())).map(drop)
     }
 
