@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use culvert_nic::Interrupt;
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{MacAddr, arp, tcp};
+use culvert_pf::Interrupt;
 use culvert_softpath::switch::{Packet, Pool, Sent, SwitchPort};
 
 /// What the ports know together.

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use culvert_flow::Port;
-use culvert_nic::Interrupt;
 use culvert_packet::VportId;
+use culvert_pf::Interrupt;
 use culvert_softpath::switch::{BURST, Forwarder, Packet, Pool, Sent, SwitchPort, SwitchSettings};
 use culvert_softpath::target::PacketSource;
 

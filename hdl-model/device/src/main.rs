@@ -1,4 +1,4 @@
-//! `culvert-nic`: the emulated SmartNIC as a process.
+//! `culvert-emu`: the emulated SmartNIC as a process.
 
 #![forbid(unsafe_code)]
 
@@ -17,7 +17,7 @@ use culvert_device::wire::{Capture, WireSpec};
 /// An emulated SmartNIC: a PF with SR-IOV behind a vfio-user socket, two MAC ports, and a RISC-V processor for the
 /// firmware that the driver loads.
 #[derive(Parser)]
-#[command(name = "culvert-nic", version)]
+#[command(name = "culvert-emu", version)]
 struct Args {
     /// Socket of the PF. VF n gets this path with ".vfN" appended.
     #[arg(long, value_name = "PATH")]
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("culvert-nic: {error}");
+            eprintln!("culvert-emu: {error}");
             ExitCode::FAILURE
         }
     }

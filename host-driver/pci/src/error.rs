@@ -10,7 +10,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The socket could not be connected.
-    #[error("socket {path}: {source}: is culvert-nic running, and has the VF been enabled?")]
+    #[error("socket {path}: {source}: is culvert-emu running, and has the VF been enabled?")]
     Connect {
         /// The socket's path.
         path: String,

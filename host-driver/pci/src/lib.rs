@@ -4,7 +4,7 @@
 //! reach by DMA, its interrupts, and (a PF) a way to make VFs. [`Device`] is these five and nothing else, with two
 //! implementations that the driver cannot tell apart:
 //!
-//! * [`vfio_user::Client`]: a function behind a UNIX socket, such as those of the emulated NIC `culvert-nic`;
+//! * [`vfio_user::Client`]: a function behind a UNIX socket, such as those of the emulated NIC `culvert-emu`;
 //! * [`linux_vfio::Function`]: a function of this machine, through `/dev/vfio`.
 //!
 //! [`FunctionAddress`] names either and opens it.

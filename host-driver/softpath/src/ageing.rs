@@ -19,7 +19,7 @@ impl<P: Policy> Engine<P> {
     ///
     /// # Errors
     /// The NIC does not answer; nothing is forgotten.
-    pub fn age(&mut self, nic: &dyn OffloadTarget, now: u32) -> culvert_nic::Result<bool> {
+    pub fn age(&mut self, nic: &dyn OffloadTarget, now: u32) -> culvert_pf::Result<bool> {
         let expired = self.policy.expired(now, AT_A_TIME);
         if expired.is_empty() {
             return Ok(self.policy.is_behind());
@@ -41,7 +41,7 @@ impl<P: Policy> Engine<P> {
     ///
     /// # Errors
     /// The NIC does not answer.
-    pub fn sweep_orphans(&mut self, nic: &dyn OffloadTarget) -> culvert_nic::Result<()> {
+    pub fn sweep_orphans(&mut self, nic: &dyn OffloadTarget) -> culvert_pf::Result<()> {
         let idle = nic.idle(ORPHAN_IDLE, AT_A_TIME)?;
         let orphans: Vec<FlowKey> =
             idle.iter().filter(|r| !self.policy.knows(r.cold.connection)).map(|r| r.key).collect();

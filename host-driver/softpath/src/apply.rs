@@ -3,7 +3,7 @@
 
 use culvert_abi::Vport;
 use culvert_abi::command::CellWrite;
-use culvert_nic::Result;
+use culvert_pf::Result;
 
 use crate::decide::Policy;
 use crate::engine::Engine;
@@ -51,7 +51,7 @@ impl<P: Policy> Engine<P> {
         let records = self.policy.records();
         // A NIC with less room than there are connections keeps what fits; the others come as exceptions.
         match nic.insert(&records) {
-            Ok(()) | Err(culvert_nic::Error::Refused { .. }) => {}
+            Ok(()) | Err(culvert_pf::Error::Refused { .. }) => {}
             Err(e) => return Err(e),
         }
         nic.start()

@@ -6,8 +6,8 @@ use culvert_abi::command::Op;
 use culvert_abi::pf::{self, Entry};
 use culvert_flow::tables::Member;
 use culvert_flow::{Actions, Classified, FlowRecord, Port, Wire, key};
-use culvert_nic::{Exception, Return};
 use culvert_packet::{Fragment, Reason, VportId, parse, parse_outer};
+use culvert_pf::{Exception, Return};
 use culvert_policy::Forward;
 
 use crate::decide::{Decision, Policy, Question};

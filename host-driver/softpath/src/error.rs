@@ -12,7 +12,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// The NIC could not.
     #[error(transparent)]
-    Nic(#[from] culvert_nic::Error),
+    Nic(#[from] culvert_pf::Error),
     /// The NIC's queues are in use already.
     #[error("the {what} of the NIC is in use: start one slow path for each NIC, once")]
     InUse {

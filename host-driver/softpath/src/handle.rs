@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use culvert_abi::Vport;
 use culvert_flow::{FlowRecord, Port};
-use culvert_nic::{Counters, Interrupt, PortCounters};
 use culvert_packet::Reason;
+use culvert_pf::{Counters, Interrupt, PortCounters};
 use culvert_policy::Snapshot;
 
 use crate::engine::{Address, Tally};
@@ -78,7 +78,7 @@ impl SlowPath {
     /// The NIC's queues or the file of connections are in use, or there are no descriptors or threads to be had.
     pub fn start(nic: Arc<dyn OffloadTarget>, settings: Settings) -> Result<Self> {
         let (sender, receiver) = sync_channel(COMMANDS);
-        let wake = Interrupt::new().map_err(culvert_nic::Error::from)?;
+        let wake = Interrupt::new().map_err(culvert_pf::Error::from)?;
         let mut policy = HostPolicy::new(&settings.limits);
         if !nic.may_forget() {
             policy = policy.without_records();
@@ -129,7 +129,7 @@ impl Handle {
             std::sync::mpsc::TrySendError::Full(_) => Error::Timeout { limit: Duration::ZERO },
             std::sync::mpsc::TrySendError::Disconnected(_) => Error::Ended,
         })?;
-        self.wake.signal().map_err(culvert_nic::Error::from)?;
+        self.wake.signal().map_err(culvert_pf::Error::from)?;
         Ok(())
     }
 

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use culvert_abi::command::{CellWrite, VmqFilter};
 use culvert_abi::{Group, Peer, Tunnel, Vport};
 use culvert_flow::tables::GROUP_MEMBERS;
-use culvert_nic::VfConfig;
 use culvert_packet::{Encap, MacAddr, OuterSpec, VlanId, VportId};
+use culvert_pf::VfConfig;
 use culvert_policy::Snapshot;
 use culvert_policy::snapshot::{self, Target};
 

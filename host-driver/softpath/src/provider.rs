@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use culvert_flow::Port;
-use culvert_nic::Return;
 use culvert_packet::{MacAddr, Reason};
+use culvert_pf::Return;
 
 use crate::decide::Policy;
 use crate::engine::{Engine, Punted};

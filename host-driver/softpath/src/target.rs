@@ -6,8 +6,8 @@ use culvert_abi::command::{CellWrite, VmqFilter};
 use culvert_abi::pf::Entry;
 use culvert_abi::{FlowKey, FlowRecord, Group, Peer, Tunnel, Vport};
 use culvert_flow::Port;
-use culvert_nic::{Counters, Event, Events, Nic, PortCounters, Result, Return, RxQueue, VfConfig};
 use culvert_packet::{MacAddr, Reason, VportId};
+use culvert_pf::{Counters, Event, Events, Nic, PortCounters, Result, Return, RxQueue, VfConfig};
 
 /// One thing to be done by the NIC. Steps reach it in the order in which they are given.
 #[derive(Clone, Debug, PartialEq)]

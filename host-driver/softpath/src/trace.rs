@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 
 use culvert_abi::pf;
 use culvert_flow::Port;
-use culvert_nic::Exception;
 use culvert_packet::{Family, Outer, Reason, parse_outer};
+use culvert_pf::Exception;
 
 use crate::engine::{Engine, Punted, classify};
 use crate::error::{Error, Result};

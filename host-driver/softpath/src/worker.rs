@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use culvert_abi::command::CellWrite;
 use culvert_flow::FlowRecord;
-use culvert_nic::{Event, Interrupt};
 use culvert_packet::Reason;
+use culvert_pf::{Event, Interrupt};
 use culvert_policy::Snapshot;
 use rustix::event::{PollFd, PollFlags, Timespec};
 

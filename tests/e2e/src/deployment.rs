@@ -37,7 +37,7 @@ impl Programs {
             Some(path) => PathBuf::from(path),
             None => dir.join("../firmware/culvert-fw.bin"),
         };
-        for name in ["culvert-nic", "culvertd", "culvert", "culvert-guest"] {
+        for name in ["culvert-emu", "culvertd", "culvert", "culvert-guest"] {
             if !dir.join(name).exists() {
                 return Err(format!("{} is missing: run `cargo build` first", dir.join(name).display()));
             }
@@ -85,7 +85,7 @@ pub struct Config {
     pub driver: Option<&'static str>,
     /// Capabilities that the daemons of hosts without a NIC may have; none: all that we have.
     pub capabilities: Option<Vec<String>>,
-    /// Other wires than the interfaces of the network: host from 0, uplink, and what `culvert-nic` is to be told.
+    /// Other wires than the interfaces of the network: host from 0, uplink, and what `culvert-emu` is to be told.
     pub wires: Vec<(usize, usize, String)>,
 }
 
@@ -222,7 +222,7 @@ impl Deployment {
 
     fn start_board(&mut self, host: usize) -> Result<(), String> {
         let socket = self.board_socket(host);
-        let mut command = Command::new(self.programs.path("culvert-nic"));
+        let mut command = Command::new(self.programs.path("culvert-emu"));
         command.arg("--socket").arg(&socket);
         for uplink in 0..2 {
             let other = self.wires.iter().find(|(h, u, _)| (*h, *u) == (host, uplink));

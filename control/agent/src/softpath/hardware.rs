@@ -7,9 +7,9 @@ use std::sync::Arc;
 use culvert_api::Offload;
 use culvert_api::view::{FirmwareView, NicInfo, UplinkView, VportState, WorkerCounters};
 use culvert_model::HostPart;
-use culvert_nic::Nic;
 use culvert_packet::{Reason, VportId};
 use culvert_pci::VfHandle;
+use culvert_pf::Nic;
 use culvert_policy::snapshot::{Snapshot, Target};
 use culvert_softpath::Handle;
 
@@ -143,7 +143,7 @@ fn of_nic(nic: &Nic, num_vfs: u16) -> Result<NicInfo, DatapathError> {
         vendor_id: identity.vendor,
         device_id: identity.device,
         device: identity.name.clone(),
-        driver: "culvert-nic".to_owned(),
+        driver: "culvert-pf".to_owned(),
         firmware: FirmwareView {
             version: format!("{:?}", status.state).to_lowercase(),
             abi: info.version.to_string(),

@@ -224,6 +224,6 @@ fn failed(error: &culvert_softpath::Error) -> DatapathError {
     }
 }
 
-fn lost(error: &culvert_nic::Error) -> DatapathError {
+fn lost(error: &culvert_pf::Error) -> DatapathError {
     DatapathError::Unavailable { detail: error.to_string() }
 }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use culvert_flow::HashSecret;
 use culvert_model::Fabric;
-use culvert_nic::{Config, Nic};
 use culvert_pci::FunctionAddress;
+use culvert_pf::{Config, Nic};
 use culvert_softpath::switch::{Switch, SwitchSettings};
 use culvert_softpath::{Limits, Settings, SlowPath};
 use tracing::info;

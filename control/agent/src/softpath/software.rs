@@ -87,7 +87,7 @@ impl SoftwareNic {
         self.ports.add(wanted, attach)
     }
 
-    fn attach_uplink(&self, n: u8, interface: &str, address: IpAddr) -> culvert_nic::Result<()> {
+    fn attach_uplink(&self, n: u8, interface: &str, address: IpAddr) -> culvert_pf::Result<()> {
         // The kernel's address has the interface's MAC; another has one of ours.
         let own = self.addresses == ProviderAddress::Own;
         let filter = Filter::Overlay { address, control: own };

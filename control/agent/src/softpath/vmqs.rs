@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use culvert_model::HostPart;
-use culvert_nic::Nic;
 use culvert_packet::VportId;
+use culvert_pf::Nic;
 use culvert_policy::snapshot::Target;
 use culvert_softpath::switch::Relay;
 
@@ -24,7 +24,7 @@ fn on_vmq(target: Target) -> bool {
 }
 
 impl Vmqs {
-    pub(super) fn start(nic: &Arc<Nic>, args: &Args, run_dir: PathBuf) -> Result<Self, culvert_nic::Error> {
+    pub(super) fn start(nic: &Arc<Nic>, args: &Args, run_dir: PathBuf) -> Result<Self, culvert_pf::Error> {
         Ok(Vmqs { relay: Relay::start(nic.clone())?, ports: Ports::new(args, run_dir) })
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use culvert_abi::pf::{self, MAX_PAYLOAD};
 use culvert_flow::Port;
-use culvert_nic::Exception;
 use culvert_packet::{MacAddr, Reason, arp, craft};
+use culvert_pf::Exception;
 use culvert_policy::{Snapshot, Step};
 use culvert_softpath::{Address, Engine, HostPolicy, Limits, OffloadTarget, Plan, Punted};
 use serde::Serialize;

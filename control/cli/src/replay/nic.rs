@@ -11,8 +11,8 @@ use culvert_flow::pending::{Settled, Ticket};
 use culvert_flow::table::MemoryError;
 use culvert_flow::tables::{Member, Vport};
 use culvert_flow::{Actions, Checksum, Datapath, Frame, Port, RecordId, Verdict, Wire};
-use culvert_nic::Exception;
 use culvert_packet::{Reason, VportId, parse_outer, verify_udp};
+use culvert_pf::Exception;
 use culvert_softpath::Punted;
 
 use super::memory;

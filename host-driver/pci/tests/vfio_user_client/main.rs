@@ -137,7 +137,7 @@ fn nobody_listening_says_what_to_start() {
     let path = dir.path().join("pf.sock");
     let Err(error) = Client::connect(&path) else { panic!("connected to nothing") };
     let text = error.to_string();
-    assert!(text.contains("pf.sock") && text.contains("is culvert-nic running"), "{text}");
+    assert!(text.contains("pf.sock") && text.contains("is culvert-emu running"), "{text}");
 }
 
 #[test]

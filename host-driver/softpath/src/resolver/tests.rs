@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 
 use culvert_flow::{Actions, Classified, FlowKey, FlowRecord, HotLine, Port};
-use culvert_nic::Exception;
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{Encap, Headers, MacAddr, Reason, VportId, arp};
+use culvert_pf::Exception;
 
 use super::*;
 use crate::decide::{Decision, Expired, Question};

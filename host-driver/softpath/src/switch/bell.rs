@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use culvert_nic::Interrupt;
+use culvert_pf::Interrupt;
 
 /// The bell of a thread that takes messages from a queue.
 pub(super) struct Bell {
@@ -12,12 +12,12 @@ pub(super) struct Bell {
 }
 
 impl Bell {
-    pub(super) fn new() -> Result<Self, culvert_nic::Error> {
+    pub(super) fn new() -> Result<Self, culvert_pf::Error> {
         Ok(Bell { event: Interrupt::new()?, asleep: AtomicBool::new(false) })
     }
 
     /// Called after a message was put into the queue.
-    pub(super) fn ring(&self) -> Result<(), culvert_nic::Error> {
+    pub(super) fn ring(&self) -> Result<(), culvert_pf::Error> {
         // With the fence of the sleeper: it finds the message, or we find it asleep.
         fence(Ordering::SeqCst);
         if self.asleep.swap(false, Ordering::SeqCst) {

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use culvert_flow::Port;
-use culvert_nic::{Event, Interrupt, Result};
+use culvert_pf::{Event, Interrupt, Result};
 
 use crate::target::EventSource;
 

@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use culvert_abi::pf::Entry;
 use culvert_flow::Port;
-use culvert_nic::{Interrupt, Result};
 use culvert_packet::VportId;
+use culvert_pf::{Interrupt, Result};
 
 use crate::target::PacketSource;
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use culvert_flow::pending::{Settled, Ticket};
 use culvert_flow::{Actions, Datapath, Port, RecordId, Verdict, Wire};
-use culvert_nic::Result;
 use culvert_packet::{Gso, Reason, parse_outer};
+use culvert_pf::Result;
 
 use super::burst::{BURST, Verdicts};
 use super::crossing::Crossing;

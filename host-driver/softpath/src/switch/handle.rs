@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use culvert_abi::soc::Sizes;
 use culvert_flow::Port;
-use culvert_nic::{Error, PortCounters, Result};
 use culvert_packet::VportId;
+use culvert_pf::{Error, PortCounters, Result};
 
 use super::bell::Bell;
 use super::events::events;

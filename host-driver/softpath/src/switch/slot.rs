@@ -3,8 +3,8 @@
 use std::io;
 
 use culvert_flow::Port;
-use culvert_nic::PortCounters;
 use culvert_packet::Reason;
+use culvert_pf::PortCounters;
 
 use super::packet::{Packet, Pool};
 use super::port::{Sent, SwitchPort};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use culvert_flow::pending::Ticket;
 use culvert_flow::tables::{Tunnel, Vport};
 use culvert_flow::{Checksum, Port, Verdict};
-use culvert_nic::Return;
 use culvert_packet::{ChecksumState, Reason};
+use culvert_pf::Return;
 
 use super::forwarder::{Forwarder, RESERVE};
 use super::packet::Packet;

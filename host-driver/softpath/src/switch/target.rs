@@ -6,8 +6,8 @@ use culvert_abi::command::{CellWrite, Op, VmqFilter};
 use culvert_abi::{FlowKey, FlowRecord, Group, Peer, Tunnel, Vport};
 use culvert_flow::datapath::Refused;
 use culvert_flow::{Port, RecordId};
-use culvert_nic::{Counters, Error, PortCounters, Result, VfConfig};
 use culvert_packet::{MacAddr, Reason};
+use culvert_pf::{Counters, Error, PortCounters, Result, VfConfig};
 
 use super::forwarder::Forwarder;
 use super::handle::{NAME, Switch, add};

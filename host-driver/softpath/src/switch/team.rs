@@ -5,8 +5,8 @@ use std::sync::Arc;
 use culvert_abi::FlowKey;
 use culvert_flow::Port;
 use culvert_flow::pending::Ticket;
-use culvert_nic::{Error, Result, Return};
 use culvert_packet::VportId;
+use culvert_pf::{Error, Result, Return};
 
 use super::bell::Bell;
 use super::crossing::crossings;

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
-use culvert_nic::Interrupt;
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{ChecksumState, Gso, MacAddr, Offload, VportId, checksum, tcp};
+use culvert_pf::Interrupt;
 use culvert_softpath::switch::{Opener, Packet, Pool, Sent, SwitchPort};
 
 use crate::{offered, relay, until};

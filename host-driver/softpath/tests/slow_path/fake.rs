@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use culvert_abi::command::{CellWrite, Op, VmqFilter};
 use culvert_abi::pf::{Entry, MAX_PAYLOAD};
 use culvert_abi::{FlowKey, FlowRecord, Group, Peer, Tunnel, Vport};
-use culvert_nic::{Counters, Error, Event, Interrupt, PortCounters, Result, VfConfig};
 use culvert_packet::{MacAddr, Reason, VportId};
+use culvert_pf::{Counters, Error, Event, Interrupt, PortCounters, Result, VfConfig};
 use culvert_softpath::target::{EventSource, PacketSource};
 use culvert_softpath::{OffloadTarget, Step};
 

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use culvert_nic::Return;
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{MacAddr, Reason, VportId};
+use culvert_pf::Return;
 use culvert_policy::acl::{Acl, AclSet, Action, PortRange, Rule};
 use culvert_policy::{Snapshot, Timeouts};
 use culvert_softpath::{

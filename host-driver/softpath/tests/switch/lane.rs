@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use culvert_nic::Interrupt;
+use culvert_pf::Interrupt;
 use culvert_softpath::switch::{Packet, Pool, Sent, SwitchPort};
 
 /// Frames under way in one direction.

@@ -3,8 +3,8 @@
 use culvert_abi::command::{CellWrite, Op, VmqFilter};
 use culvert_abi::{FlowKey, FlowRecord, Group, Peer, Tunnel, Vport};
 use culvert_flow::pending::Ticket;
-use culvert_nic::{Counters, Error, PortCounters, Result, Return, VfConfig};
 use culvert_packet::{MacAddr, Reason};
+use culvert_pf::{Counters, Error, PortCounters, Result, Return, VfConfig};
 use culvert_softpath::target::{EventSource, PacketSource};
 use culvert_softpath::{OffloadTarget, Step};
 

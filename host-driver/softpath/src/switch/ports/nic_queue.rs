@@ -9,8 +9,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use culvert_abi::command::Op;
-use culvert_nic::Error;
 use culvert_packet::{Gso, Reason, VportId};
+use culvert_pf::Error;
 
 use crate::switch::segment::{MAX_HEADERS, Segmentation};
 use crate::switch::{BURST, Packet, Pool, Sent, SwitchPort};

@@ -13,8 +13,8 @@ use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use culvert_nic::{Error, Result};
 use culvert_packet::VportId;
+use culvert_pf::{Error, Result};
 
 use self::worker::Worker;
 use super::bell::Bell;

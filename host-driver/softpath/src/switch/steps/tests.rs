@@ -7,9 +7,9 @@ use culvert_abi::FlowRecord;
 use culvert_abi::soc::Sizes;
 use culvert_flow::tables::Vport;
 use culvert_flow::{Actions, HashSecret, HotLine, key};
-use culvert_nic::Interrupt;
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{MacAddr, VportId, parse, tcp};
+use culvert_pf::Interrupt;
 
 use super::*;
 use crate::switch::{Pool, Sent, SwitchPort, SwitchSettings};

@@ -12,9 +12,9 @@ use culvert_device::function::{Pf, PfConfig, PfPort};
 use culvert_device::soc::{Options, Soc};
 use culvert_device::virtio::Wake;
 use culvert_device::wire::WireSpec;
-use culvert_nic::{Config, Nic};
 use culvert_packet::MacAddr;
 use culvert_pci::FunctionAddress;
+use culvert_pf::{Config, Nic};
 use rustix::process::{Pid, Signal, kill_process};
 
 const LIMIT: Duration = Duration::from_secs(10);

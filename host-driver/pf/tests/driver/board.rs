@@ -9,9 +9,9 @@ use culvert_abi::command::Op;
 use culvert_abi::image::{Header, MAGIC};
 use culvert_abi::regs::{self, FirmwareState, QUEUE_COUNT};
 use culvert_abi::soc::{BoardPort, Descriptor, HEADROOM, RAM_BASE};
-use culvert_nic::{Config, Nic};
 use culvert_packet::{MacAddr, Reason};
 use culvert_pci::{Device, Interrupt};
+use culvert_pf::{Config, Nic};
 use zerocopy::IntoBytes;
 
 use crate::function::Function;

@@ -3,8 +3,8 @@
 use culvert_abi::command::{CellWrite, Op};
 use culvert_abi::{FlowKey, FlowRecord, Group, HotLine, Peer, Tunnel, Vport};
 use culvert_flow::Port;
-use culvert_nic::Error;
 use culvert_packet::Reason;
+use culvert_pf::Error;
 
 use crate::board::{board, until};
 

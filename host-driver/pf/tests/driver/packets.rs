@@ -7,9 +7,9 @@ use culvert_abi::Vport;
 use culvert_abi::command::{Op, VmqFilter};
 use culvert_abi::soc::BoardPort;
 use culvert_flow::Port;
-use culvert_nic::{Exception, Return, RxQueue};
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{MacAddr, Reason, VportId};
+use culvert_pf::{Exception, Return, RxQueue};
 
 use crate::board::{board, dropped, until};
 use crate::commands::{record, vport};

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use culvert_abi::{FlowRecord, HotLine, Vport};
 use culvert_flow::Port;
-use culvert_nic::{Event, Exception, Nic, Return, VfConfig};
 use culvert_packet::{MacAddr, Reason, VportId};
+use culvert_pf::{Event, Exception, Nic, Return, VfConfig};
 
 use board::{Board, until};
 
