@@ -1,7 +1,7 @@
 //! The work that is measured: flows of one kind, their tables, their frames.
 
 use culvert_abi::soc::Sizes;
-use culvert_flow::record::{Actions, FlowRecord, HotLine};
+use culvert_flow::record::{Actions, FlowHot, FlowRecord};
 use culvert_flow::tables::{Peer, Tunnel, Vport};
 use culvert_flow::{HashSecret, Port, key};
 use culvert_lockstep::frames::{Outer, encapsulate, ethernet, ipv4, tcp};
@@ -138,20 +138,20 @@ fn frame_between(kind: Kind, [src, dst]: [[u8; 4]; 2], n: u32, len: usize) -> Ve
 pub fn record(kind: Kind, n: u32) -> FlowRecord {
     let inner = frame(Kind { decap: false, ..kind }, n, 64);
     let headers = parse(&inner).expect("a well-formed frame");
-    let common = HotLine {
+    let common = FlowHot {
         gen_dst: GENERATION,
         gen_src: GENERATION,
         entropy: 0xc000 | n as u16,
-        ..HotLine::default()
+        ..FlowHot::default()
     };
     let copy = Actions::COPY_TCP_CONTROL;
     let (key, hot) = if kind.decap {
-        let hot = HotLine { actions: (Actions::POP_OUTER | copy).bits(), out: 0, ..common };
+        let hot = FlowHot { actions: (Actions::POP_OUTER | copy).bits(), out: 0, ..common };
         (key::inbound(kind.encap, VSID, 1, &inner, &headers), hot)
     } else {
         let out = Port::None.bits();
         let hot =
-            HotLine { actions: (Actions::PUSH_OUTER | copy).bits(), out, vsid: VSID, gen_dst: 0, ..common };
+            FlowHot { actions: (Actions::PUSH_OUTER | copy).bits(), out, vsid: VSID, gen_dst: 0, ..common };
         (key::outbound(VportId(0), &inner, &headers), hot)
     };
     FlowRecord { key, hot, ..FlowRecord::default() }

@@ -2,9 +2,9 @@
 
 use culvert_packet::{MacAddr, Reason, VportId};
 
-use crate::pending::{Pending, Settled, Ticket};
+use crate::pending::{Completion, Pending, Ticket};
 use crate::port::Port;
-use crate::record::{Direction, FlowKey, FlowRecord, HotLine};
+use crate::record::{Direction, FlowHot, FlowKey, FlowRecord};
 use crate::table::{FlowTable, RecordId};
 use crate::tables::{Group, Peers, Tunnel, Vport};
 
@@ -55,7 +55,7 @@ pub struct Refused(pub Reason);
 
 impl Datapath<'_> {
     /// Vport that a record counts against.
-    fn owner(key: &FlowKey, hot: &HotLine) -> Option<VportId> {
+    fn owner(key: &FlowKey, hot: &FlowHot) -> Option<VportId> {
         match key.direction() {
             Some(Direction::Outbound) => Some(VportId(key.source)),
             Some(Direction::Inbound) => match hot.out() {
@@ -160,14 +160,14 @@ impl Datapath<'_> {
             return Err(Refused(Reason::BadDescriptor));
         }
         let hash = self.table.hash(&record.key);
-        let fresh = HotLine { pending: 0, last_used: now, ..record.hot };
+        let fresh = FlowHot { pending: 0, last_used: now, ..record.hot };
         let id = match self.table.find(&record.key, hash) {
             Some(id) => {
                 let old = *self.table.hot(id);
                 let live = old.pending == 0;
                 let before = Self::owner(&record.key, &old);
                 *self.table.hot_mut(id) =
-                    HotLine { pending: old.pending, packets: old.packets, bytes: old.bytes, ..fresh };
+                    FlowHot { pending: old.pending, packets: old.packets, bytes: old.bytes, ..fresh };
                 if live {
                     self.count_record(before, false);
                     self.count_record(Self::owner(&record.key, &fresh), true);
@@ -183,7 +183,7 @@ impl Datapath<'_> {
             }
         };
         let cold = self.table.cold_mut(id);
-        *cold = crate::ColdLine { incarnation: cold.incarnation, created: cold.created, ..record.cold };
+        *cold = crate::FlowCold { incarnation: cold.incarnation, created: cold.created, ..record.cold };
         Ok(id)
     }
 
@@ -215,15 +215,15 @@ impl Datapath<'_> {
         self.count_record(owner, false);
     }
 
-    /// `count` packets of a pending flow have come back from the host. On [`Settled::Live`] the caller sends the
+    /// `count` packets of a pending flow have come back from the host. On [`Completion::Live`] the caller sends the
     /// waiting packets and then calls [`go_live`](Self::go_live).
-    pub fn returned(&mut self, ticket: Ticket, count: u32) -> Settled {
-        let settled = self.pending.returned(ticket, count);
-        if let Settled::Undecided(id) = settled {
+    pub fn complete_upcall(&mut self, ticket: Ticket, count: u32) -> Completion {
+        let completion = self.pending.complete_upcall(ticket, count);
+        if let Completion::Undecided(id) = completion {
             self.pending.close(ticket.slot);
             self.remove(id);
         }
-        settled
+        completion
     }
 
     /// Makes a decided record live. Its waiting packets have been sent.

@@ -36,7 +36,7 @@ impl Ticket {
 /// State of one pending flow.
 #[derive(Clone, Copy, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Slot {
+pub struct PendingFlow {
     record: u32,
     /// Packets at the host.
     outstanding: u32,
@@ -56,9 +56,9 @@ const DECIDED: u16 = 2;
 
 /// What follows when packets have come back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Settled {
+pub enum Completion {
     /// More packets are at the host.
-    NotYet,
+    Outstanding,
     /// All are back and there is a verdict: send what waits, then make the record live.
     Live(RecordId),
     /// All are back and there is no verdict: the record goes.
@@ -69,7 +69,7 @@ pub enum Settled {
 
 /// All pending flows, in memory that it is given.
 pub struct Pending<'m> {
-    slots: &'m mut [Slot],
+    slots: &'m mut [PendingFlow],
     /// For each buffer, the next in its waiting list.
     links: &'m mut [BufferId],
     next: u16,
@@ -79,9 +79,9 @@ pub struct Pending<'m> {
 
 impl<'m> Pending<'m> {
     /// No flow is pending. At most 65,534 slots are used; `limit` bounds the packets that wait on one flow.
-    pub fn new(slots: &'m mut [Slot], links: &'m mut [BufferId], limit: u16) -> Self {
+    pub fn new(slots: &'m mut [PendingFlow], links: &'m mut [BufferId], limit: u16) -> Self {
         for slot in slots.iter_mut() {
-            *slot = Slot { sequence: slot.sequence, ..Slot::default() };
+            *slot = PendingFlow { sequence: slot.sequence, ..PendingFlow::default() };
         }
         let n = slots.len().min(usize::from(u16::MAX) - 1);
         Pending { slots: &mut slots[..n], links, next: 0, used: 0, limit }
@@ -110,14 +110,19 @@ impl<'m> Pending<'m> {
         }
         let slot = (0..n).map(|i| (usize::from(self.next) + i) % n).find(|&i| self.slots[i].state == FREE)?;
         let sequence = self.slots[slot].sequence.wrapping_add(1).max(1);
-        self.slots[slot] =
-            Slot { record: record.0, outstanding: 1, sequence, state: UNDECIDED, ..Slot::default() };
+        self.slots[slot] = PendingFlow {
+            record: record.0,
+            outstanding: 1,
+            sequence,
+            state: UNDECIDED,
+            ..PendingFlow::default()
+        };
         self.next = ((slot + 1) % n) as u16;
         self.used += 1;
         Some(Ticket { slot: slot as u16, sequence })
     }
 
-    fn get(&mut self, ticket: Ticket) -> Option<&mut Slot> {
+    fn get(&mut self, ticket: Ticket) -> Option<&mut PendingFlow> {
         self.slots
             .get_mut(usize::from(ticket.slot))
             .filter(|s| s.state != FREE && s.sequence == ticket.sequence)
@@ -174,13 +179,13 @@ impl<'m> Pending<'m> {
     }
 
     /// `count` packets have come back.
-    pub fn returned(&mut self, ticket: Ticket, count: u32) -> Settled {
-        let Some(s) = self.get(ticket) else { return Settled::Stale };
+    pub fn complete_upcall(&mut self, ticket: Ticket, count: u32) -> Completion {
+        let Some(s) = self.get(ticket) else { return Completion::Stale };
         s.outstanding = s.outstanding.saturating_sub(count);
         match (s.outstanding, s.state) {
-            (0, DECIDED) => Settled::Live(RecordId(s.record)),
-            (0, _) => Settled::Undecided(RecordId(s.record)),
-            _ => Settled::NotYet,
+            (0, DECIDED) => Completion::Live(RecordId(s.record)),
+            (0, _) => Completion::Undecided(RecordId(s.record)),
+            _ => Completion::Outstanding,
         }
     }
 

@@ -29,7 +29,7 @@ pub enum Checksum {
 
 /// Outer part of a packet from the wire; all zero for a frame of a vport.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Wire {
+pub struct OuterInfo {
     /// Bytes of outer headers.
     pub inner: u16,
     /// Length of the inner frame; the packet may be padded behind it.
@@ -50,7 +50,7 @@ pub struct Classified {
     /// Headers of the inner frame, offsets from its start.
     pub headers: Headers,
     /// Outer part.
-    pub wire: Wire,
+    pub outer: OuterInfo,
 }
 
 /// What the flow table says of a key.
@@ -116,11 +116,11 @@ impl Datapath<'_> {
         frame: &[u8],
         input: Port,
         checksum: Checksum,
-    ) -> Result<Classified, (Verdict, Wire)> {
+    ) -> Result<Classified, (Verdict, OuterInfo)> {
         match input {
-            Port::Vport(id) => self.classify_outbound(frame, id).map_err(|v| (v, Wire::default())),
+            Port::Vport(id) => self.classify_outbound(frame, id).map_err(|v| (v, OuterInfo::default())),
             Port::Uplink(_) => self.classify_inbound(frame, checksum),
-            Port::Host | Port::None => Err((Verdict::Drop { reason: Reason::NoVport }, Wire::default())),
+            Port::Host | Port::None => Err((Verdict::Drop { reason: Reason::NoVport }, OuterInfo::default())),
         }
     }
 
@@ -134,16 +134,16 @@ impl Datapath<'_> {
             _ => return Err(Verdict::Drop { reason: Reason::NoVport }),
         }
         let headers = parse(frame).map_err(|reason| Verdict::Drop { reason })?;
-        Ok(Classified { key: key::outbound(id, frame, &headers), headers, wire: Wire::default() })
+        Ok(Classified { key: key::outbound(id, frame, &headers), headers, outer: OuterInfo::default() })
     }
 
     #[inline(always)]
-    fn classify_inbound(&self, frame: &[u8], checksum: Checksum) -> Result<Classified, (Verdict, Wire)> {
-        let drop = |reason| (Verdict::Drop { reason }, Wire::default());
+    fn classify_inbound(&self, frame: &[u8], checksum: Checksum) -> Result<Classified, (Verdict, OuterInfo)> {
+        let drop = |reason| (Verdict::Drop { reason }, OuterInfo::default());
         let outer = match parse_outer(frame) {
             Ok(Some(outer)) => outer,
             Ok(None) => {
-                return Err((Verdict::Punt { reason: Reason::Control, ticket: None }, Wire::default()));
+                return Err((Verdict::Punt { reason: Reason::Control, ticket: None }, OuterInfo::default()));
             }
             Err(reason) => return Err(drop(reason)),
         };
@@ -157,7 +157,7 @@ impl Datapath<'_> {
         let Some(peer) = self.peers.index(family, &outer.src) else {
             return Err(drop(Reason::UnknownSourcePa));
         };
-        let wire = Wire {
+        let info = OuterInfo {
             inner: outer.inner,
             inner_len: outer.inner_len,
             peer,
@@ -167,8 +167,12 @@ impl Datapath<'_> {
         let inner = frame
             .get(usize::from(outer.inner)..usize::from(outer.inner) + usize::from(outer.inner_len))
             .unwrap_or_default();
-        let headers = parse(inner).map_err(|reason| (Verdict::Drop { reason }, wire))?;
-        Ok(Classified { key: key::inbound(outer.encap, outer.vsid, peer, inner, &headers), headers, wire })
+        let headers = parse(inner).map_err(|reason| (Verdict::Drop { reason }, info))?;
+        Ok(Classified {
+            key: key::inbound(outer.encap, outer.vsid, peer, inner, &headers),
+            headers,
+            outer: info,
+        })
     }
 
     /// Stage probe: the record of a key, and whether it may be served.
@@ -200,42 +204,42 @@ impl Datapath<'_> {
         checksum: Checksum,
         buffer: BufferId,
         now: u32,
-    ) -> (Verdict, Wire) {
+    ) -> (Verdict, OuterInfo) {
         let done = match input {
-            Port::Vport(id) => self.line_out(frame, id, now),
+            Port::Vport(id) => self.fast_outbound(frame, id, now),
             Port::Uplink(_) => {
-                self.line_in(frame, checksum, now).map(|(id, record)| (Port::Vport(id), record))
+                self.fast_inbound(frame, checksum, now).map(|(id, record)| (Port::Vport(id), record))
             }
             Port::Host | Port::None => None,
         };
         match done {
             Some((to, record)) => {
-                (Verdict::Forward { to, record, copy: false, capture: false }, Wire::default())
+                (Verdict::Forward { to, record, copy: false, capture: false }, OuterInfo::default())
             }
-            None => self.process_by_stages(frame, input, checksum, buffer, now),
+            None => self.process_pipeline(frame, input, checksum, buffer, now),
         }
     }
 
-    /// The same without the straight line for the commonest packets.
+    /// The same without the fast path for the commonest packets.
     #[inline(never)]
-    pub fn process_by_stages(
+    pub fn process_pipeline(
         &mut self,
         frame: &mut Frame<'_>,
         input: Port,
         checksum: Checksum,
         buffer: BufferId,
         now: u32,
-    ) -> (Verdict, Wire) {
+    ) -> (Verdict, OuterInfo) {
         let c = match self.classify(frame.bytes(), input, checksum) {
             Ok(c) => c,
-            Err((verdict, wire)) => return (self.no_key(verdict, frame, input), wire),
+            Err((verdict, outer)) => return (self.no_key(verdict, frame, input), outer),
         };
         let hash = self.table.hash(&c.key);
         let verdict = match self.probe(&c.key, hash) {
             Probe::Hit(id) => self.apply(id, frame, &c, now),
             other => self.not_live(other, &c, hash, buffer, now),
         };
-        (self.settle(verdict, input), c.wire)
+        (self.count_if_dropped(verdict, input), c.outer)
     }
 
     /// A packet that the host has sent back, to be treated by the record of its flow: the pending one that `ticket`
@@ -247,10 +251,10 @@ impl Datapath<'_> {
         ticket: Option<Ticket>,
         buffer: BufferId,
         now: u32,
-    ) -> (Verdict, Wire) {
+    ) -> (Verdict, OuterInfo) {
         let c = match self.classify(frame.bytes(), input, Checksum::Unknown) {
             Ok(c) => c,
-            Err((verdict, wire)) => return (self.settle(verdict, input), wire),
+            Err((verdict, outer)) => return (self.count_if_dropped(verdict, input), outer),
         };
         let own = ticket.and_then(|t| self.pending.decided(t)).filter(|&id| *self.table.key(id) == c.key);
         let verdict = match own {
@@ -263,7 +267,7 @@ impl Datapath<'_> {
                 }
             }
         };
-        (self.settle(verdict, input), c.wire)
+        (self.count_if_dropped(verdict, input), c.outer)
     }
 
     /// A packet that has waited for its flow's verdict, which is there now.
@@ -274,18 +278,18 @@ impl Datapath<'_> {
         checksum: Checksum,
         id: RecordId,
         now: u32,
-    ) -> (Verdict, Wire) {
+    ) -> (Verdict, OuterInfo) {
         match self.classify(frame.bytes(), input, checksum) {
             Ok(c) => {
                 let verdict = self.apply(id, frame, &c, now);
-                (self.settle(verdict, input), c.wire)
+                (self.count_if_dropped(verdict, input), c.outer)
             }
-            Err((verdict, wire)) => (self.settle(verdict, input), wire),
+            Err((verdict, outer)) => (self.count_if_dropped(verdict, input), outer),
         }
     }
 
     #[inline(always)]
-    fn settle(&mut self, verdict: Verdict, input: Port) -> Verdict {
+    fn count_if_dropped(&mut self, verdict: Verdict, input: Port) -> Verdict {
         if let Verdict::Drop { reason } = verdict {
             self.count_drop(reason, input);
         }
@@ -301,7 +305,7 @@ impl Datapath<'_> {
             {
                 Verdict::Answer
             }
-            _ => self.settle(verdict, input),
+            _ => self.count_if_dropped(verdict, input),
         }
     }
 
@@ -331,7 +335,7 @@ impl Datapath<'_> {
     pub fn apply(&mut self, id: RecordId, frame: &mut Frame<'_>, c: &Classified, now: u32) -> Verdict {
         let hot = self.table.hot_mut(id);
         let actions = hot.actions();
-        let inner_len = if c.wire.inner == 0 { frame.len() } else { usize::from(c.wire.inner_len) };
+        let inner_len = if c.outer.inner == 0 { frame.len() } else { usize::from(c.outer.inner_len) };
         if actions.contains(Actions::ROUTE) && c.headers.ttl <= 1 {
             return Verdict::Punt { reason: Reason::Ttl, ticket: None };
         }
@@ -356,10 +360,10 @@ impl Datapath<'_> {
         let control = c.headers.tcp_flags & TCP_CONTROL != 0;
         let copy = control && actions.contains(Actions::COPY_TCP_CONTROL);
         if actions.contains(Actions::POP_OUTER) {
-            if !frame.cut(usize::from(c.wire.inner), inner_len) {
+            if !frame.cut(usize::from(c.outer.inner), inner_len) {
                 return Verdict::Drop { reason: Reason::OuterTruncated };
             }
-            if c.wire.ecn != 0 && !edit::decapsulate_ecn(frame.bytes_mut(), &c.headers, c.wire.ecn) {
+            if c.outer.ecn != 0 && !edit::decapsulate_ecn(frame.bytes_mut(), &c.headers, c.outer.ecn) {
                 return Verdict::Drop { reason: Reason::OuterEcn };
             }
         }

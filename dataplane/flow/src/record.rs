@@ -1,7 +1,7 @@
-//! The flow record as it lies in memory: key, hot line and cold line, 64 bytes each, little-endian.
+//! The flow record as it lies in memory: key, hot part and cold part, 64 bytes each, little-endian.
 //!
 //! The three lines of record `i` are element `i` of three arrays, so that a hit touches its bucket, its key and its
-//! hot line and nothing else. Every field has a fixed offset and there are no pointers: RTL reads the same bytes.
+//! hot part and nothing else. Every field has a fixed offset and there are no pointers: RTL reads the same bytes.
 
 use core::mem::{offset_of, size_of};
 
@@ -116,7 +116,7 @@ bitflags::bitflags! {
 /// The line of a record that every hit reads and writes: actions, generations, counters.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
-pub struct HotLine {
+pub struct FlowHot {
     /// [`Actions`] as bits.
     pub actions: u32,
     /// Index of the tunnel, or of the replication group.
@@ -127,7 +127,7 @@ pub struct HotLine {
     pub dst_mac: [u8; 6],
     /// VLAN id to push.
     pub vlan: u16,
-    /// New IPv4 address in network order (an IPv6 one is in the cold line).
+    /// New IPv4 address in network order (an IPv6 one is in the cold part).
     pub nat_addr: [u8; 4],
     /// New port; reason of a drop.
     pub nat_port: u16,
@@ -156,7 +156,7 @@ pub struct HotLine {
 /// The line that only control packets and the host read.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
-pub struct ColdLine {
+pub struct FlowCold {
     /// The host's handle of the connection this record caches.
     pub connection: u64,
     /// New IPv6 address.
@@ -176,21 +176,21 @@ pub struct FlowRecord {
     /// What is matched.
     pub key: FlowKey,
     /// What is done.
-    pub hot: HotLine,
+    pub hot: FlowHot,
     /// What the host wants to know of it.
-    pub cold: ColdLine,
+    pub cold: FlowCold,
 }
 
 const _: () = {
-    assert!(size_of::<FlowKey>() == 64 && size_of::<HotLine>() == 64 && size_of::<ColdLine>() == 64);
+    assert!(size_of::<FlowKey>() == 64 && size_of::<FlowHot>() == 64 && size_of::<FlowCold>() == 64);
     assert!(size_of::<FlowRecord>() == 192);
     assert!(offset_of!(FlowKey, dst_mac) == 8 && offset_of!(FlowKey, src_mac) == 16);
     assert!(offset_of!(FlowKey, src) == 24 && offset_of!(FlowKey, dst) == 40);
     assert!(offset_of!(FlowKey, src_port) == 56 && offset_of!(FlowKey, fragment) == 60);
-    assert!(offset_of!(HotLine, dst_mac) == 8 && offset_of!(HotLine, nat_addr) == 16);
-    assert!(offset_of!(HotLine, vsid) == 24 && offset_of!(HotLine, packets) == 32);
-    assert!(offset_of!(HotLine, gen_src) == 48 && offset_of!(HotLine, pending) == 62);
-    assert!(offset_of!(ColdLine, rules) == 24 && offset_of!(ColdLine, created) == 56);
+    assert!(offset_of!(FlowHot, dst_mac) == 8 && offset_of!(FlowHot, nat_addr) == 16);
+    assert!(offset_of!(FlowHot, vsid) == 24 && offset_of!(FlowHot, packets) == 32);
+    assert!(offset_of!(FlowHot, gen_src) == 48 && offset_of!(FlowHot, pending) == 62);
+    assert!(offset_of!(FlowCold, rules) == 24 && offset_of!(FlowCold, created) == 56);
 };
 
 impl FlowKey {
@@ -237,7 +237,7 @@ impl core::fmt::Debug for FlowKey {
     }
 }
 
-impl HotLine {
+impl FlowHot {
     /// The actions. Bits that are not defined are ignored.
     #[inline(always)]
     pub fn actions(&self) -> Actions {
@@ -252,7 +252,7 @@ impl HotLine {
 
     /// A record that drops, and why.
     pub fn drop(reason: Reason) -> Self {
-        HotLine { actions: Actions::DROP.bits(), nat_port: reason as u16, ..Self::default() }
+        FlowHot { actions: Actions::DROP.bits(), nat_port: reason as u16, ..Self::default() }
     }
 
     /// Why a dropping record drops.

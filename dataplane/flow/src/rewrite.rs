@@ -3,7 +3,7 @@
 use culvert_packet::{Headers, MacAddr, Reason, edit};
 
 use crate::frame::Frame;
-use crate::record::{Actions, ColdLine, HotLine};
+use crate::record::{Actions, FlowCold, FlowHot};
 
 /// Carries out the inner edits of `hot` on a frame whose headers are `h`.
 ///
@@ -12,8 +12,8 @@ use crate::record::{Actions, ColdLine, HotLine};
 pub(crate) fn inner(
     frame: &mut Frame<'_>,
     h: &Headers,
-    hot: &HotLine,
-    cold: &ColdLine,
+    hot: &FlowHot,
+    cold: &FlowCold,
     router: MacAddr,
 ) -> Result<(), Reason> {
     let actions = hot.actions();

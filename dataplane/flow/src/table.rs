@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::hash::HashSecret;
 use crate::prefetch::prefetch;
-use crate::record::{ColdLine, FlowKey, FlowRecord, HotLine};
+use crate::record::{FlowCold, FlowHot, FlowKey, FlowRecord};
 
 /// Records in a bucket.
 pub const WAYS: usize = 8;
@@ -31,10 +31,10 @@ pub struct TableMemory<'m> {
     pub buckets: &'m mut [Bucket],
     /// The keys.
     pub keys: &'m mut [FlowKey],
-    /// The hot lines.
-    pub hot: &'m mut [HotLine],
-    /// The cold lines.
-    pub cold: &'m mut [ColdLine],
+    /// The hot parts.
+    pub hot: &'m mut [FlowHot],
+    /// The cold parts.
+    pub cold: &'m mut [FlowCold],
 }
 
 /// Why a table cannot be laid into some memory.
@@ -122,9 +122,9 @@ impl<'m> FlowTable<'m> {
     pub fn clear(&mut self) {
         self.memory.buckets.fill(Bucket::default());
         self.memory.keys.fill(FlowKey::default());
-        self.memory.hot.fill(HotLine::default());
+        self.memory.hot.fill(FlowHot::default());
         for cold in self.memory.cold.iter_mut() {
-            *cold = ColdLine { incarnation: cold.incarnation.wrapping_add(1), ..ColdLine::default() };
+            *cold = FlowCold { incarnation: cold.incarnation.wrapping_add(1), ..FlowCold::default() };
         }
         self.len = 0;
     }
@@ -273,7 +273,7 @@ impl<'m> FlowTable<'m> {
         key: &FlowKey,
         hash: u64,
         now: u32,
-        may_go: impl Fn(&FlowKey, &HotLine) -> bool,
+        may_go: impl Fn(&FlowKey, &FlowHot) -> bool,
     ) -> Option<Placed> {
         let tag = Self::tag(hash);
         let first = hash as u32 & self.mask;
@@ -297,9 +297,9 @@ impl<'m> FlowTable<'m> {
         let i = id.0 as usize;
         self.memory.buckets[i / WAYS].0[i % WAYS] = tag;
         self.memory.keys[i] = *key;
-        self.memory.hot[i] = HotLine { last_used: now, ..HotLine::default() };
+        self.memory.hot[i] = FlowHot { last_used: now, ..FlowHot::default() };
         let incarnation = self.memory.cold[i].incarnation;
-        self.memory.cold[i] = ColdLine { incarnation, created: now, ..ColdLine::default() };
+        self.memory.cold[i] = FlowCold { incarnation, created: now, ..FlowCold::default() };
         self.len += 1;
         Some(Placed { id, evicted })
     }
@@ -314,9 +314,9 @@ impl<'m> FlowTable<'m> {
         *tag = 0;
         self.len -= 1;
         self.memory.keys[i] = FlowKey::default();
-        self.memory.hot[i] = HotLine::default();
+        self.memory.hot[i] = FlowHot::default();
         let incarnation = self.memory.cold[i].incarnation.wrapping_add(1);
-        self.memory.cold[i] = ColdLine { incarnation, ..ColdLine::default() };
+        self.memory.cold[i] = FlowCold { incarnation, ..FlowCold::default() };
     }
 
     /// Whether a record is in use.
@@ -330,26 +330,26 @@ impl<'m> FlowTable<'m> {
         &self.memory.keys[id.0 as usize]
     }
 
-    /// Hot line of a record in use.
+    /// Hot part of a record in use.
     #[inline(always)]
-    pub fn hot(&self, id: RecordId) -> &HotLine {
+    pub fn hot(&self, id: RecordId) -> &FlowHot {
         &self.memory.hot[id.0 as usize]
     }
 
-    /// Hot line of a record in use.
+    /// Hot part of a record in use.
     #[inline(always)]
-    pub fn hot_mut(&mut self, id: RecordId) -> &mut HotLine {
+    pub fn hot_mut(&mut self, id: RecordId) -> &mut FlowHot {
         &mut self.memory.hot[id.0 as usize]
     }
 
-    /// Cold line of a record in use.
+    /// Cold part of a record in use.
     #[inline(always)]
-    pub fn cold(&self, id: RecordId) -> &ColdLine {
+    pub fn cold(&self, id: RecordId) -> &FlowCold {
         &self.memory.cold[id.0 as usize]
     }
 
-    /// Cold line of a record in use.
-    pub fn cold_mut(&mut self, id: RecordId) -> &mut ColdLine {
+    /// Cold part of a record in use.
+    pub fn cold_mut(&mut self, id: RecordId) -> &mut FlowCold {
         &mut self.memory.cold[id.0 as usize]
     }
 

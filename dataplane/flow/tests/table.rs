@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use culvert_flow::hash::entropy;
 use culvert_flow::table::{Bucket, TableMemory, WAYS};
-use culvert_flow::{ColdLine, FlowKey, FlowTable, HashSecret, HotLine};
+use culvert_flow::{FlowCold, FlowHot, FlowKey, FlowTable, HashSecret};
 use proptest::prelude::*;
 
 const SECRET: HashSecret = HashSecret([
@@ -22,8 +22,8 @@ const SECRET: HashSecret = HashSecret([
 struct Store {
     buckets: Vec<Bucket>,
     keys: Vec<FlowKey>,
-    hot: Vec<HotLine>,
-    cold: Vec<ColdLine>,
+    hot: Vec<FlowHot>,
+    cold: Vec<FlowCold>,
 }
 
 impl Store {
@@ -32,8 +32,8 @@ impl Store {
         Store {
             buckets: vec![Bucket::default(); buckets],
             keys: vec![FlowKey::default(); n],
-            hot: vec![HotLine::default(); n],
-            cold: vec![ColdLine::default(); n],
+            hot: vec![FlowHot::default(); n],
+            cold: vec![FlowCold::default(); n],
         }
     }
 

@@ -41,7 +41,7 @@ pub struct Outer {
     pub dst: [u8; 16],
 }
 
-/// Bytes that the straight line reads: up to the VNI. NVGRE frames are as long, since the inner Ethernet header counts.
+/// Bytes that the fast path reads: up to the VNI. NVGRE frames are as long, since the inner Ethernet header counts.
 const FAST: usize = 50;
 
 /// Recognises an encapsulated frame. `None`: it is not encapsulated, so it is control traffic of the PA network (ARP,
@@ -57,7 +57,7 @@ pub fn parse_outer(frame: &[u8]) -> Result<Option<Outer>, Reason> {
     }
 }
 
-/// The straight line of [`parse_outer`] alone: `None` says nothing of the frame but that it takes the general way.
+/// The fast path of [`parse_outer`] alone: `None` says nothing of the frame but that it takes the general way.
 #[inline(always)]
 pub fn parse_outer_common(frame: &[u8]) -> Option<Outer> {
     let head = frame.first_chunk::<FAST>()?;

@@ -96,7 +96,7 @@ impl Headers {
     }
 }
 
-/// Bytes that the straight line reads: up to the TCP flags of an untagged frame. A UDP packet with less than six bytes
+/// Bytes that the fast path reads: up to the TCP flags of an untagged frame. A UDP packet with less than six bytes
 /// of payload may be shorter; it takes the slow way.
 const FAST: usize = 48;
 

@@ -1,5 +1,5 @@
-//! The general parser behind the straight line of [`parse`](crate::parse()): VLAN tags, IP options, fragments, IPv6
-//! with extension headers, ICMP, ARP, short frames. It accepts every frame that the straight line accepts, with the same result.
+//! The general parser behind the fast path of [`parse`](crate::parse()): VLAN tags, IP options, fragments, IPv6
+//! with extension headers, ICMP, ARP, short frames. It accepts every frame that the fast path accepts, with the same result.
 
 use crate::bytes::{be16, be32};
 use crate::ethernet::EtherType;

@@ -33,7 +33,7 @@ fn udp_over_ipv4_however_short() {
     let frame = hex(frames::UDP4);
     let h = parse(&frame).unwrap();
     assert_eq!((h.l4, h.l4_src, h.l4_dst, h.protocol, h.tcp_flags), (34, 5353, 53, 17, 0));
-    // Without its payload it is below what the straight line reads.
+    // Without its payload it is below what the fast path reads.
     let mut short = frame[..42].to_vec();
     short[16..18].copy_from_slice(&28u16.to_be_bytes());
     let s = parse(&short).unwrap();
@@ -107,7 +107,7 @@ fn a_vlan_tag_and_options_move_the_headers() {
 
 #[test]
 fn a_tag_changes_nothing_but_offsets() {
-    // The tagged frame takes the general way, the untagged one the straight line: both must say the same.
+    // The tagged frame takes the general way, the untagged one the fast path: both must say the same.
     for text in [
         frames::TCP4,
         frames::UDP4,

@@ -12,15 +12,15 @@ use culvert_packet::{Rdid, VportId};
 pub use table::Connections;
 
 /// Names a connection, and no other one for as long as anything may remember the name: never 0. The direction of a record
-/// is told by [`ConnectionId::REVERSE`] in its cold line.
+/// is told by [`ConnectionId::REVERSE`] in its cold part.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct ConnectionId(pub u64);
 
 impl ConnectionId {
-    /// Bit of `ColdLine::connection` that marks the record of the answers.
+    /// Bit of `FlowCold::connection` that marks the record of the answers.
     pub const REVERSE: u64 = 1 << 63;
 
-    /// As it stands in a record's cold line.
+    /// As it stands in a record's cold part.
     pub const fn cold(self, reverse: bool) -> u64 {
         if reverse { self.0 | Self::REVERSE } else { self.0 }
     }
@@ -31,7 +31,7 @@ impl ConnectionId {
         self.0 as u32
     }
 
-    /// From a cold line: the connection, and whether the record is that of the answers. `None`: no connection.
+    /// From a cold part: the connection, and whether the record is that of the answers. `None`: no connection.
     pub const fn from_cold(value: u64) -> Option<(Self, bool)> {
         let id = value & !Self::REVERSE;
         if id == 0 { None } else { Some((ConnectionId(id), value & Self::REVERSE != 0)) }

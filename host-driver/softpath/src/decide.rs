@@ -53,7 +53,7 @@ pub trait Policy: Send {
     fn is_behind(&self) -> bool {
         false
     }
-    /// Whether a record's cold line names a connection that there is.
+    /// Whether a record's cold part names a connection that there is.
     fn knows(&self, connection: u64) -> bool;
     /// A connection was in use after all.
     fn touch(&mut self, connection: u64, now: u32);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use culvert_abi::command::Op;
 use culvert_abi::pf::{self, Entry};
 use culvert_flow::tables::Member;
-use culvert_flow::{Actions, Classified, FlowRecord, Port, Wire, key};
+use culvert_flow::{Actions, Classified, FlowRecord, OuterInfo, Port, key};
 use culvert_packet::{Fragment, Reason, VportId, parse, parse_outer};
 use culvert_pf::{Exception, Return};
 use culvert_policy::Forward;
@@ -296,7 +296,7 @@ pub(crate) fn classify(punted: &Punted) -> Result<(Classified, &[u8]), Reason> {
             let (at, len) = (usize::from(outer.inner), usize::from(outer.inner_len));
             let inner = frame.get(at..at + len).ok_or(Reason::OuterTruncated)?;
             let headers = parse(inner)?;
-            let wire = Wire {
+            let info = OuterInfo {
                 inner: outer.inner,
                 inner_len: outer.inner_len,
                 peer: e.peer,
@@ -304,7 +304,7 @@ pub(crate) fn classify(punted: &Punted) -> Result<(Classified, &[u8]), Reason> {
                 ecn: outer.tos & 3,
             };
             let key = key::inbound(outer.encap, outer.vsid, e.peer, inner, &headers);
-            Ok((Classified { key, headers, wire }, inner))
+            Ok((Classified { key, headers, outer: info }, inner))
         }
         Port::Host | Port::None => Err(Reason::BadDescriptor),
     }
@@ -313,7 +313,7 @@ pub(crate) fn classify(punted: &Punted) -> Result<(Classified, &[u8]), Reason> {
 fn vport(id: VportId, frame: &[u8]) -> Result<(Classified, &[u8]), Reason> {
     let headers = parse(frame)?;
     let key = key::outbound(id, frame, &headers);
-    Ok((Classified { key, headers, wire: Wire::default() }, frame))
+    Ok((Classified { key, headers, outer: OuterInfo::default() }, frame))
 }
 
 #[cfg(test)]

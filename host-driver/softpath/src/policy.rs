@@ -279,9 +279,9 @@ fn packet<'p>(c: &Classified, input: Port, inner: &'p [u8]) -> Result<Packet<'p>
     let input = match input {
         Port::Vport(id) => Input::Vport(id),
         Port::Uplink(_) => Input::Wire {
-            peer: c.wire.peer,
+            peer: c.outer.peer,
             encap: culvert_flow::process::encap_of(&c.key).ok_or(Reason::BadDescriptor)?,
-            vsid: c.wire.vsid,
+            vsid: c.outer.vsid,
         },
         Port::Host | Port::None => return Err(Reason::NoVport),
     };

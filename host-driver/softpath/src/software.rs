@@ -4,7 +4,7 @@
 use culvert_abi::pf;
 use culvert_flow::encap::Variable;
 use culvert_flow::pending::Pending;
-use culvert_flow::record::{ColdLine, FlowKey, FlowRecord, HotLine};
+use culvert_flow::record::{FlowCold, FlowHot, FlowKey, FlowRecord};
 use culvert_flow::table::{Bucket, FlowTable, TableMemory, WAYS};
 use culvert_flow::tables::{Group, Member, Peers, Tunnel};
 use culvert_flow::{Classified, Datapath, Frame, HashSecret, Port, Verdict};
@@ -72,7 +72,7 @@ impl Software {
         let cut = Segmentation::of(frame, &known(offload));
         packet = packet.in_units(cut.map_or(0, |segments| segments.longest()));
         let (mut buckets, mut keys) = ([Bucket::default()], [FlowKey::default(); WAYS]);
-        let (mut hot, mut cold) = ([HotLine::default(); WAYS], [ColdLine::default(); WAYS]);
+        let (mut hot, mut cold) = ([FlowHot::default(); WAYS], [FlowCold::default(); WAYS]);
         let memory = TableMemory { buckets: &mut buckets, keys: &mut keys, hot: &mut hot, cold: &mut cold };
         let Ok(table) = FlowTable::new(memory, HashSecret([0; 9])) else {
             return Outcome::Drop(Reason::NoBuffer);

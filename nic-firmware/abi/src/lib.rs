@@ -19,7 +19,7 @@ pub mod pf;
 pub mod regs;
 pub mod soc;
 
-pub use culvert_flow::record::{ColdLine, FlowKey, FlowRecord, HotLine};
+pub use culvert_flow::record::{FlowCold, FlowHot, FlowKey, FlowRecord};
 pub use culvert_flow::tables::{Group, Peer, Tunnel, Vport};
 
 /// Version of everything in this crate and of the flow record. Driver, board and firmware refuse another.

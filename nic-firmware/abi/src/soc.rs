@@ -196,7 +196,7 @@ const _: () = {
 };
 
 /// How many entries the firmware's tables have, in the order in which they lie from [`TABLES`] on, each table aligned
-/// to 4 KiB: buckets, keys, hot lines, cold lines, tunnels, groups, peers, vports, mapping cells, pending slots,
+/// to 4 KiB: buckets, keys, hot parts, cold parts, tunnels, groups, peers, vports, mapping cells, pending slots,
 /// waiting links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {

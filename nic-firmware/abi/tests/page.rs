@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use culvert_abi::{
-    ColdLine, FlowKey, FlowRecord, Group, HotLine, Peer, Tunnel, VERSION, Vport, command, image, pci, pf,
+    FlowCold, FlowHot, FlowKey, FlowRecord, Group, Peer, Tunnel, VERSION, Vport, command, image, pci, pf,
     regs, soc,
 };
 use culvert_flow as flow;
@@ -168,9 +168,9 @@ fn layouts(facts: &mut Facts) {
     layout!(facts, FlowRecord { key, hot, cold });
     layout!(facts, FlowKey { direction, encap, source, vsid, dst_mac, vlan, src_mac, family, protocol, src, dst,
         src_port, dst_port, fragment, zero });
-    layout!(facts, HotLine { actions, tunnel, out, dst_mac, vlan, nat_addr, nat_port, entropy, vsid, last_used,
+    layout!(facts, FlowHot { actions, tunnel, out, dst_mac, vlan, nat_addr, nat_port, entropy, vsid, last_used,
         packets, bytes, gen_src, gen_dst, gen_map, map_cell, pending });
-    layout!(facts, ColdLine { connection, nat_addr6, rules, created, incarnation });
+    layout!(facts, FlowCold { connection, nat_addr6, rules, created, incarnation });
     layout!(facts, Tunnel { encap, uplink, header_len, ip_offset, max_inner, ip_sum, header, packets, bytes,
         reserved });
     layout!(facts, Group { len, reserved, members });

@@ -3,7 +3,7 @@
 use culvert_abi::command::{Op, VmqFilter};
 use culvert_abi::regs::QUEUE_VMQ0;
 use culvert_abi::soc::{BoardPort, Descriptor, NO_BUFFER, RELEASE};
-use culvert_flow::pending::{BufferId, Pending, Slot, Ticket};
+use culvert_flow::pending::{BufferId, Pending, PendingFlow, Ticket};
 use culvert_flow::table::{FlowTable, MemoryError, TableMemory};
 use culvert_flow::tables::{Group, Peer, Peers, Tunnel, Vport};
 use culvert_flow::{Datapath, HashSecret, Port};
@@ -33,7 +33,7 @@ pub struct Memory<'m> {
     /// Generations of mappings.
     pub map_cells: &'m mut [u32],
     /// Flows that wait for the host.
-    pub pending: &'m mut [Slot],
+    pub pending: &'m mut [PendingFlow],
     /// Waiting lists: one link for each packet buffer.
     pub links: &'m mut [BufferId],
     /// Descriptors of waiting packets: one for each packet buffer.
@@ -82,20 +82,20 @@ impl<'m> Firmware<'m> {
 
     /// Takes up to `budget` descriptors from the board and does what they ask. Returns how many there were.
     pub fn poll(&mut self, bus: &mut impl Bus, budget: usize) -> usize {
-        let (mut n, mut straight) = (0, 0);
+        let (mut n, mut fast) = (0, 0);
         while n < budget
             && let Some(taken) = bus.receive()
         {
             n += 1;
-            if taken.op == Op::Frame as u8 && self.line(bus, &taken) {
-                straight += 1;
+            if taken.op == Op::Frame as u8 && self.fast_path(bus, &taken) {
+                fast += 1;
             } else {
                 // A command may ask for the counters.
-                self.datapath.counters.finished += core::mem::take(&mut straight);
+                self.datapath.counters.finished += core::mem::take(&mut fast);
                 self.handle(bus, &{ *taken });
             }
         }
-        self.datapath.counters.finished += straight;
+        self.datapath.counters.finished += fast;
         n
     }
 
@@ -153,9 +153,9 @@ impl<'m> Firmware<'m> {
     }
 
     /// One packet of a pending flow is back: if it was the last, what waited is sent.
-    pub(crate) fn returned(&mut self, bus: &mut impl Bus, ticket: u32, count: u32, now: u32) {
+    pub(crate) fn complete_upcall(&mut self, bus: &mut impl Bus, ticket: u32, count: u32, now: u32) {
         let Some(ticket) = Ticket::from_bits(ticket) else { return };
-        if let culvert_flow::pending::Settled::Live(id) = self.datapath.returned(ticket, count) {
+        if let culvert_flow::pending::Completion::Live(id) = self.datapath.complete_upcall(ticket, count) {
             while let Some(buffer) = self.datapath.pending.next_waiting(ticket.slot) {
                 let d = Descriptor { now, ..self.waiting[buffer as usize] };
                 self.waited(bus, &d, id);

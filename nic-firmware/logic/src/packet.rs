@@ -7,7 +7,7 @@ use culvert_abi::soc::{BoardPort, CAPTURE, COPY, Descriptor, NO_BUFFER, RELEASE}
 use culvert_flow::encap::Variable;
 use culvert_flow::pending::Ticket;
 use culvert_flow::tables::{Member, Vport};
-use culvert_flow::{Actions, Checksum, Frame, Port, RecordId, Verdict, Wire};
+use culvert_flow::{Actions, Checksum, Frame, OuterInfo, Port, RecordId, Verdict};
 use culvert_packet::{Reason, VportId};
 
 use crate::bus::Bus;
@@ -45,15 +45,15 @@ fn checksum(offload: &Offload) -> Checksum {
 }
 
 impl Firmware<'_> {
-    /// The straight line for the commonest packets, from ring to ring. `false`: the packet is as it was, and goes the
+    /// The fast path for the commonest packets, from ring to ring. `false`: the packet is as it was, and goes the
     /// other way.
     #[inline(always)]
-    pub(crate) fn line(&mut self, bus: &mut impl Bus, d: &Descriptor) -> bool {
+    pub(crate) fn fast_path(&mut self, bus: &mut impl Bus, d: &Descriptor) -> bool {
         let Some(mut frame) = packet(bus, d) else { return false };
         match BoardPort::from_bits(d.port) {
             BoardPort::Vf(n) => {
                 let id = self.vf_vport[usize::from(n) % VFS];
-                let Some((to, _)) = self.datapath.line_out(&mut frame, VportId(id), d.now) else {
+                let Some((to, _)) = self.datapath.fast_outbound(&mut frame, VportId(id), d.now) else {
                     return false;
                 };
                 let at = (frame.start(), frame.len());
@@ -70,15 +70,16 @@ impl Firmware<'_> {
                     vport.rx_packets += 1;
                     vport.rx_bytes += u64::from(d.len);
                 }
-                self.sent(bus, d, at, (id, port));
+                self.send_fast(bus, d, at, (id, port));
             }
             BoardPort::Uplink(n) => {
-                let Some((to, _)) = self.datapath.line_in(&mut frame, checksum(&d.offload), d.now) else {
+                let Some((to, _)) = self.datapath.fast_inbound(&mut frame, checksum(&d.offload), d.now)
+                else {
                     return false;
                 };
                 let at = (frame.start(), frame.len());
                 match self.count_to_vf(Port::Vport(to), at.1) {
-                    Some(port) => self.sent(bus, d, at, (Port::Uplink(n).bits(), port)),
+                    Some(port) => self.send_fast(bus, d, at, (Port::Uplink(n).bits(), port)),
                     None => {
                         let at = place(&frame);
                         self.transmit(bus, d, Port::Uplink(n), Port::Vport(to), at, 0, Shown::default());
@@ -103,10 +104,10 @@ impl Firmware<'_> {
         Some(BoardPort::Vf(vport.number as u8))
     }
 
-    /// Sends what the straight line has finished: bytes from `start` on, from a port of the data path to one of the
+    /// Sends what the fast path has finished: bytes from `start` on, from a port of the data path to one of the
     /// board.
     #[inline(always)]
-    fn sent(
+    fn send_fast(
         &mut self,
         bus: &mut impl Bus,
         d: &Descriptor,
@@ -128,19 +129,19 @@ impl Firmware<'_> {
         });
     }
 
-    /// A frame from a VF or from the wire that the straight line has left.
+    /// A frame from a VF or from the wire that the fast path has left.
     pub(crate) fn frame(&mut self, bus: &mut impl Bus, d: &Descriptor) {
         let input = self.input(d);
         let Some(mut frame) = packet(bus, d) else {
             return self.drop_packet(bus, d, Reason::BadDescriptor, input);
         };
-        let (verdict, wire) =
-            self.datapath.process_by_stages(&mut frame, input, checksum(&d.offload), d.buffer, d.now);
+        let (verdict, outer) =
+            self.datapath.process_pipeline(&mut frame, input, checksum(&d.offload), d.buffer, d.now);
         let at = place(&frame);
         if !matches!(verdict, Verdict::Punt { .. } | Verdict::Wait) {
             self.datapath.counters.finished += 1;
         }
-        self.emit(bus, d, input, verdict, wire, at);
+        self.emit(bus, d, input, verdict, outer, at);
     }
 
     /// A packet that the host sends on the way of its flow.
@@ -149,14 +150,14 @@ impl Firmware<'_> {
         match packet(bus, d) {
             Some(mut frame) => {
                 let ticket = Ticket::from_bits(d.ticket);
-                let (verdict, wire) =
+                let (verdict, outer) =
                     self.datapath.process_returned(&mut frame, input, ticket, d.buffer, d.now);
                 let at = place(&frame);
-                self.emit(bus, d, input, verdict, wire, at);
+                self.emit(bus, d, input, verdict, outer, at);
             }
             None => self.drop_packet(bus, d, Reason::BadDescriptor, input),
         }
-        self.returned(bus, d.ticket, 1, d.now);
+        self.complete_upcall(bus, d.ticket, 1, d.now);
     }
 
     /// A packet that the host sends out of a port as it is.
@@ -169,7 +170,7 @@ impl Firmware<'_> {
             }
             None => self.drop_packet(bus, d, Reason::BadDescriptor, input),
         }
-        self.returned(bus, d.ticket, 1, d.now);
+        self.complete_upcall(bus, d.ticket, 1, d.now);
     }
 
     /// Packets that ended at the host.
@@ -181,7 +182,7 @@ impl Firmware<'_> {
         for _ in 0..count.min(1 << 16) {
             self.datapath.count_drop(reason, input);
         }
-        self.returned(bus, d.ticket, count, d.now);
+        self.complete_upcall(bus, d.ticket, count, d.now);
         Self::complete(bus, d, None, 0, 0);
     }
 
@@ -191,11 +192,11 @@ impl Firmware<'_> {
         let Some(mut frame) = packet(bus, d) else {
             return self.drop_packet(bus, d, Reason::BadDescriptor, input);
         };
-        let (verdict, wire) =
+        let (verdict, outer) =
             self.datapath.process_waited(&mut frame, input, checksum(&d.offload), id, d.now);
         let at = place(&frame);
         self.datapath.counters.finished += 1;
-        self.emit(bus, d, input, verdict, wire, at);
+        self.emit(bus, d, input, verdict, outer, at);
     }
 
     fn emit(
@@ -204,7 +205,7 @@ impl Firmware<'_> {
         d: &Descriptor,
         input: Port,
         verdict: Verdict,
-        wire: Wire,
+        outer: OuterInfo,
         at: Place,
     ) {
         match verdict {
@@ -221,7 +222,7 @@ impl Firmware<'_> {
                 self.transmit(bus, d, input, to, at, flags, shown);
             }
             Verdict::Answer => self.transmit(bus, d, input, input, at, 0, Shown::default()),
-            Verdict::Punt { reason, ticket } => self.exception(bus, d, input, reason, ticket, wire),
+            Verdict::Punt { reason, ticket } => self.exception(bus, d, input, reason, ticket, outer),
             Verdict::Wait => {
                 if let Some(kept) = self.waiting.get_mut(d.buffer as usize) {
                     *kept = *d;
@@ -300,7 +301,7 @@ impl Firmware<'_> {
         input: Port,
         reason: Reason,
         ticket: Option<Ticket>,
-        wire: Wire,
+        outer: OuterInfo,
     ) {
         self.datapath.counters.punted += 1;
         bus.send(&Descriptor {
@@ -311,9 +312,9 @@ impl Firmware<'_> {
             target: QUEUE_EXCEPTION as u16,
             ticket: ticket.map_or(0, Ticket::bits),
             vport: input.bits(),
-            peer: wire.peer,
-            inner: wire.inner,
-            vsid: wire.vsid,
+            peer: outer.peer,
+            inner: outer.inner,
+            vsid: outer.vsid,
             ..*d
         });
     }

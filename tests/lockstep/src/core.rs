@@ -8,10 +8,10 @@ use culvert_abi::regs::QUEUE_COMMAND;
 use culvert_abi::soc::{BUFFER_COUNT, BoardPort, HEADROOM, Sizes};
 use culvert_flow::datapath::Counters;
 use culvert_flow::encap::Variable;
-use culvert_flow::pending::{Pending, Settled, Ticket};
+use culvert_flow::pending::{Completion, Pending, Ticket};
 use culvert_flow::table::FlowTable;
 use culvert_flow::tables::{Member, Peer, Peers, Vport};
-use culvert_flow::{Checksum, Datapath, Frame, HashSecret, Port, RecordId, Verdict, Wire};
+use culvert_flow::{Checksum, Datapath, Frame, HashSecret, OuterInfo, Port, RecordId, Verdict};
 use culvert_packet::{MacAddr, Reason, VportId};
 
 use crate::memory::Store;
@@ -33,14 +33,14 @@ pub struct Core {
     vf_vport: HashMap<u8, u16>,
     waiting: HashMap<u32, Packet>,
     next_buffer: u32,
-    /// Without the straight line.
-    by_stages: bool,
+    /// Without the fast path.
+    pipeline_only: bool,
 }
 
 impl Core {
-    /// With empty tables, and without the straight line for the commonest packets.
-    pub fn by_stages(sizes: &Sizes) -> Self {
-        Core { by_stages: true, ..Core::new(sizes) }
+    /// With empty tables, and without the fast path for the commonest packets.
+    pub fn pipeline_only(sizes: &Sizes) -> Self {
+        Core { pipeline_only: true, ..Core::new(sizes) }
     }
 
     /// With empty tables.
@@ -58,7 +58,13 @@ impl Core {
             router_mac: MacAddr::ZERO,
             counters: Counters::default(),
         };
-        Core { datapath, vf_vport: HashMap::new(), waiting: HashMap::new(), next_buffer: 0, by_stages: false }
+        Core {
+            datapath,
+            vf_vport: HashMap::new(),
+            waiting: HashMap::new(),
+            next_buffer: 0,
+            pipeline_only: false,
+        }
     }
 
     fn buffer(&mut self) -> u32 {
@@ -117,9 +123,9 @@ impl Core {
         let mut frame = Frame::new(&mut buffer, headroom, len).expect("it is as long as the buffer");
         let id = self.buffer();
         let dp = &mut self.datapath;
-        let (verdict, wire) = match by {
-            Entry::Fresh if self.by_stages => {
-                dp.process_by_stages(&mut frame, packet.input, packet.checksum, id, now)
+        let (verdict, outer) = match by {
+            Entry::Fresh if self.pipeline_only => {
+                dp.process_pipeline(&mut frame, packet.input, packet.checksum, id, now)
             }
             Entry::Fresh => dp.process(&mut frame, packet.input, packet.checksum, id, now),
             Entry::Returned(ticket) => dp.process_returned(&mut frame, packet.input, ticket, id, now),
@@ -137,7 +143,7 @@ impl Core {
                 let from = (packet.input, packet.bytes.len());
                 self.transmit(from, packet.origin, packet.input, bytes, (None, false), out);
             }
-            Verdict::Punt { reason, ticket } => out.push(exception(&packet, reason, ticket, &wire)),
+            Verdict::Punt { reason, ticket } => out.push(exception(&packet, reason, ticket, &outer)),
             Verdict::Forward { to, record, copy, capture } => {
                 let connection = copy.then(|| self.datapath.table.cold(record).connection);
                 let from = (packet.input, packet.bytes.len());
@@ -206,9 +212,9 @@ impl Core {
         }
     }
 
-    fn returned(&mut self, ticket: u32, count: u32, now: u32, out: &mut Vec<Output>) {
+    fn complete_upcall(&mut self, ticket: u32, count: u32, now: u32, out: &mut Vec<Output>) {
         let Some(ticket) = Ticket::from_bits(ticket) else { return };
-        if let Settled::Live(id) = self.datapath.returned(ticket, count) {
+        if let Completion::Live(id) = self.datapath.complete_upcall(ticket, count) {
             while let Some(buffer) = self.datapath.pending.next_waiting(ticket.slot) {
                 let packet = self.waiting.remove(&buffer).expect("it was put there when it had to wait");
                 self.packet(packet, Entry::Waited(id), now, out);
@@ -259,13 +265,13 @@ fn dropped(origin: u16, reason: Reason) -> Output {
     }
 }
 
-fn exception(packet: &Packet, reason: Reason, ticket: Option<Ticket>, wire: &Wire) -> Output {
+fn exception(packet: &Packet, reason: Reason, ticket: Option<Ticket>, outer: &OuterInfo) -> Output {
     Output {
         op: Op::Exception,
         reason: reason as u8,
         port: packet.origin,
         ticket: ticket.map_or(0, Ticket::bits),
-        wire: (wire.inner, wire.peer, wire.vsid),
+        wire: (outer.inner, outer.peer, outer.vsid),
         copies: (None, false),
         bytes: packet.bytes.clone(),
     }
@@ -296,18 +302,18 @@ impl Engine for Core {
             What::InjectLookup(Injected { port, ticket, bytes }) => {
                 let entry = Entry::Returned(Ticket::from_bits(*ticket));
                 self.packet(host(port, bytes), entry, now, &mut out);
-                self.returned(*ticket, 1, now, &mut out);
+                self.complete_upcall(*ticket, 1, now, &mut out);
             }
             What::InjectOut(Injected { port, ticket, bytes }, target) => {
                 let none = (None, false);
                 self.transmit((*port, bytes.len()), queue, *target, bytes.clone(), none, &mut out);
-                self.returned(*ticket, 1, now, &mut out);
+                self.complete_upcall(*ticket, 1, now, &mut out);
             }
             What::Dropped { port, ticket, count, reason } => {
                 for _ in 0..*count {
                     self.datapath.count_drop(*reason, *port);
                 }
-                self.returned(*ticket, *count, now, &mut out);
+                self.complete_upcall(*ticket, *count, now, &mut out);
             }
             What::Configure { secret, router } => {
                 self.datapath.table.set_secret(*secret);

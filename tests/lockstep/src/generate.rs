@@ -2,9 +2,9 @@
 
 use culvert_abi::command::Op;
 use culvert_abi::soc::BoardPort;
-use culvert_flow::record::{Actions, FlowRecord, HotLine};
+use culvert_flow::record::{Actions, FlowHot, FlowRecord};
 use culvert_flow::tables::{Group, Member, Peer, Tunnel, Vport};
-use culvert_flow::{ColdLine, HashSecret, Port, key};
+use culvert_flow::{FlowCold, HashSecret, Port, key};
 use culvert_packet::encap::MAX_OUTER;
 use culvert_packet::{Encap, MacAddr, Reason, VportId, parse, parse_outer};
 
@@ -125,7 +125,7 @@ fn frame(n: u8, from: u8, to: u8) -> Vec<u8> {
 /// What the host decides for a flow: `choice` of all that a record can do.
 fn decide(choice: u8, record: &mut FlowRecord, generations: &Generations) {
     let outbound = record.key.direction == 1;
-    let a = |actions: Actions, tunnel, out: Port| HotLine {
+    let a = |actions: Actions, tunnel, out: Port| FlowHot {
         actions: actions.bits(),
         tunnel,
         out: out.bits(),
@@ -135,7 +135,7 @@ fn decide(choice: u8, record: &mut FlowRecord, generations: &Generations) {
         vlan: 9,
         nat_addr: [10, 9, 9, choice],
         nat_port: 0x1234,
-        ..HotLine::default()
+        ..FlowHot::default()
     };
     let local = Port::Vport(VportId(u16::from(choice) % 5));
     let out = Port::None;
@@ -147,7 +147,7 @@ fn decide(choice: u8, record: &mut FlowRecord, generations: &Generations) {
             3 => a(copy, 0, local),
             4 => a(Actions::ROUTE | Actions::SET_DST_MAC | Actions::CAPTURE, 0, local),
             5 => a(Actions::REPLICATE, u16::from(choice / 12 % 4), out),
-            6 => HotLine::drop(Reason::AclDeny),
+            6 => FlowHot::drop(Reason::AclDeny),
             7 => a(Actions::PUSH_OUTER | Actions::PUSH_VLAN, 0, out),
             8 => a(Actions::PUSH_OUTER | Actions::POP_VLAN, 1, out),
             9 => a(Actions::PUSH_OUTER | Actions::SET_SRC_ADDR | Actions::SET_SRC_PORT, 0, out),
@@ -169,7 +169,7 @@ fn decide(choice: u8, record: &mut FlowRecord, generations: &Generations) {
     record.hot.gen_dst = vport_generation(record.hot.out());
     record.hot.map_cell = u16::from(choice % 3);
     record.hot.gen_map = generations.cells[usize::from(choice % 3)];
-    record.cold = ColdLine { connection: u64::from(choice) << 32 | 1, ..ColdLine::default() };
+    record.cold = FlowCold { connection: u64::from(choice) << 32 | 1, ..FlowCold::default() };
     record.cold.nat_addr6 = [choice; 16];
 }
 

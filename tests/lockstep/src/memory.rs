@@ -1,24 +1,24 @@
 //! Memory for a data path on the host.
 
 use culvert_abi::soc::{BUFFER_COUNT, Descriptor, Sizes};
-use culvert_flow::pending::Slot;
+use culvert_flow::pending::PendingFlow;
 use culvert_flow::table::{Bucket, TableMemory, WAYS};
 use culvert_flow::tables::{Group, MAP_CELLS, Peer, Tunnel, Vport};
-use culvert_flow::{ColdLine, FlowKey, HotLine};
+use culvert_flow::{FlowCold, FlowHot, FlowKey};
 use culvert_logic::Memory;
 
 /// All tables, in vectors.
 pub struct Store {
     buckets: Vec<Bucket>,
     keys: Vec<FlowKey>,
-    hot: Vec<HotLine>,
-    cold: Vec<ColdLine>,
+    hot: Vec<FlowHot>,
+    cold: Vec<FlowCold>,
     tunnels: Vec<Tunnel>,
     groups: Vec<Group>,
     peers: Vec<Peer>,
     vports: Vec<Vport>,
     map_cells: Vec<u32>,
-    pending: Vec<Slot>,
+    pending: Vec<PendingFlow>,
     links: Vec<u32>,
     waiting: Vec<Descriptor>,
 }
@@ -30,14 +30,14 @@ impl Store {
         Store {
             buckets: vec![Bucket::default(); flows / WAYS],
             keys: vec![FlowKey::default(); flows],
-            hot: vec![HotLine::default(); flows],
-            cold: vec![ColdLine::default(); flows],
+            hot: vec![FlowHot::default(); flows],
+            cold: vec![FlowCold::default(); flows],
             tunnels: vec![Tunnel::default(); sizes.tunnels as usize],
             groups: vec![Group::default(); sizes.groups as usize],
             peers: vec![Peer::default(); sizes.peers as usize],
             vports: vec![Vport::default(); sizes.vports as usize],
             map_cells: vec![0; MAP_CELLS],
-            pending: vec![Slot::default(); sizes.pending as usize],
+            pending: vec![PendingFlow::default(); sizes.pending as usize],
             links: vec![0; BUFFER_COUNT as usize],
             waiting: vec![Descriptor::default(); BUFFER_COUNT as usize],
         }

@@ -19,12 +19,12 @@ proptest! {
         compare(&trace, &mut Core::new(&sizes), &mut firmware).map_err(TestCaseError::fail)?;
     }
 
-    /// The straight line is a shortcut: the stages behind it give the same.
+    /// The fast path is a shortcut: the pipeline behind it gives the same.
     #[test]
-    fn equal_with_and_without_the_straight_line(steps in prop::collection::vec(any::<[u8; 3]>(), 1..150)) {
+    fn equal_with_and_without_the_fast_path(steps in prop::collection::vec(any::<[u8; 3]>(), 1..150)) {
         let sizes = Sizes { pending: 6, ..Sizes::new(6) };
         let trace = generate::trace(&mut Core::new(&sizes), &steps);
-        compare(&trace, &mut Core::new(&sizes), &mut Core::by_stages(&sizes)).map_err(TestCaseError::fail)?;
+        compare(&trace, &mut Core::new(&sizes), &mut Core::pipeline_only(&sizes)).map_err(TestCaseError::fail)?;
     }
 }
 

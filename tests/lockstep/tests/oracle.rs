@@ -6,7 +6,7 @@ use std::process::Command;
 
 use culvert_abi::command::Op;
 use culvert_abi::soc::{BoardPort, Sizes};
-use culvert_flow::record::{Actions, FlowRecord, HotLine};
+use culvert_flow::record::{Actions, FlowHot, FlowRecord};
 use culvert_flow::tables::{Peer, Tunnel, Vport};
 use culvert_flow::{HashSecret, Port, key};
 use culvert_lockstep::core::Core;
@@ -62,13 +62,13 @@ fn core() -> Core {
 }
 
 /// Sends `frame` from vport 0 through a record with these actions; the frame that comes out.
-fn outbound(frame: &[u8], hot: HotLine) -> Vec<u8> {
+fn outbound(frame: &[u8], hot: FlowHot) -> Vec<u8> {
     let headers = parse(frame).expect("a well-formed frame");
     let key = key::outbound(VportId(0), frame, &headers);
     pass(FlowRecord { key, hot, ..FlowRecord::default() }, BoardPort::Vf(0), frame)
 }
 
-fn inbound(encap: Encap, inner: &[u8], ecn: u8, hot: HotLine) -> Vec<u8> {
+fn inbound(encap: Encap, inner: &[u8], ecn: u8, hot: FlowHot) -> Vec<u8> {
     let headers = parse(inner).expect("a well-formed frame");
     let key = key::inbound(encap, 5001, 1, inner, &headers);
     let outer = Outer {
@@ -91,8 +91,8 @@ fn pass(record: FlowRecord, port: BoardPort, frame: &[u8]) -> Vec<u8> {
     outputs[0].bytes.clone()
 }
 
-fn hot(actions: Actions, tunnel: u16, out: Port) -> HotLine {
-    HotLine {
+fn hot(actions: Actions, tunnel: u16, out: Port) -> FlowHot {
+    FlowHot {
         actions: actions.bits(),
         tunnel,
         out: out.bits(),
@@ -102,7 +102,7 @@ fn hot(actions: Actions, tunnel: u16, out: Port) -> HotLine {
         vlan: 9,
         nat_addr: [10, 9, 9, 9],
         nat_port: 4321,
-        ..HotLine::default()
+        ..FlowHot::default()
     }
 }
 

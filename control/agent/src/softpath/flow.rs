@@ -145,7 +145,7 @@ fn protocol(key: &FlowKey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use culvert_flow::HotLine;
+    use culvert_flow::FlowHot;
 
     #[test]
     fn a_record_in_words() {
@@ -156,7 +156,7 @@ mod tests {
         record.key.protocol = 6;
         record.key.src[..4].copy_from_slice(&[10, 1, 1, 11]);
         record.key.dst_port = 80;
-        record.hot = HotLine { tunnel: 7, vsid: 5001, ..HotLine::default() };
+        record.hot = FlowHot { tunnel: 7, vsid: 5001, ..FlowHot::default() };
         record.hot.actions = (Actions::ROUTE | Actions::PUSH_OUTER).bits();
         let view = Names::new(None).view(0, &record, None);
         assert_eq!((view.vport, view.vsid, view.source.as_str()), (Some(3), 5001, "10.1.1.11"));

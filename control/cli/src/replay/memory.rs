@@ -2,10 +2,10 @@
 
 use culvert_abi::soc::Sizes;
 use culvert_flow::datapath::{Counters, Datapath};
-use culvert_flow::pending::{Pending, Slot};
+use culvert_flow::pending::{Pending, PendingFlow};
 use culvert_flow::table::{Bucket, FlowTable, MemoryError, TableMemory, WAYS};
 use culvert_flow::tables::{Group, MAP_CELLS, Peer, Peers, Tunnel, Vport};
-use culvert_flow::{ColdLine, FlowKey, HashSecret, HotLine};
+use culvert_flow::{FlowCold, FlowHot, FlowKey, HashSecret};
 use culvert_packet::MacAddr;
 
 /// Secret of the flow hash. A capture is nobody's way into a live table, and results should be the same each time.
@@ -27,13 +27,13 @@ pub(super) fn datapath(sizes: &Sizes) -> Result<Datapath<'static>, MemoryError> 
     let memory = TableMemory {
         buckets: vec![Bucket::default(); flows / WAYS].leak(),
         keys: vec![FlowKey::default(); flows].leak(),
-        hot: vec![HotLine::default(); flows].leak(),
-        cold: vec![ColdLine::default(); flows].leak(),
+        hot: vec![FlowHot::default(); flows].leak(),
+        cold: vec![FlowCold::default(); flows].leak(),
     };
     Ok(Datapath {
         table: FlowTable::new(memory, SECRET)?,
         // Each packet is settled before the next one comes: none waits.
-        pending: Pending::new(vec![Slot::default(); sizes.pending as usize].leak(), &mut [], 0),
+        pending: Pending::new(vec![PendingFlow::default(); sizes.pending as usize].leak(), &mut [], 0),
         tunnels: vec![Tunnel::default(); sizes.tunnels as usize].leak(),
         groups: vec![Group::default(); sizes.groups as usize].leak(),
         peers: Peers::new(vec![Peer::default(); sizes.peers as usize].leak()),

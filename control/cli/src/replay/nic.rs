@@ -7,10 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use culvert_abi::pf;
 use culvert_abi::soc::{HEADROOM, Sizes};
 use culvert_flow::encap::Variable;
-use culvert_flow::pending::{Settled, Ticket};
+use culvert_flow::pending::{Completion, Ticket};
 use culvert_flow::table::MemoryError;
 use culvert_flow::tables::{Member, Vport};
-use culvert_flow::{Actions, Checksum, Datapath, Frame, Port, RecordId, Verdict, Wire};
+use culvert_flow::{Actions, Checksum, Datapath, Frame, OuterInfo, Port, RecordId, Verdict};
 use culvert_packet::{Reason, VportId, parse_outer, verify_udp};
 use culvert_pf::Exception;
 use culvert_softpath::Punted;
@@ -94,7 +94,7 @@ impl Core {
         buffer[headroom..].copy_from_slice(bytes);
         let Some(mut frame) = Frame::new(&mut buffer, headroom, bytes.len()) else { return };
         let (dp, now) = (&mut self.datapath, self.now);
-        let (verdict, wire) = match by {
+        let (verdict, outer) = match by {
             By::Port => dp.process(&mut frame, input, checksum(input, bytes), 0, now),
             By::Host(ticket) => dp.process_returned(&mut frame, input, ticket, 0, now),
         };
@@ -112,7 +112,7 @@ impl Core {
             }
             Verdict::Answer => self.send(input, input, out),
             Verdict::Replicate { record, group } => self.replicate(input, record, group, out),
-            Verdict::Punt { reason, ticket } => self.punt(input, reason, ticket, wire, out),
+            Verdict::Punt { reason, ticket } => self.punt(input, reason, ticket, outer, out),
             // The core has counted it.
             Verdict::Drop { reason } => self.gone.dropped.push(reason),
             Verdict::Wait => self.drop(input, Reason::PendingOverflow),
@@ -134,9 +134,9 @@ impl Core {
         }
     }
 
-    fn punt(&mut self, input: Port, reason: Reason, ticket: Option<Ticket>, wire: Wire, frame: &[u8]) {
+    fn punt(&mut self, input: Port, reason: Reason, ticket: Option<Ticket>, outer: OuterInfo, frame: &[u8]) {
         let ticket = ticket.and_then(|t| t.bits().try_into().ok());
-        let Wire { inner, peer, vsid, .. } = wire;
+        let OuterInfo { inner, peer, vsid, .. } = outer;
         let exception = Exception { ticket, inner, peer, vsid, ..self.exception(reason, input) };
         self.exceptions.push(Punted { exception, frame: frame.to_vec() });
     }
@@ -200,9 +200,9 @@ impl Core {
     }
 
     /// A packet of a pending flow is back. None waits for that, so that the record is live at once.
-    fn returned(&mut self, ticket: Option<Ticket>) {
+    fn complete_upcall(&mut self, ticket: Option<Ticket>) {
         if let Some(ticket) = ticket
-            && let Settled::Live(id) = self.datapath.returned(ticket, 1)
+            && let Completion::Live(id) = self.datapath.complete_upcall(ticket, 1)
         {
             self.datapath.go_live(ticket, id);
         }

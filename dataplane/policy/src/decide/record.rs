@@ -2,7 +2,7 @@
 
 use culvert_flow::hash::entropy;
 use culvert_flow::record::{Actions, Direction};
-use culvert_flow::{ColdLine, FlowKey, FlowRecord, HotLine, Port};
+use culvert_flow::{FlowCold, FlowHot, FlowKey, FlowRecord, Port};
 use culvert_packet::{Encap, MacAddr, VportId};
 
 use super::stateful::Tracked;
@@ -18,8 +18,8 @@ pub(super) struct Common {
 }
 
 impl Common {
-    fn cold(&self, answers: bool) -> ColdLine {
-        let mut cold = ColdLine::default();
+    fn cold(&self, answers: bool) -> FlowCold {
+        let mut cold = FlowCold::default();
         if let Some(t) = &self.tracked {
             cold.connection = t.id.cold(t.reverse != answers);
         }
@@ -46,14 +46,14 @@ pub(super) fn outbound(
     if routed {
         actions |= Actions::ROUTE | Actions::SET_DST_MAC;
     }
-    let mut hot = HotLine {
+    let mut hot = FlowHot {
         dst_mac: to.mac.0,
         vsid: to.vsid,
         entropy: entropy(&s.entropy, &key.words()),
         gen_src: vport.generation,
         gen_map: to.generation,
         map_cell: to.cell,
-        ..HotLine::default()
+        ..FlowHot::default()
     };
     match to.location {
         Location::Local(id) => {
@@ -79,13 +79,13 @@ pub(super) fn inbound(
     common: &Common,
     answers: bool,
 ) -> FlowRecord {
-    let hot = HotLine {
+    let hot = FlowHot {
         actions: (Actions::POP_OUTER | copy_of(&key)).bits(),
         out: Port::Vport(id).bits(),
         gen_dst: vport.generation,
         gen_map: from.generation,
         map_cell: from.cell,
-        ..HotLine::default()
+        ..FlowHot::default()
     };
     FlowRecord { key, hot, cold: common.cold(answers) }
 }
@@ -96,14 +96,14 @@ pub(super) fn flood(s: &Snapshot, vport: Option<&Vport>, key: FlowKey, group: u1
     if vport.is_none() {
         actions |= Actions::POP_OUTER;
     }
-    let hot = HotLine {
+    let hot = FlowHot {
         actions: actions.bits(),
         tunnel: group,
         out: Port::None.bits(),
         vsid,
         entropy: entropy(&s.entropy, &key.words()),
         gen_src: vport.map_or(0, |v| v.generation),
-        ..HotLine::default()
+        ..FlowHot::default()
     };
     FlowRecord { key, hot, ..FlowRecord::default() }
 }

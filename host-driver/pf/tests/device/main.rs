@@ -4,7 +4,7 @@ mod board;
 
 use std::time::{Duration, Instant};
 
-use culvert_abi::{FlowRecord, HotLine, Vport};
+use culvert_abi::{FlowHot, FlowRecord, Vport};
 use culvert_flow::Port;
 use culvert_packet::{MacAddr, Reason, VportId};
 use culvert_pf::{Event, Exception, Nic, Return, VfConfig};
@@ -13,7 +13,7 @@ use board::{Board, until};
 
 fn record(n: u16) -> FlowRecord {
     let mut record = FlowRecord {
-        hot: HotLine { out: Port::Uplink(0).bits(), ..HotLine::default() },
+        hot: FlowHot { out: Port::Uplink(0).bits(), ..FlowHot::default() },
         ..FlowRecord::default()
     };
     record.key.direction = 1;

@@ -1,7 +1,7 @@
 //! Flow commands and tables: what is written can be read back, and what is refused says why.
 
 use culvert_abi::command::{CellWrite, Op};
-use culvert_abi::{FlowKey, FlowRecord, Group, HotLine, Peer, Tunnel, Vport};
+use culvert_abi::{FlowHot, FlowKey, FlowRecord, Group, Peer, Tunnel, Vport};
 use culvert_flow::Port;
 use culvert_packet::Reason;
 use culvert_pf::Error;
@@ -15,7 +15,7 @@ pub(crate) fn record(n: u16) -> FlowRecord {
     let key = culvert_flow::key::outbound(culvert_packet::VportId(0), &frame, &headers);
     FlowRecord {
         key,
-        hot: HotLine { out: Port::Uplink(0).bits(), ..HotLine::default() },
+        hot: FlowHot { out: Port::Uplink(0).bits(), ..FlowHot::default() },
         ..FlowRecord::default()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 
-use culvert_flow::{FlowKey, HotLine};
+use culvert_flow::{FlowHot, FlowKey};
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{Encap, Headers, OuterSpec};
 use proptest::prelude::*;
@@ -39,12 +39,12 @@ impl Policy for Script {
     fn decide(&mut self, q: &Question<'_>) -> Decision {
         let key = q.packet.key;
         let record = |actions: Actions, tunnel, out: Port| {
-            let hot = HotLine {
+            let hot = FlowHot {
                 actions: actions.bits(),
                 tunnel,
                 out: out.bits(),
                 vsid: 5001,
-                ..HotLine::default()
+                ..FlowHot::default()
             };
             FlowRecord { key, hot, ..FlowRecord::default() }
         };

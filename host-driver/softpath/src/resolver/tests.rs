@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use culvert_flow::{Actions, Classified, FlowKey, FlowRecord, HotLine, Port};
+use culvert_flow::{Actions, Classified, FlowHot, FlowKey, FlowRecord, Port};
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{Encap, Headers, MacAddr, Reason, VportId, arp};
 use culvert_pf::Exception;
@@ -26,11 +26,11 @@ struct Always;
 impl Policy for Always {
     fn decide(&mut self, question: &Question<'_>) -> Decision {
         let Classified { key, .. } = *question.packet;
-        let hot = HotLine {
+        let hot = FlowHot {
             actions: Actions::PUSH_OUTER.bits(),
             tunnel: 7,
             out: Port::None.bits(),
-            ..HotLine::default()
+            ..FlowHot::default()
         };
         let record = FlowRecord { key, hot, ..FlowRecord::default() };
         Decision::Forward(Box::new(culvert_policy::Forward { record, reverse: None, offload: Ok(()) }))

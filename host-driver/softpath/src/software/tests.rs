@@ -1,7 +1,7 @@
 //! Packets forwarded in software: decapsulated, encapsulated, replicated as the NIC would.
 
 use culvert_flow::record::{Actions, Direction};
-use culvert_flow::{Wire, key};
+use culvert_flow::{OuterInfo, key};
 use culvert_packet::encap::{OuterSpec, source_port};
 use culvert_packet::{Encap, VportId, craft, parse, parse_outer};
 
@@ -35,15 +35,15 @@ fn outbound(actions: Actions) -> (FlowRecord, Classified, Vec<u8>) {
     let frame = inner();
     let headers = parse(&frame).expect("well formed");
     let key = key::outbound(VportId(3), &frame, &headers);
-    let hot = HotLine {
+    let hot = FlowHot {
         actions: actions.bits(),
         tunnel: 5,
         entropy: source_port(9),
         vsid: 5001,
-        ..HotLine::default()
+        ..FlowHot::default()
     };
     let record = FlowRecord { key, hot, ..FlowRecord::default() };
-    (record, Classified { key, headers, wire: Wire::default() }, frame)
+    (record, Classified { key, headers, outer: OuterInfo::default() }, frame)
 }
 
 #[test]
@@ -82,14 +82,14 @@ fn a_packet_from_the_wire_is_decapsulated() {
     let headers = parse(&frame).expect("well formed");
     let key = key::inbound(Encap::Vxlan, 5001, 1, &frame, &headers);
     assert_eq!(key.direction(), Some(Direction::Inbound));
-    let hot = HotLine {
+    let hot = FlowHot {
         actions: Actions::POP_OUTER.bits(),
         out: Port::Vport(VportId(4)).bits(),
-        ..HotLine::default()
+        ..FlowHot::default()
     };
     let record = FlowRecord { key, hot, ..FlowRecord::default() };
-    let wire_part = Wire { inner: 50, inner_len: frame.len() as u16, peer: 1, vsid: 5001, ecn: 0 };
-    let c = Classified { key, headers, wire: wire_part };
+    let wire_part = OuterInfo { inner: 50, inner_len: frame.len() as u16, peer: 1, vsid: 5001, ecn: 0 };
+    let c = Classified { key, headers, outer: wire_part };
     let outcome =
         Software::default().forward(&record, &c, (Port::Uplink(0), &pf::Offload::default()), &wire[..len], 0);
     assert_eq!(outcome, Outcome::Send(vec![(Port::Vport(VportId(4)), frame)]));

@@ -1,6 +1,6 @@
 //! A burst through the core: its stages, each over the whole burst, so that memory arrives while others are worked on.
 
-use culvert_flow::{Checksum, Datapath, Keyed, Port, Verdict, Wire};
+use culvert_flow::{Checksum, Datapath, FastKey, OuterInfo, Port, Verdict};
 use culvert_packet::{Reason, parse_outer, verify_udp};
 
 use super::packet::Packet;
@@ -10,13 +10,13 @@ pub const BURST: usize = 32;
 
 /// What the core says of each packet of a burst, in order.
 pub(super) struct Verdicts {
-    keyed: [Option<Keyed>; BURST],
-    done: [(Verdict, Wire); BURST],
+    keyed: [Option<FastKey>; BURST],
+    done: [(Verdict, OuterInfo); BURST],
 }
 
 impl Default for Verdicts {
     fn default() -> Self {
-        let nothing = (Verdict::Wait, Wire::default());
+        let nothing = (Verdict::Wait, OuterInfo::default());
         Verdicts { keyed: [None; BURST], done: [nothing; BURST] }
     }
 }
@@ -30,13 +30,13 @@ impl Verdicts {
         dp: &mut Datapath<'_>,
         packets: &mut [Packet],
         now: u32,
-    ) -> &[(Verdict, Wire)] {
+    ) -> &[(Verdict, OuterInfo)] {
         let n = packets.len().min(BURST);
         let (packets, keyed) = (&mut packets[..n], &mut self.keyed[..n]);
         for (packet, keyed) in packets.iter().zip(keyed.iter_mut()) {
             *keyed = match packet.input {
-                Port::Vport(id) => dp.key_out(packet.bytes(), id),
-                Port::Uplink(_) => dp.key_in(packet.bytes(), packet.checksum),
+                Port::Vport(id) => dp.fast_key_outbound(packet.bytes(), id),
+                Port::Uplink(_) => dp.fast_key_inbound(packet.bytes(), packet.checksum),
                 Port::Host | Port::None => None,
             };
             if let Some(keyed) = keyed {
@@ -54,22 +54,27 @@ impl Verdicts {
 }
 
 #[inline(always)]
-fn one(dp: &mut Datapath<'_>, packet: &mut Packet, keyed: Option<&Keyed>, now: u32) -> (Verdict, Wire) {
+fn one(
+    dp: &mut Datapath<'_>,
+    packet: &mut Packet,
+    keyed: Option<&FastKey>,
+    now: u32,
+) -> (Verdict, OuterInfo) {
     let input = packet.input;
     let line = keyed.and_then(|keyed| {
         packet.edit(|frame| match input {
-            Port::Vport(id) => dp.finish_out(keyed, frame, id, now),
-            _ => dp.finish_in(keyed, frame, now).map(|(to, id)| (Port::Vport(to), id)),
+            Port::Vport(id) => dp.fast_apply_outbound(keyed, frame, id, now),
+            _ => dp.fast_apply_inbound(keyed, frame, now).map(|(to, id)| (Port::Vport(to), id)),
         })?
     });
     if let Some((to, record)) = line {
-        return (Verdict::Forward { to, record, copy: false, capture: false }, Wire::default());
+        return (Verdict::Forward { to, record, copy: false, capture: false }, OuterInfo::default());
     }
     verify(packet);
     let (checksum, number) = (packet.checksum, packet.number());
     packet
-        .edit(|frame| dp.process_by_stages(frame, input, checksum, number, now))
-        .unwrap_or((Verdict::Drop { reason: Reason::BadDescriptor }, Wire::default()))
+        .edit(|frame| dp.process_pipeline(frame, input, checksum, number, now))
+        .unwrap_or((Verdict::Drop { reason: Reason::BadDescriptor }, OuterInfo::default()))
 }
 
 /// Sees whether an outer UDP checksum that is in use is right (RFC 768, RFC 7348 section 5), where nobody has looked.

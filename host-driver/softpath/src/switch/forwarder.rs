@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use culvert_flow::pending::{Settled, Ticket};
-use culvert_flow::{Actions, Datapath, Port, RecordId, Verdict, Wire};
+use culvert_flow::pending::{Completion, Ticket};
+use culvert_flow::{Actions, Datapath, OuterInfo, Port, RecordId, Verdict};
 use culvert_packet::{Gso, Reason, parse_outer};
 use culvert_pf::Result;
 
@@ -173,18 +173,18 @@ impl Forwarder {
 
     /// Carries out what the core says of a packet that was `len` bytes long.
     #[inline]
-    pub(super) fn settle(&mut self, packet: Packet, (verdict, wire): (Verdict, Wire), len: usize) {
+    pub(super) fn settle(&mut self, packet: Packet, (verdict, outer): (Verdict, OuterInfo), len: usize) {
         if let Verdict::Forward { to, copy: false, capture: false, .. } = verdict
             && packet.offload.gso == Gso::None
         {
             self.dp.counters.finished += 1;
             return self.send(packet, to, (1, len as u64));
         }
-        self.settle_rarely(packet, verdict, wire, len);
+        self.settle_rarely(packet, verdict, outer, len);
     }
 
     #[cold]
-    fn settle_rarely(&mut self, packet: Packet, verdict: Verdict, wire: Wire, len: usize) {
+    fn settle_rarely(&mut self, packet: Packet, verdict: Verdict, outer: OuterInfo, len: usize) {
         if !matches!(verdict, Verdict::Punt { .. } | Verdict::Wait) {
             self.dp.counters.finished += 1;
         }
@@ -201,7 +201,7 @@ impl Forwarder {
                 self.send(packet, to, (0, 0));
             }
             Verdict::Replicate { record, group } => self.replicate(packet, record, group, len),
-            Verdict::Punt { reason, ticket } => self.punt(packet, reason, ticket, wire),
+            Verdict::Punt { reason, ticket } => self.punt(packet, reason, ticket, outer),
             Verdict::Wait => {
                 let number = packet.number() as usize;
                 match self.waiting.get_mut(number) {
@@ -293,7 +293,7 @@ impl Forwarder {
     pub(super) fn returned(&mut self, input: Port, ticket: Option<Ticket>) {
         self.exceptions.returned(input);
         let Some(ticket) = ticket else { return };
-        if let Settled::Live(id) = self.dp.returned(ticket, 1) {
+        if let Completion::Live(id) = self.dp.complete_upcall(ticket, 1) {
             while let Some(number) = self.dp.pending.next_waiting(ticket.slot) {
                 let Some(mut packet) = self.waiting.get_mut(number as usize).and_then(Option::take) else {
                     continue;

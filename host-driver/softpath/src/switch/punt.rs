@@ -3,20 +3,20 @@
 use culvert_abi::command::Op;
 use culvert_abi::pf::{self, Entry};
 use culvert_flow::pending::Ticket;
-use culvert_flow::{Actions, RecordId, Wire};
+use culvert_flow::{Actions, OuterInfo, RecordId};
 use culvert_packet::{Offload, Reason};
 
 use super::forwarder::Forwarder;
 use super::packet::Packet;
 
 impl Forwarder {
-    pub(super) fn punt(&mut self, packet: Packet, reason: Reason, ticket: Option<Ticket>, wire: Wire) {
+    pub(super) fn punt(&mut self, packet: Packet, reason: Reason, ticket: Option<Ticket>, outer: OuterInfo) {
         let entry = Entry {
             reason: reason as u8,
             ticket: ticket.map_or(0, |ticket| self.shown(ticket).bits()),
-            peer: wire.peer,
-            inner: wire.inner,
-            vsid: wire.vsid,
+            peer: outer.peer,
+            inner: outer.inner,
+            vsid: outer.vsid,
             ..self.entry(&packet)
         };
         let input = packet.input;

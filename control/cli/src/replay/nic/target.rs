@@ -41,15 +41,15 @@ impl Core {
             Step::Tunnel(index, tunnel) => self.set_tunnel(*index, tunnel)?,
             Step::Lookup(back, frame) => {
                 self.packet(back.input, By::Host(ticket(back)), frame);
-                self.returned(ticket(back));
+                self.complete_upcall(ticket(back));
             }
             Step::Out(back, to, frame) => {
                 self.send(back.input, *to, frame);
-                self.returned(ticket(back));
+                self.complete_upcall(ticket(back));
             }
             Step::Dropped(back, reason) => {
                 self.drop(back.input, *reason);
-                self.returned(ticket(back));
+                self.complete_upcall(ticket(back));
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use culvert_abi::FlowRecord;
 use culvert_abi::soc::Sizes;
 use culvert_flow::tables::Vport;
-use culvert_flow::{Actions, HashSecret, HotLine, key};
+use culvert_flow::{Actions, FlowHot, HashSecret, key};
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{MacAddr, VportId, parse, tcp};
 use culvert_pf::Interrupt;
@@ -92,7 +92,7 @@ fn the_slow_path_is_shown_tcp_control_but_not_what_it_has_just_decided() {
     let (entry, bytes) = source.pop().expect("open").expect("a miss");
     assert_eq!((entry.reason, &bytes), (Reason::Miss as u8, &frame));
     let key = key::outbound(VportId(0), &frame, &parse(&frame).expect("well-formed"));
-    let hot = HotLine { actions: Actions::COPY_TCP_CONTROL.bits(), out: TO.bits(), ..HotLine::default() };
+    let hot = FlowHot { actions: Actions::COPY_TCP_CONTROL.bits(), out: TO.bits(), ..FlowHot::default() };
     let record = FlowRecord { key, hot, ..FlowRecord::default() };
     let back = Return { ticket: NonZeroU32::new(entry.ticket), ..Return::own(FROM) };
     f.carry_out(vec![Step::Insert(vec![record]), Step::Lookup(back, bytes)]);

@@ -1,8 +1,8 @@
-//! The straight line: the commonest hits, with the key in registers and no branch but those that leave it.
+//! The fast path: the commonest hits, with the key in registers and no branch but those that leave it.
 //!
 //! An untagged IPv4 packet of TCP or UDP, no fragment and no SYN, FIN or RST, whose record does nothing but put outer
 //! headers on or take them off, or hand it to another vport of the host, is finished here. Whatever else comes is left as it was for the stages of
-//! [`Datapath::process_by_stages`]. The line is a shortcut and no second opinion: `tests/lockstep` holds both ways to
+//! [`Datapath::process_pipeline`]. The line is a shortcut and no second opinion: `tests/lockstep` holds both ways to
 //! equal results.
 //!
 //! It has two parts, between which an engine that works on bursts lets memory catch up: what the packet's key is, and
@@ -15,7 +15,7 @@ use crate::encap::{self, Variable};
 use crate::frame::Frame;
 use crate::port::Port;
 use crate::process::{Checksum, TCP_CONTROL};
-use crate::record::{Actions, Direction, HotLine};
+use crate::record::{Actions, Direction, FlowHot};
 use crate::table::RecordId;
 
 /// Bytes that the line reads of an inner frame: up to the TCP flags.
@@ -31,7 +31,7 @@ const FRAGMENT: u32 = 0xff3f;
 
 /// A packet of the commonest kind, before the table is asked.
 #[derive(Clone, Copy)]
-pub struct Keyed {
+pub struct FastKey {
     words: [u64; 8],
     hash: u64,
     /// Where its inner frame lies.
@@ -89,12 +89,12 @@ fn inner(frame: &[u8], first: u64) -> Option<Inner> {
 
 /// Whether a record does this and nothing else. Control segments, which are copied, do not come this far.
 #[inline(always)]
-fn only(hot: &HotLine, action: Actions) -> bool {
+fn only(hot: &FlowHot, action: Actions) -> bool {
     hot.actions & !Actions::COPY_TCP_CONTROL.bits() == action.bits() && hot.pending == 0
 }
 
 #[inline(always)]
-fn count(hot: &mut HotLine, len: usize, now: u32) {
+fn count(hot: &mut FlowHot, len: usize, now: u32) {
     hot.last_used = now;
     hot.packets += 1;
     hot.bytes += len as u64;
@@ -103,37 +103,42 @@ fn count(hot: &mut HotLine, len: usize, now: u32) {
 impl Datapath<'_> {
     /// Finishes a packet from a vport, and says by which port it leaves and by which record; or leaves it as it is.
     #[inline(always)]
-    pub fn line_out(&mut self, frame: &mut Frame<'_>, id: VportId, now: u32) -> Option<(Port, RecordId)> {
+    pub fn fast_outbound(
+        &mut self,
+        frame: &mut Frame<'_>,
+        id: VportId,
+        now: u32,
+    ) -> Option<(Port, RecordId)> {
         // Asked first, for a vport that is down costs no look at the frame.
         self.vports.get(usize::from(id.0)).filter(|v| v.is_up())?;
-        let keyed = self.key_out(frame.bytes(), id)?;
-        self.finish_out(&keyed, frame, id, now)
+        let keyed = self.fast_key_outbound(frame.bytes(), id)?;
+        self.fast_apply_outbound(&keyed, frame, id, now)
     }
 
     /// Finishes a packet from the wire, and says to which vport it goes and by which record; or leaves it as it is.
     #[inline(always)]
-    pub fn line_in(
+    pub fn fast_inbound(
         &mut self,
         frame: &mut Frame<'_>,
         checksum: Checksum,
         now: u32,
     ) -> Option<(VportId, RecordId)> {
-        let keyed = self.key_in(frame.bytes(), checksum)?;
-        self.finish_in(&keyed, frame, now)
+        let keyed = self.fast_key_inbound(frame.bytes(), checksum)?;
+        self.fast_apply_inbound(&keyed, frame, now)
     }
 
     /// The first part for a packet from a vport. `None`: it is not of the commonest kind.
     #[inline(always)]
-    pub fn key_out(&self, frame: &[u8], id: VportId) -> Option<Keyed> {
+    pub fn fast_key_outbound(&self, frame: &[u8], id: VportId) -> Option<FastKey> {
         let first = Direction::Outbound as u64 | u64::from(id.0) << 16;
         let Inner { words, ecn } = inner(frame, first)?;
         let hash = self.table.hash_ipv4(&words);
-        Some(Keyed { words, hash, start: 0, len: frame.len() as u32, ecn })
+        Some(FastKey { words, hash, start: 0, len: frame.len() as u32, ecn })
     }
 
     /// The first part for a packet from the wire. `None`: it is not of the commonest kind.
     #[inline(always)]
-    pub fn key_in(&self, frame: &[u8], checksum: Checksum) -> Option<Keyed> {
+    pub fn fast_key_inbound(&self, frame: &[u8], checksum: Checksum) -> Option<FastKey> {
         let outer = parse_outer_common(frame)?;
         // What hardware has not looked at, or found wrong, is for the stages.
         let unsure = outer.udp_checksum != 0 && checksum != Checksum::Good;
@@ -148,26 +153,26 @@ impl Datapath<'_> {
         let (start, len) = (usize::from(outer.inner), usize::from(outer.inner_len));
         let Inner { words, ecn } = inner(frame.get(start..start + len)?, first)?;
         let hash = self.table.hash_ipv4(&words);
-        Some(Keyed { words, hash, start: start as u32, len: len as u32, ecn })
+        Some(FastKey { words, hash, start: start as u32, len: len as u32, ecn })
     }
 
     /// Calls the memory that says where the record lies.
     #[inline(always)]
-    pub fn prefetch_bucket(&self, keyed: &Keyed) {
+    pub fn prefetch_bucket(&self, keyed: &FastKey) {
         self.table.prefetch_bucket(keyed.hash);
     }
 
     /// Calls the memory of the record. The bucket should be there by now.
     #[inline(always)]
-    pub fn prefetch_record(&self, keyed: &Keyed) {
+    pub fn prefetch_record(&self, keyed: &FastKey) {
         self.table.prefetch_record(keyed.hash);
     }
 
     /// The second part for a packet from a vport. `None`: its record does more than the line can, or there is none.
     #[inline(always)]
-    pub fn finish_out(
+    pub fn fast_apply_outbound(
         &mut self,
-        keyed: &Keyed,
+        keyed: &FastKey,
         frame: &mut Frame<'_>,
         id: VportId,
         now: u32,
@@ -204,9 +209,9 @@ impl Datapath<'_> {
 
     /// The second part for a packet from the wire. `None`: its record does more than the line can, or there is none.
     #[inline(always)]
-    pub fn finish_in(
+    pub fn fast_apply_inbound(
         &mut self,
-        keyed: &Keyed,
+        keyed: &FastKey,
         frame: &mut Frame<'_>,
         now: u32,
     ) -> Option<(VportId, RecordId)> {
