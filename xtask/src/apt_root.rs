@@ -10,8 +10,9 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::failure::{Context, Result};
+use crate::folder::{beside, create_dir, remove_dir};
 use crate::run;
-use crate::workspace::{Workspace, beside, create_dir};
+use crate::workspace::Workspace;
 
 /// The suite that packages come from unless another is named.
 const SUITE: &str = "trixie";
@@ -141,16 +142,6 @@ impl AptRoot {
         remove_dir(&archives)?;
         fs::rename(&partial, folder)
             .context(|| format!("cannot move {} to {}", partial.display(), folder.display()))
-    }
-}
-
-/// Removes a folder if it is there.
-pub(crate) fn remove_dir(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).context(|| format!("cannot remove {}", folder.display()))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@ mod ci;
 mod demo;
 mod failure;
 mod firmware;
+mod folder;
 mod linux_guest;
 mod run;
 mod setup;

@@ -1,13 +1,14 @@
 //! Where things are: the workspace, cargo's output, the cache, and cargo itself.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::failure::{Context, Result};
+use crate::folder::create_dir;
 use crate::run;
 
 /// The target of the firmware.
@@ -98,17 +99,4 @@ impl Workspace {
 /// The cargo that runs this task, so that a chosen toolchain stays chosen.
 fn cargo_program() -> PathBuf {
     env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
-}
-
-/// Creates a folder and those above it.
-pub(crate) fn create_dir(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).context(|| format!("cannot create the folder {}", folder.display()))
-}
-
-/// A neighbour of a folder of the cache, for work that is not complete yet.
-pub(crate) fn beside(folder: &Path, suffix: &str) -> PathBuf {
-    let mut name = folder.file_name().unwrap_or_default().to_owned();
-    name.push(".");
-    name.push(suffix);
-    folder.with_file_name(name)
 }

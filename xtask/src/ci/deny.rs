@@ -9,8 +9,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::failure::{Context, Result};
+use crate::folder::create_dir;
 use crate::run;
-use crate::workspace::{Workspace, create_dir};
+use crate::workspace::Workspace;
 
 /// The version that the configuration is written for.
 const VERSION: &str = "0.20.2";

@@ -1,5 +1,6 @@
 //! `cargo xtask ci`: each check by name, with its time.
 
+mod circles;
 mod deny;
 mod edges;
 mod sources;
@@ -25,6 +26,9 @@ pub(crate) struct Options {
     steps: Vec<Step>,
 }
 
+/// Steps that run only when they are named.
+const BY_HAND: &[Step] = &[Step::Circles];
+
 /// The steps, in their order: the quick ones first, the tests (whose summary should close the output) last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Step {
@@ -34,6 +38,8 @@ enum Step {
     Edges,
     /// File lengths, absolute paths, unsafe code.
     Sources,
+    /// Files of a crate that import each other in a circle.
+    Circles,
     /// Lints of the host's crates and of the firmware image.
     Clippy,
     /// Documentation without warnings.
@@ -47,7 +53,9 @@ enum Step {
 pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
     let mut done: Vec<(String, Duration, bool)> = Vec::new();
     for &step in Step::value_variants() {
-        if !options.steps.is_empty() && !options.steps.contains(&step) {
+        let chosen =
+            if options.steps.is_empty() { !BY_HAND.contains(&step) } else { options.steps.contains(&step) };
+        if !chosen {
             continue;
         }
         let name = format!("{step:?}").to_lowercase();
@@ -83,6 +91,7 @@ fn check(workspace: &Workspace, step: Step) -> Result<()> {
         Step::Fmt => run::run(workspace.cargo("fmt").args(["--all", "--check"])),
         Step::Edges => edges::check(workspace),
         Step::Sources => sources::check(workspace),
+        Step::Circles => circles::check(workspace),
         Step::Clippy => {
             run::run(workspace.cargo("clippy").args(["--locked", "--all-targets", "--", "-Dwarnings"]))?;
             crate::firmware::lint(workspace)

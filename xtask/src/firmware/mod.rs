@@ -12,9 +12,10 @@ use culvert_abi::image::{Header, MAGIC, MAX_LEN};
 use zerocopy::IntoBytes;
 
 use crate::failure::{Context, Result};
+use crate::folder::create_dir;
 use crate::run;
 use crate::setup::{self, RiscvTarget};
-use crate::workspace::{FIRMWARE_TARGET, Workspace, create_dir};
+use crate::workspace::{FIRMWARE_TARGET, Workspace};
 
 /// The crate of the image and its binary.
 const PACKAGE: &str = "culvert-image";

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::apt_root::{AptRoot, remove_dir};
+use crate::apt_root::AptRoot;
 use crate::failure::{Context, Result};
+use crate::folder::{beside, create_dir, remove_dir, replace_dir};
 use crate::run;
-use crate::workspace::{Workspace, beside, create_dir};
+use crate::workspace::Workspace;
 
 /// The package that names the newest kernel.
 const KERNEL: &str = "linux-image-cloud-amd64";
@@ -51,7 +52,7 @@ pub(super) fn find(workspace: &Workspace) -> Result<PathBuf> {
             )?;
         }
     }
-    super::replace(&partial, &folder)?;
+    replace_dir(&partial, &folder)?;
     remove_dir(&unpacked)?;
     Ok(folder)
 }

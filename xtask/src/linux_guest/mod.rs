@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::apt_root::remove_dir;
 use crate::failure::{Context, Result};
-use crate::workspace::{Workspace, create_dir};
+use crate::folder::create_dir;
+use crate::workspace::Workspace;
 
 /// What to do with the guest.
 #[derive(Debug, Args)]
@@ -98,11 +98,4 @@ fn boot(folder: &Path) -> Result<()> {
         log.display()
     )
     .into())
-}
-
-/// Replaces a folder of the cache with a complete new one.
-fn replace(partial: &Path, folder: &Path) -> Result<()> {
-    remove_dir(folder)?;
-    fs::rename(partial, folder)
-        .context(|| format!("cannot move {} to {}", partial.display(), folder.display()))
 }

@@ -5,10 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::apt_root::{AptRoot, BACKPORTS, remove_dir};
+use crate::apt_root::{AptRoot, BACKPORTS};
 use crate::failure::{Context, Result};
+use crate::folder::{beside, remove_dir, replace_dir};
 use crate::run;
-use crate::workspace::{Workspace, beside};
+use crate::workspace::Workspace;
 
 /// Starts QEMU with the dynamic loader, libraries, modules and data that lie beside it.
 const LAUNCHER: &str = "#!/bin/sh
@@ -47,7 +48,7 @@ pub(super) fn find(workspace: &Workspace) -> Result<PathBuf> {
             format!("the QEMU in {} does not start or has no vfio-user-pci", partial.display()).into()
         );
     }
-    super::replace(&partial, &folder)?;
+    replace_dir(&partial, &folder)?;
     Ok(launcher)
 }
 

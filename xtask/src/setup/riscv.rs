@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use crate::apt_root::{AptRoot, remove_dir};
+use crate::apt_root::AptRoot;
 use crate::failure::{Context, Result};
+use crate::folder::{beside, create_dir, remove_dir};
 use crate::run;
-use crate::workspace::{FIRMWARE_TARGET, Workspace, beside, create_dir};
+use crate::workspace::{FIRMWARE_TARGET, Workspace};
 
 /// The crates of the sysroot.
 const CRATES: [&str; 3] = ["core", "alloc", "compiler_builtins"];
