@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use culvert_abi::command::Op;
-use culvert_abi::pf::Offload;
+use culvert_abi::pf::OffloadBits;
 use culvert_abi::regs::{MBOX_WORDS, mailbox};
 use culvert_abi::soc::{BoardPort, Descriptor, ctrl};
 use culvert_benches::work::{self, Kind};
@@ -101,9 +101,9 @@ fn command(link: &mut SocLink, op: Op, payload: &[u8]) -> Result<(), String> {
 /// Instructions between taking a burst of descriptors and showing the board what became of it, for each packet.
 fn measure(link: &mut SocLink, kind: Kind, flows: u32, len: usize, packets: u32) -> Result<f64, String> {
     let port = if kind.decap { BoardPort::Uplink(0) } else { BoardPort::Vf(0) };
-    let offload = Offload {
-        checksum: if kind.decap { Offload::NONE } else { Offload::VERIFIED },
-        ..Offload::default()
+    let offload = OffloadBits {
+        checksum: if kind.decap { OffloadBits::NONE } else { OffloadBits::VERIFIED },
+        ..OffloadBits::default()
     };
     let before = (link.soc().word64(ctrl::BENCH_INSTRET), link.soc().word64(ctrl::BENCH_PACKETS));
     let (mut sent, mut done, mut order) = (0, 0, 1u32);

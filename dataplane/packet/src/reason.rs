@@ -122,7 +122,7 @@ reasons! {
     89 NextHopUnresolved "next_hop_unresolved" Punt "The MAC of the PA network's next hop is not known yet.",
     90 Sampled "sampled" Punt "Copy for a capture.",
     100 PendingOverflow "pending_overflow" Drop "Too many packets wait for the host's decision on their flow.",
-    101 ExceptionFull "exception_full" Drop "The queue to the host is full.",
+    101 UpcallFull "upcall_full" Drop "The queue to the host is full.",
     102 FirmwareRestart "firmware_restart" Drop "The firmware held it when it was restarted.",
     103 HostRestart "host_restart" Drop "The host held it when it was restarted.",
     104 UplinkDown "uplink_down" Drop "The uplink is down and no other serves.",

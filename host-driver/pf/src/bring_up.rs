@@ -7,7 +7,7 @@ use std::thread::Builder;
 use culvert_abi::command::Op;
 use culvert_abi::pci;
 use culvert_abi::regs::{
-    self, CAPS, FirmwareState, QUEUE_COMMAND, QUEUE_COMPLETION, QUEUE_EXCEPTION, QUEUE_VMQ0,
+    self, CAPS, FirmwareState, QUEUE_COMMAND, QUEUE_COMPLETION, QUEUE_UPCALL, QUEUE_VMQ0,
 };
 use culvert_packet::MacAddr;
 use culvert_pci::Device;
@@ -99,7 +99,7 @@ impl Nic {
         let info = mailbox::hello(&bar, device.name())?;
 
         let command = command_queue(&bar, &*device, QUEUE_COMMAND, RING_LOG2)?;
-        let exceptions = RxQueue::new(&bar, &*device, QUEUE_EXCEPTION, RING_LOG2)?;
+        let exceptions = RxQueue::new(&bar, &*device, QUEUE_UPCALL, RING_LOG2)?;
         let completions = RxQueue::new(&bar, &*device, QUEUE_COMPLETION, COMPLETION_LOG2)?;
         let shared = Arc::new(Shared {
             epoch: AtomicU32::new(firmware::status(&bar)?.epoch),

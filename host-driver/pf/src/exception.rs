@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use culvert_abi::command::Op;
-use culvert_abi::pf::{Entry, Offload};
+use culvert_abi::pf::{Entry, OffloadBits};
 use culvert_flow::Port;
 use culvert_packet::Reason;
 
@@ -29,13 +29,13 @@ pub struct Exception {
     /// When it came in, milliseconds, wrapping: the board's clock.
     pub now: u32,
     /// What the board knows of its checksums.
-    pub offload: Offload,
+    pub offload: OffloadBits,
 }
 
 impl Exception {
     /// What an entry of the exception queue says. `None`: it is none.
     pub fn from_entry(entry: &Entry) -> Option<Self> {
-        (entry.op == Op::Exception as u8).then(|| Exception {
+        (entry.op == Op::Upcall as u8).then(|| Exception {
             reason: Reason::from_u8(entry.reason).unwrap_or(Reason::BadDescriptor),
             input: Port::from_bits(entry.port),
             ticket: NonZeroU32::new(entry.ticket),
@@ -63,12 +63,12 @@ pub struct Return {
     /// The ticket that this answers.
     pub ticket: Option<NonZeroU32>,
     /// What is to be done about its checksums.
-    pub offload: Offload,
+    pub offload: OffloadBits,
 }
 
 impl Return {
     /// A packet that the host made itself, checksums and all.
     pub fn own(input: Port) -> Self {
-        Return { input, ticket: None, offload: Offload::default() }
+        Return { input, ticket: None, offload: OffloadBits::default() }
     }
 }

@@ -25,7 +25,7 @@ impl Nic {
             op: Op::InjectLookup as u8,
             port: input.bits(),
             target: Port::None.bits(),
-            arg1: Op::OF_MACHINE,
+            arg1: Op::OF_VM,
             ..Entry::default()
         };
         self.offer_entry(&entry, parts)
@@ -43,7 +43,7 @@ impl Nic {
             port: input.bits(),
             target: Port::None.bits(),
             arg0: count,
-            arg1: Op::OF_MACHINE,
+            arg1: Op::OF_VM,
             ..Entry::default()
         };
         self.offer_entry(&entry, &[])

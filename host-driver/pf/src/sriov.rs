@@ -1,8 +1,8 @@
 //! VFs: what the host allows each, and making them exist.
 
 use culvert_abi::regs::{
-    VF_ALLOW_MAC, VF_ALLOW_PROMISC, VF_DRIVER_OK, VF_EXCEPTION_SHARE, VF_FLAGS, VF_LINK_UP, VF_MAC_HIGH,
-    VF_MAC_LOW, VF_MTU, VF_STRIDE, VFS,
+    VF_ALLOW_MAC, VF_ALLOW_PROMISC, VF_DRIVER_OK, VF_FLAGS, VF_LINK_UP, VF_MAC_HIGH, VF_MAC_LOW, VF_MTU,
+    VF_STRIDE, VF_UPCALL_SHARE, VFS,
 };
 use culvert_packet::MacAddr;
 use culvert_pci::VfHandle;
@@ -50,7 +50,7 @@ impl Nic {
         bar.write(register(vf, VF_MAC_LOW), low)?;
         bar.write(register(vf, VF_MAC_HIGH), high)?;
         bar.write(register(vf, VF_MTU), u32::from(config.mtu))?;
-        bar.write(register(vf, VF_EXCEPTION_SHARE), u32::from(config.exception_share))?;
+        bar.write(register(vf, VF_UPCALL_SHARE), u32::from(config.exception_share))?;
         let flag = |on: bool, bit: u32| if on { bit } else { 0 };
         let flags = flag(config.link_up, VF_LINK_UP)
             | flag(config.allow_mac_change, VF_ALLOW_MAC)

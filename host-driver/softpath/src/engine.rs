@@ -31,7 +31,7 @@ pub struct Punted {
 impl Punted {
     /// From an entry of the exception queue. `None`: it is none.
     pub fn new(entry: &Entry, frame: Vec<u8>) -> Option<Self> {
-        debug_assert!(entry.op == Op::Exception as u8 || entry.ticket == 0);
+        debug_assert!(entry.op == Op::Upcall as u8 || entry.ticket == 0);
         Some(Punted { exception: Exception::from_entry(entry)?, frame })
     }
 }
@@ -186,7 +186,7 @@ impl<P: Policy> Engine<P> {
             return self.drop(&e.back(), Reason::NeverLive);
         }
         self.tally.replies += 1;
-        let back = Return { offload: pf::Offload::default(), ..e.back() };
+        let back = Return { offload: pf::OffloadBits::default(), ..e.back() };
         self.steps.push(Step::Out(back, e.input, frame));
     }
 
@@ -203,7 +203,8 @@ impl<P: Policy> Engine<P> {
         };
         let Some((to, last)) = copies.pop() else { return self.drop(&e.back(), Reason::NoReceiver) };
         // The checksum is complete now; whether the frame is yet to be cut goes with it.
-        let offload = pf::Offload { gso: e.offload.gso, mss: e.offload.mss, ..pf::Offload::default() };
+        let offload =
+            pf::OffloadBits { gso: e.offload.gso, mss: e.offload.mss, ..pf::OffloadBits::default() };
         for (to, copy) in copies {
             self.steps.push(Step::Out(Return { offload, ..Return::own(Port::None) }, to, copy));
         }
@@ -218,7 +219,7 @@ impl<P: Policy> Engine<P> {
             Resolver::Own => underlay::hear(&self.uplinks, uplink, &punted.frame),
             Resolver::Kernel(_) => Heard::default(),
         };
-        let mut back = Return { offload: pf::Offload::default(), ..punted.exception.back() };
+        let mut back = Return { offload: pf::OffloadBits::default(), ..punted.exception.back() };
         if let Some(answer) = heard.answer {
             self.tally.replies += 1;
             self.steps.push(Step::Out(back, Port::Uplink(uplink), answer));

@@ -60,7 +60,7 @@ impl Software {
         &mut self,
         record: &FlowRecord,
         c: &Classified,
-        (input, offload): (Port, &pf::Offload),
+        (input, offload): (Port, &pf::OffloadBits),
         frame: &[u8],
         now: u32,
     ) -> Outcome {
@@ -135,12 +135,12 @@ fn replicate(datapath: &mut Datapath<'_>, group: u16, v: &Variable, input: Port,
 ///
 /// # Errors
 /// The metadata does not fit the frame.
-pub fn complete(offload: &pf::Offload, frame: &mut [u8]) -> Result<(), Reason> {
+pub fn complete(offload: &pf::OffloadBits, frame: &mut [u8]) -> Result<(), Reason> {
     if known(offload).fill_checksum(frame) { Ok(()) } else { Err(Reason::BadDescriptor) }
 }
 
 /// What an entry of a ring says of a packet, in the core's terms.
-pub fn known(said: &pf::Offload) -> Offload {
+pub fn known(said: &pf::OffloadBits) -> Offload {
     Offload {
         checksum: ChecksumState::from_u8(said.checksum).unwrap_or_default(),
         gso: Gso::from_u8(said.gso).unwrap_or_default(),

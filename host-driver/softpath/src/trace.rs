@@ -31,7 +31,7 @@ impl Engine<HostPolicy> {
             inner: 0,
             vsid: 0,
             now,
-            offload: pf::Offload::default(),
+            offload: pf::OffloadBits::default(),
         };
         match port {
             Port::Vport(_) => {}
@@ -51,7 +51,7 @@ impl Engine<HostPolicy> {
             Err(reason) | Ok(culvert_policy::Decision::Drop(reason)) => Outcome::Drop(*reason),
             Ok(culvert_policy::Decision::Reply(frame)) => Outcome::Send(vec![(port, frame.clone())]),
             Ok(culvert_policy::Decision::Forward(f)) => {
-                self.software.forward(&f.record, &classified, (port, &pf::Offload::default()), frame, now)
+                self.software.forward(&f.record, &classified, (port, &pf::OffloadBits::default()), frame, now)
             }
         };
         Ok(Traced { layers, decision, outcome })

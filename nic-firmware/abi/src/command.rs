@@ -9,7 +9,7 @@ pub enum Op {
     /// Board to firmware: a frame that came in at `port`.
     Frame = 1,
     /// Host: this frame came in at `port` and takes the way of its flow. `ticket`: it is one that was at the host. `arg1`:
-    /// [`OF_MACHINE`](Self::OF_MACHINE) or 0.
+    /// [`OF_VM`](Self::OF_VM) or 0.
     InjectLookup = 2,
     /// Host: this frame leaves by `target` as it is. `ticket` and `port` as above.
     InjectOut = 3,
@@ -55,7 +55,7 @@ pub enum Op {
     /// Firmware to board: send by `port` (board's numbering).
     Transmit = 64,
     /// Firmware to board: to the host; `reason` says why, `ticket` names the pending flow.
-    Exception = 65,
+    Upcall = 65,
     /// Firmware to board: dropped with `reason`.
     Drop = 66,
     /// Firmware to board: answer of a host command: `cookie`, `reason` 0 for success, reply as payload.
@@ -91,7 +91,7 @@ impl Op {
             HostRestart,
             Fence,
             Transmit,
-            Exception,
+            Upcall,
             Drop,
             Complete,
         ];
@@ -105,9 +105,9 @@ impl Op {
         None
     }
 
-    /// `arg1`: these are packets of a machine that the host serves itself. They were no exceptions before, so that none of
-    /// the vport's share of the host comes back with them.
-    pub const OF_MACHINE: u64 = 1;
+    /// `arg1`: packets of a VM whose port the host serves itself. They were no upcalls, so they return none of the vport's
+    /// upcall share.
+    pub const OF_VM: u64 = 1;
 
     /// Whether the host may send it in queue 0.
     pub const fn is_host(self) -> bool {

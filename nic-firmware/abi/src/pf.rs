@@ -39,7 +39,7 @@ pub struct Entry {
     pub addr: u64,
     /// Queue 0: bytes to take. Others: bytes of the buffer (host), then bytes in it (board).
     pub len: u32,
-    /// [`Op`](crate::command::Op): queue 0 as the host says; others `Exception`, `Complete` or `Transmit` (a frame).
+    /// [`Op`](crate::command::Op): queue 0 as the host says; others `Upcall`, `Complete` or `Transmit` (a frame).
     pub op: u8,
     /// `Reason` number.
     pub reason: u8,
@@ -60,12 +60,12 @@ pub struct Entry {
     pub arg1: u64,
     /// Time, milliseconds, wrapping (board).
     pub now: u32,
-    /// Bytes of outer headers in front of the inner frame (exceptions from the wire), else 0.
+    /// Bytes of outer headers in front of the inner frame (upcalls from the wire), else 0.
     pub inner: u16,
     /// Capture: original length.
     pub original_len: u16,
     /// Offload metadata.
-    pub offload: Offload,
+    pub offload: OffloadBits,
     /// VSID of an encapsulated packet.
     pub vsid: u32,
     /// 0.
@@ -75,7 +75,7 @@ pub struct Entry {
 /// Offload metadata of a packet: what is known of its checksums, how it is to be segmented, where its headers are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Offload {
+pub struct OffloadBits {
     /// 0 nothing known, 1 partial (to be filled in), 2 verified, 3 bad.
     pub checksum: u8,
     /// 0 none, 1 TCPv4, 2 TCPv6, 3 UDP (virtio numbering of kinds).
@@ -88,7 +88,7 @@ pub struct Offload {
     pub offset: u16,
 }
 
-impl Offload {
+impl OffloadBits {
     /// `checksum`: nothing known.
     pub const NONE: u8 = 0;
     /// `checksum`: partial.
@@ -100,7 +100,7 @@ impl Offload {
 }
 
 const _: () = {
-    assert!(size_of::<Offload>() == 8);
+    assert!(size_of::<OffloadBits>() == 8);
     assert!(size_of::<Entry>() == 64);
     assert!(core::mem::offset_of!(Entry, ticket) == 20 && core::mem::offset_of!(Entry, arg1) == 32);
     assert!(core::mem::offset_of!(Entry, offload) == 48);

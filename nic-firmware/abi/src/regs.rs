@@ -62,12 +62,12 @@ pub const MBOX_WORDS: usize = 64;
 pub const QUEUES: u32 = 0x100;
 /// Bytes of a queue's registers.
 pub const QUEUE_STRIDE: u32 = 0x20;
-/// Number of PF queues: 0 commands and injected frames; 1 exceptions; 2 completions; 3 capture; 4 and up VMQs.
+/// Number of PF queues: 0 commands and injected frames; 1 upcalls; 2 completions; 3 capture; 4 and up VMQs.
 pub const QUEUE_COUNT: usize = 20;
 /// Queue of commands and injected frames.
 pub const QUEUE_COMMAND: usize = 0;
-/// Queue of exception packets and copies of TCP control segments.
-pub const QUEUE_EXCEPTION: usize = 1;
+/// Queue of upcalls and copies of TCP control segments.
+pub const QUEUE_UPCALL: usize = 1;
 /// Queue of completions.
 pub const QUEUE_COMPLETION: usize = 2;
 /// Queue of captured packets.
@@ -108,7 +108,7 @@ pub const VF_ALLOW_MAC: u32 = 1 << 1;
 /// The guest may turn promiscuous mode on.
 pub const VF_ALLOW_PROMISC: u32 = 1 << 2;
 /// Packets of the VF that may be at the host at a time; reaching it stops its transmit ring.
-pub const VF_EXCEPTION_SHARE: u32 = 0x10;
+pub const VF_UPCALL_SHARE: u32 = 0x10;
 /// Read: 1 when a driver has set DRIVER_OK.
 pub const VF_DRIVER_OK: u32 = 0x14;
 

@@ -6,7 +6,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::pf::Offload;
+use crate::pf::OffloadBits;
 
 /// Where RAM begins for the SoC's processor.
 pub const RAM_BASE: u64 = 0x8000_0000;
@@ -110,9 +110,9 @@ pub struct Descriptor {
     /// [`RELEASE`] and the following.
     pub flags: u16,
     /// `Frame`: [`BoardPort`] it came in by. Host operations: `flow::Port` bits. `Transmit`: [`BoardPort`].
-    /// `Exception`, `Drop`: [`BoardPort`] that it once came in by.
+    /// `Upcall`, `Drop`: [`BoardPort`] that it once came in by.
     pub port: u16,
-    /// Host operations: `target`. `Exception`: PF queue.
+    /// Host operations: `target`. `Upcall`: PF queue.
     pub target: u16,
     /// Pending ticket, 0 for none.
     pub ticket: u32,
@@ -122,19 +122,19 @@ pub struct Descriptor {
     pub now: u32,
     /// As the operation says.
     pub arg0: u32,
-    /// `flow::Port` bits of the input port (`Exception`).
+    /// `flow::Port` bits of the input port (`Upcall`).
     pub vport: u16,
-    /// Index of the outer source PA (`Exception`).
+    /// Index of the outer source PA (`Upcall`).
     pub peer: u16,
     /// Bytes of this entry's header scratch that go in front (`Transmit`).
     pub header_len: u16,
-    /// Bytes of outer headers in front of the inner frame (`Exception`).
+    /// Bytes of outer headers in front of the inner frame (`Upcall`).
     pub inner: u16,
     /// As the operation says.
     pub arg1: u64,
     /// Offload metadata.
-    pub offload: Offload,
-    /// VSID of an encapsulated packet (`Exception`).
+    pub offload: OffloadBits,
+    /// VSID of an encapsulated packet (`Upcall`).
     pub vsid: u32,
     /// 0.
     pub reserved: u32,
@@ -148,7 +148,7 @@ pub const RELEASE: u16 = 1 << 0;
 pub const COPY: u16 = 1 << 1;
 /// Flag: to be copied to the capture queue as well.
 pub const CAPTURE: u16 = 1 << 2;
-/// Flag of `Frame` and injected ones: this packet has used up one unit of its VF's exception share (`Exception`), or
+/// Flag of `Frame` and injected ones: this packet has used up one unit of its VF's upcall share (`Upcall`), or
 /// gives it back.
 pub const SHARE: u16 = 1 << 3;
 

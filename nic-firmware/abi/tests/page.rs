@@ -107,11 +107,11 @@ fn registers(facts: &mut Facts) {
         regs::PANIC_LEN);
     values!(facts, regs::MBOX_BELL, regs::MBOX_DONE, regs::MBOX_REQUEST, regs::MBOX_REPLY, regs::MBOX_WORDS,
         regs::mailbox::HELLO, regs::mailbox::CONFIGURE, regs::mailbox::START, regs::mailbox::ECHO);
-    values!(facts, regs::QUEUES, regs::QUEUE_STRIDE, regs::QUEUE_COUNT, regs::QUEUE_COMMAND, regs::QUEUE_EXCEPTION,
+    values!(facts, regs::QUEUES, regs::QUEUE_STRIDE, regs::QUEUE_COUNT, regs::QUEUE_COMMAND, regs::QUEUE_UPCALL,
         regs::QUEUE_COMPLETION, regs::QUEUE_CAPTURE, regs::QUEUE_VMQ0, regs::QUEUE_BASE_LOW, regs::QUEUE_BASE_HIGH,
         regs::QUEUE_SIZE, regs::QUEUE_STATE, regs::QUEUE_RUNNING, regs::QUEUE_FAULT, regs::QUEUE_BELL);
     values!(facts, regs::VFS, regs::VF_STRIDE, regs::VF_MAC_LOW, regs::VF_MAC_HIGH, regs::VF_MTU, regs::VF_FLAGS,
-        regs::VF_LINK_UP, regs::VF_ALLOW_MAC, regs::VF_ALLOW_PROMISC, regs::VF_EXCEPTION_SHARE, regs::VF_DRIVER_OK);
+        regs::VF_LINK_UP, regs::VF_ALLOW_MAC, regs::VF_ALLOW_PROMISC, regs::VF_UPCALL_SHARE, regs::VF_DRIVER_OK);
     values!(facts, regs::DROPS, regs::FW_FINISHED, regs::FW_PUNTED, regs::PORTS, regs::PORT_STRIDE,
         regs::FirmwareState::Off, regs::FirmwareState::Booting, regs::FirmwareState::Ready,
         regs::FirmwareState::Dead, regs::FirmwareState::Refused);
@@ -124,10 +124,10 @@ fn operations(facts: &mut Facts) {
         command::Op::FlowClear, command::Op::FlowGet, command::Op::TunnelSet, command::Op::GroupSet,
         command::Op::PeersSet, command::Op::LocalSet, command::Op::VportSet, command::Op::VportRead,
         command::Op::CellsSet, command::Op::VmqFilters, command::Op::DropsRead, command::Op::TunnelRead,
-        command::Op::HostRestart, command::Op::Fence, command::Op::Transmit, command::Op::Exception,
-        command::Op::Drop, command::Op::Complete, command::Op::OF_MACHINE, command::CellWrite::VPORT);
+        command::Op::HostRestart, command::Op::Fence, command::Op::Transmit, command::Op::Upcall,
+        command::Op::Drop, command::Op::Complete, command::Op::OF_VM, command::CellWrite::VPORT);
     values!(facts, pf::RING_HEADER, pf::HOST_INDEX, pf::HOST_SLEEPS, pf::NIC_INDEX, pf::NIC_SLEEPS, pf::MAX_PAYLOAD,
-        pf::Offload::NONE, pf::Offload::PARTIAL, pf::Offload::VERIFIED, pf::Offload::BAD);
+        pf::OffloadBits::NONE, pf::OffloadBits::PARTIAL, pf::OffloadBits::VERIFIED, pf::OffloadBits::BAD);
     values!(facts, image::MAGIC, image::MAX_LEN, image::ImageError::Length, image::ImageError::Magic,
         image::ImageError::Abi, image::ImageError::Address, image::ImageError::Crc);
     values!(facts, flow::Port::MAX_VPORTS, flow::Port::UPLINKS, Vport::PRESENT, Vport::UP, Vport::VF, Vport::VMQ);
@@ -158,7 +158,7 @@ fn memory(facts: &mut Facts) {
 fn layouts(facts: &mut Facts) {
     layout!(facts, pf::Entry { addr, len, op, reason, port, target, peer, ticket, cookie, arg0, arg1, now, inner,
         original_len, offload, vsid, reserved });
-    layout!(facts, pf::Offload { checksum, gso, mss, start, offset });
+    layout!(facts, pf::OffloadBits { checksum, gso, mss, start, offset });
     layout!(facts, command::CellWrite { cell, value });
     layout!(facts, command::VmqFilter { mac, vmq, vsid, vport });
     layout!(facts, command::TunnelCounters { packets, bytes });

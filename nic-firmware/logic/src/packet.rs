@@ -1,8 +1,8 @@
 //! Packets: the core's verdict becomes descriptors for the board.
 
 use culvert_abi::command::Op;
-use culvert_abi::pf::Offload;
-use culvert_abi::regs::{QUEUE_COMMAND, QUEUE_EXCEPTION};
+use culvert_abi::pf::OffloadBits;
+use culvert_abi::regs::{QUEUE_COMMAND, QUEUE_UPCALL};
 use culvert_abi::soc::{BoardPort, CAPTURE, COPY, Descriptor, NO_BUFFER, RELEASE};
 use culvert_flow::encap::Variable;
 use culvert_flow::pending::Ticket;
@@ -36,10 +36,10 @@ fn place(frame: &Frame<'_>) -> Place {
     }
 }
 
-fn checksum(offload: &Offload) -> Checksum {
+fn checksum(offload: &OffloadBits) -> Checksum {
     match offload.checksum {
-        Offload::VERIFIED => Checksum::Good,
-        Offload::BAD => Checksum::Bad,
+        OffloadBits::VERIFIED => Checksum::Good,
+        OffloadBits::BAD => Checksum::Bad,
         _ => Checksum::Unknown,
     }
 }
@@ -222,7 +222,7 @@ impl Firmware<'_> {
                 self.transmit(bus, d, input, to, at, flags, shown);
             }
             Verdict::Answer => self.transmit(bus, d, input, input, at, 0, Shown::default()),
-            Verdict::Punt { reason, ticket } => self.exception(bus, d, input, reason, ticket, outer),
+            Verdict::Punt { reason, ticket } => self.upcall(bus, d, input, reason, ticket, outer),
             Verdict::Wait => {
                 if let Some(kept) = self.waiting.get_mut(d.buffer as usize) {
                     *kept = *d;
@@ -294,7 +294,7 @@ impl Firmware<'_> {
     }
 
     #[cold]
-    fn exception(
+    fn upcall(
         &mut self,
         bus: &mut impl Bus,
         d: &Descriptor,
@@ -305,11 +305,11 @@ impl Firmware<'_> {
     ) {
         self.datapath.counters.punted += 1;
         bus.send(&Descriptor {
-            op: Op::Exception as u8,
+            op: Op::Upcall as u8,
             reason: reason as u8,
             flags: RELEASE,
             port: origin(d),
-            target: QUEUE_EXCEPTION as u16,
+            target: QUEUE_UPCALL as u16,
             ticket: ticket.map_or(0, Ticket::bits),
             vport: input.bits(),
             peer: outer.peer,
@@ -399,7 +399,7 @@ impl Firmware<'_> {
 }
 
 /// Where a packet once came in, in the board's numbering. The host names ports of the data path, whose numbers are those of
-/// other machines' VFs there.
+/// other VFs there.
 pub(crate) fn origin(d: &Descriptor) -> u16 {
     if d.op == Op::Frame as u8 { d.port } else { BoardPort::Queue(QUEUE_COMMAND as u8).bits() }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use culvert_abi::command::Op;
-use culvert_abi::pf::Offload;
+use culvert_abi::pf::OffloadBits;
 use culvert_abi::regs::QUEUE_COMMAND;
 use culvert_abi::soc::{BUFFER_COUNT, BoardPort, HEADROOM, Sizes};
 use culvert_flow::datapath::Counters;
@@ -143,7 +143,7 @@ impl Core {
                 let from = (packet.input, packet.bytes.len());
                 self.transmit(from, packet.origin, packet.input, bytes, (None, false), out);
             }
-            Verdict::Punt { reason, ticket } => out.push(exception(&packet, reason, ticket, &outer)),
+            Verdict::Punt { reason, ticket } => out.push(upcall(&packet, reason, ticket, &outer)),
             Verdict::Forward { to, record, copy, capture } => {
                 let connection = copy.then(|| self.datapath.table.cold(record).connection);
                 let from = (packet.input, packet.bytes.len());
@@ -265,9 +265,9 @@ fn dropped(origin: u16, reason: Reason) -> Output {
     }
 }
 
-fn exception(packet: &Packet, reason: Reason, ticket: Option<Ticket>, outer: &OuterInfo) -> Output {
+fn upcall(packet: &Packet, reason: Reason, ticket: Option<Ticket>, outer: &OuterInfo) -> Output {
     Output {
-        op: Op::Exception,
+        op: Op::Upcall,
         reason: reason as u8,
         port: packet.origin,
         ticket: ticket.map_or(0, Ticket::bits),
@@ -291,8 +291,8 @@ impl Engine for Core {
         match &event.what {
             What::Frame(Input { port, checksum, bytes }) => {
                 let checksum = match *checksum {
-                    Offload::VERIFIED => Checksum::Good,
-                    Offload::BAD => Checksum::Bad,
+                    OffloadBits::VERIFIED => Checksum::Good,
+                    OffloadBits::BAD => Checksum::Bad,
                     _ => Checksum::Unknown,
                 };
                 let input = self.input(*port);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use culvert_abi::command::{CellWrite, Op, TunnelCounters};
-use culvert_abi::pf::Offload;
+use culvert_abi::pf::OffloadBits;
 use culvert_abi::regs::{MBOX_WORDS, mailbox};
 use culvert_abi::soc::{
     BUFFER_COUNT, BUFFER_LEN, CAPTURE, COPY, Descriptor, HEADER_LEN, HEADROOM, NO_BUFFER, RELEASE, Sizes,
@@ -135,13 +135,13 @@ impl<L: Link> FirmwareEngine<L> {
 fn output(op: Op, answer: &Answer) -> Output {
     let d = &answer.descriptor;
     let transmit = op == Op::Transmit;
-    let exception = op == Op::Exception;
+    let upcall = op == Op::Upcall;
     Output {
         op,
         reason: d.reason,
         port: d.port,
-        ticket: if exception { d.ticket } else { 0 },
-        wire: if exception { (d.inner, d.peer, d.vsid) } else { (0, 0, 0) },
+        ticket: if upcall { d.ticket } else { 0 },
+        wire: if upcall { (d.inner, d.peer, d.vsid) } else { (0, 0, 0) },
         copies: ((transmit && d.flags & COPY != 0).then_some(d.arg1), transmit && d.flags & CAPTURE != 0),
         bytes: if op == Op::Drop { Vec::new() } else { [&answer.header[..], &answer.bytes[..]].concat() },
     }
@@ -153,7 +153,7 @@ impl<L: Link> Engine for FirmwareEngine<L> {
         let packet = |op: Op, port: u16| Descriptor { op: op as u8, port, ..Descriptor::default() };
         let (descriptor, bytes): (Descriptor, &[u8]) = match &event.what {
             What::Frame(Input { port, checksum, bytes }) => {
-                let offload = Offload { checksum: *checksum, ..Offload::default() };
+                let offload = OffloadBits { checksum: *checksum, ..OffloadBits::default() };
                 (Descriptor { offload, ..packet(Op::Frame, port.bits()) }, bytes)
             }
             What::InjectLookup(Injected { port, ticket, bytes }) => {

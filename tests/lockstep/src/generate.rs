@@ -189,7 +189,7 @@ pub fn trace_with_quota(core: &mut Core, steps: &[[u8; 3]], quota: u32) -> Vec<E
         core,
         events: Vec::new(),
         now: u32::MAX - 5000,
-        exceptions: Vec::new(),
+        upcalls: Vec::new(),
         installed: Vec::new(),
         generations: Generations { vports: [1; 5], cells: [0; 3] },
     };
@@ -209,7 +209,7 @@ struct Maker<'c> {
     core: &'c mut Core,
     events: Vec<Event>,
     now: u32,
-    exceptions: Vec<(Port, Output)>,
+    upcalls: Vec<(Port, Output)>,
     installed: Vec<FlowRecord>,
     generations: Generations,
 }
@@ -225,7 +225,7 @@ impl Maker<'_> {
         let event = Event { now: self.now, what };
         let outputs = self.core.run(&event).expect("the core always answers");
         self.events.push(event);
-        self.exceptions.extend(outputs.into_iter().filter(|o| o.op == Op::Exception).map(|o| (input, o)));
+        self.upcalls.extend(outputs.into_iter().filter(|o| o.op == Op::Upcall).map(|o| (input, o)));
     }
 
     fn step(&mut self, [op, a, b]: [u8; 3]) {
@@ -277,13 +277,13 @@ impl Maker<'_> {
                     self.event(What::Delete(vec![key]));
                 }
                 3 if b < 16 => {
-                    self.exceptions.clear();
+                    self.upcalls.clear();
                     self.event(What::HostRestart);
                 }
                 _ => {}
             },
             14 if !self.installed.is_empty() => {
-                // A record again, without an exception: the host refreshes it.
+                // A record again, without an upcall: the host refreshes it.
                 let mut record = self.installed[usize::from(a) % self.installed.len()];
                 decide(b, &mut record, &self.generations);
                 self.event(What::Insert(vec![record]));
@@ -300,16 +300,16 @@ impl Maker<'_> {
         }
     }
 
-    /// The host takes up one exception.
+    /// The host takes up one upcall.
     fn answer(&mut self, a: u8, b: u8) {
-        if self.exceptions.is_empty() {
+        if self.upcalls.is_empty() {
             return;
         }
         // Mostly the oldest, as the ring has it; sometimes another, as a host with several threads might.
-        let n = if a & 0xc0 == 0 { usize::from(b) % self.exceptions.len() } else { 0 };
-        let (port, exception) = self.exceptions.remove(n);
-        let ticket = exception.ticket;
-        let bytes = exception.bytes;
+        let n = if a & 0xc0 == 0 { usize::from(b) % self.upcalls.len() } else { 0 };
+        let (port, upcall) = self.upcalls.remove(n);
+        let ticket = upcall.ticket;
+        let bytes = upcall.bytes;
         match a % 8 {
             0 => {
                 let reason = Reason::SpoofedMac;
@@ -322,7 +322,7 @@ impl Maker<'_> {
             2 => self.event(What::InjectLookup(Injected { port, ticket, bytes })),
             _ => {
                 if ticket != 0
-                    && let Some(key) = key_of(port, &bytes, exception.wire)
+                    && let Some(key) = key_of(port, &bytes, upcall.wire)
                 {
                     let mut record = FlowRecord { key, ..FlowRecord::default() };
                     decide(b, &mut record, &self.generations);

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use culvert_abi::command::Op;
-use culvert_abi::pf::Offload;
+use culvert_abi::pf::OffloadBits;
 use culvert_abi::soc::{BoardPort, Sizes};
 use culvert_flow::tables::Vport;
 use culvert_flow::{Checksum, Direction, FlowRecord, HashSecret, Port};
@@ -153,7 +153,7 @@ impl Switch {
                 self.team.forwarders[home].pool().take_for(input.bytes.len()).ok_or("no buffer")?;
             packet.input = port;
             packet.checksum = match input.checksum {
-                Offload::BAD => Checksum::Bad,
+                OffloadBits::BAD => Checksum::Bad,
                 // The switch looks at what nobody has looked at; the core takes it as it is.
                 _ => Checksum::Good,
             };
@@ -277,7 +277,7 @@ fn told(outputs: Vec<Output>) -> Done {
         }
         match op {
             Op::Transmit => done.sent.entry(port).or_default().push(bytes),
-            Op::Exception => done.punted.push(Punt { reason, ticket, wire, connection: None, bytes }),
+            Op::Upcall => done.punted.push(Punt { reason, ticket, wire, connection: None, bytes }),
             _ => {}
         }
     }

@@ -21,7 +21,7 @@ pub struct Event {
 pub struct Input {
     /// Where it comes in.
     pub port: BoardPort,
-    /// What the checksum engine says of it: numbers of `pf::Offload`.
+    /// What the checksum engine says of it: numbers of `pf::OffloadBits`.
     pub checksum: u8,
     /// The frame.
     pub bytes: Vec<u8>,
@@ -90,15 +90,15 @@ pub struct Injected {
 /// One thing that an engine does in answer to an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Output {
-    /// `Transmit`, `Exception` or `Drop`.
+    /// `Transmit`, `Upcall` or `Drop`.
     pub op: Op,
-    /// Why: of exceptions and drops.
+    /// Why: of upcalls and drops.
     pub reason: u8,
-    /// Where a frame leaves, or where an exception or dropped packet came in.
+    /// Where a frame leaves, or where an upcall or dropped packet came in.
     pub port: u16,
-    /// The pending flow of an exception.
+    /// The pending flow of an upcall.
     pub ticket: u32,
-    /// Exceptions from the wire: bytes of outer headers, index of the source PA, VSID.
+    /// Upcalls from the wire: bytes of outer headers, index of the source PA, VSID.
     pub wire: (u16, u16, u32),
     /// Copies of a transmitted frame: to the host, with its connection; to the capture queue.
     pub copies: (Option<u64>, bool),

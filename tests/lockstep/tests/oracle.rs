@@ -194,8 +194,8 @@ fn requests_for_a_provider_address_are_answered() {
         );
     }
     // Another address, and a VLAN in which we have none, are the host's business.
-    assert_eq!(ask([192, 168, 1, 11], None).op, Op::Exception);
-    assert_eq!(ask([192, 168, 1, 10], Some(78)).op, Op::Exception);
+    assert_eq!(ask([192, 168, 1, 11], None).op, Op::Upcall);
+    assert_eq!(ask([192, 168, 1, 10], Some(78)).op, Op::Upcall);
 }
 
 #[test]

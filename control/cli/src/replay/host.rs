@@ -113,7 +113,7 @@ impl Host {
                 inner: 0,
                 vsid: 0,
                 now: 0,
-                offload: pf::Offload::default(),
+                offload: pf::OffloadBits::default(),
             };
             self.engine.exception(Punted { exception, frame }, 0);
             self.nic.send(self.engine.take_steps()).map_err(|e| e.to_string())?;

@@ -130,7 +130,7 @@ impl Core {
             inner: 0,
             vsid: 0,
             now: self.now,
-            offload: pf::Offload::default(),
+            offload: pf::OffloadBits::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use culvert_abi::command::Op;
-use culvert_abi::pf::Offload;
+use culvert_abi::pf::OffloadBits;
 use culvert_abi::regs::{self, QUEUE_COUNT};
 use culvert_abi::soc::{BoardPort, Descriptor, HEADROOM, ctrl};
 use culvert_packet::{Reason, parse_outer, verify_udp};
@@ -205,7 +205,7 @@ impl Engine {
                 busy = true;
                 self.state.counters.frame_in(port, len);
                 // The checksum engine has just filled it in, or the guest has.
-                let offload = Offload { checksum: Offload::VERIFIED, ..Offload::default() };
+                let offload = OffloadBits { checksum: OffloadBits::VERIFIED, ..OffloadBits::default() };
                 self.hand_over(buffer, len, port, offload);
             }
         }
@@ -258,7 +258,7 @@ impl Engine {
             && self.delayed.is_empty()
     }
 
-    fn hand_over(&mut self, buffer: u32, len: usize, port: BoardPort, offload: Offload) {
+    fn hand_over(&mut self, buffer: u32, len: usize, port: BoardPort, offload: OffloadBits) {
         let descriptor = Descriptor {
             buffer,
             offset: HEADROOM as u16,
@@ -374,16 +374,16 @@ fn fill_checksum(frame: &mut [u8], checksum: Checksum) {
 }
 
 /// The checksum engine, from the wire: verifies an outer UDP checksum, if there is one.
-fn verify(frame: &[u8]) -> Offload {
+fn verify(frame: &[u8]) -> OffloadBits {
     let checksum = match parse_outer(frame) {
         Ok(Some(outer)) if outer.udp_checksum != 0 => {
             if verify_udp(frame, &outer) {
-                Offload::VERIFIED
+                OffloadBits::VERIFIED
             } else {
-                Offload::BAD
+                OffloadBits::BAD
             }
         }
-        _ => Offload::NONE,
+        _ => OffloadBits::NONE,
     };
-    Offload { checksum, ..Offload::default() }
+    OffloadBits { checksum, ..OffloadBits::default() }
 }

@@ -1,8 +1,8 @@
 //! The engine's dealings with the firmware: carries out its descriptors.
 
 use culvert_abi::command::Op;
-use culvert_abi::pf::{Entry, Offload};
-use culvert_abi::regs::{QUEUE_CAPTURE, QUEUE_COMPLETION, QUEUE_EXCEPTION};
+use culvert_abi::pf::{Entry, OffloadBits};
+use culvert_abi::regs::{QUEUE_CAPTURE, QUEUE_COMPLETION, QUEUE_UPCALL};
 use culvert_abi::soc::{BoardPort, CAPTURE, COPY, Descriptor, NO_BUFFER, RELEASE};
 use culvert_packet::Reason;
 
@@ -46,7 +46,7 @@ impl Engine {
     fn carry_out_descriptor(&mut self, op: Op, d: &Descriptor, from: &FromFirmware) {
         match op {
             Op::Transmit => self.transmit(d, from),
-            Op::Exception => self.exception(d, from),
+            Op::Upcall => self.exception(d, from),
             Op::Drop => self.state.counters.port_drop(BoardPort::from_bits(d.port), 1),
             Op::Complete if d.cookie != 0 => {
                 let entry = Entry {
@@ -68,7 +68,7 @@ impl Engine {
     fn transmit(&mut self, d: &Descriptor, from: &FromFirmware) {
         let port = BoardPort::from_bits(d.port);
         if d.flags & COPY != 0 {
-            self.copy(QUEUE_EXCEPTION, d, from, Reason::TcpControl, COPY_LEN);
+            self.copy(QUEUE_UPCALL, d, from, Reason::TcpControl, COPY_LEN);
         }
         if d.flags & CAPTURE != 0 {
             self.copy(QUEUE_CAPTURE, d, from, Reason::Sampled, usize::MAX);
@@ -91,7 +91,7 @@ impl Engine {
             BoardPort::Vf(n) => match self.vfs.get(usize::from(n)) {
                 Some(vf) => {
                     // What came from a VF of ours has its checksum filled in by the engine.
-                    let verified = d.offload.checksum == Offload::VERIFIED
+                    let verified = d.offload.checksum == OffloadBits::VERIFIED
                         && matches!(BoardPort::from_bits(d.target), BoardPort::Vf(_));
                     vf.rx_push(&[header, frame], verified).map_err(crate::virtio::RxError::reason)
                 }
@@ -125,7 +125,7 @@ impl Engine {
         let mut bytes = [header, frame].concat();
         bytes.truncate(limit);
         let entry = Entry {
-            op: Op::Exception as u8,
+            op: Op::Upcall as u8,
             reason: reason as u8,
             port: d.vport,
             target: 1,
@@ -140,7 +140,7 @@ impl Engine {
 
     fn exception(&mut self, d: &Descriptor, from: &FromFirmware) {
         let entry = Entry {
-            op: Op::Exception as u8,
+            op: Op::Upcall as u8,
             reason: d.reason,
             port: d.vport,
             peer: d.peer,
@@ -153,7 +153,7 @@ impl Engine {
         };
         let origin = BoardPort::from_bits(d.port);
         // A VF is held back by its share; the wire and queue 0 cannot be.
-        let crowded = self.held(QUEUE_EXCEPTION) >= EXCEPTIONS_HELD;
+        let crowded = self.held(QUEUE_UPCALL) >= EXCEPTIONS_HELD;
         let full = match origin {
             BoardPort::Vf(_) => false,
             BoardPort::Queue(_) => crowded || !self.shares.has_room(d.vport),
@@ -169,7 +169,7 @@ impl Engine {
             return;
         }
         // Without a host, that is to say a queue that runs, nothing new can be decided.
-        let reason = if full { Reason::ExceptionFull } else { Reason::QueueStopped };
+        let reason = if full { Reason::UpcallFull } else { Reason::QueueStopped };
         if d.ticket == 0 {
             self.state.counters.drop(origin, reason, 1);
         } else {

@@ -109,7 +109,7 @@ impl Engine {
         };
         match op {
             // What a machine sends that the host serves was not at the host before.
-            Op::InjectLookup | Op::Dropped if entry.arg1 == Op::OF_MACHINE => {}
+            Op::InjectLookup | Op::Dropped if entry.arg1 == Op::OF_VM => {}
             Op::InjectLookup | Op::InjectOut => self.shares.give_back(entry.port, 1),
             Op::Dropped => self.shares.give_back(entry.port, entry.arg0.max(1)),
             Op::HostRestart => self.shares.clear(),

@@ -92,7 +92,7 @@ impl Rings {
             && u32::from(descriptor.header_len) <= HEADER_LEN;
         let op = Op::from_u8(descriptor.op).filter(|op| {
             let complete = *op == Op::Complete && descriptor.buffer == NO_BUFFER;
-            let known = matches!(op, Op::Transmit | Op::Exception | Op::Drop | Op::Complete);
+            let known = matches!(op, Op::Transmit | Op::Upcall | Op::Drop | Op::Complete);
             known && in_bounds && (firmwares || complete)
         });
         match op {

@@ -153,7 +153,7 @@ fn received_entries_keep_order_over_many_rounds() {
     let mut into = [0; RING_BUFFER];
     let (mut sent, mut seen) = (0u32, 0u32);
     for round in 0..50 {
-        let exception = Entry { reason: Reason::Miss as u8, ..entry(Op::Exception, 0) };
+        let exception = Entry { reason: Reason::Miss as u8, ..entry(Op::Upcall, 0) };
         while board.give(Entry { ticket: sent, ..exception }, &sent.to_le_bytes()) {
             sent += 1;
         }
@@ -176,8 +176,8 @@ fn a_length_beyond_the_buffer_is_cut() {
     let mut board = board(&memory);
     let mut ring = NicToHost::new(memory.0.clone(), memory.1, LOG2, 1).unwrap();
     let at = board.entry_at();
-    assert!(board.give(entry(Op::Exception, 0), b"x"));
-    let wrong = Entry { len: u32::MAX, ..entry(Op::Exception, 0) };
+    assert!(board.give(entry(Op::Upcall, 0), b"x"));
+    let wrong = Entry { len: u32::MAX, ..entry(Op::Upcall, 0) };
     memory.0.write_at(at, wrong.as_bytes()).unwrap();
     let mut into = [0; RING_BUFFER];
     assert_eq!(ring.pop(&mut into).unwrap().unwrap().1.len(), RING_BUFFER);
@@ -192,7 +192,7 @@ fn sleeping_is_refused_when_something_has_come() {
     assert!(ring.arm());
     assert_eq!(sleeps(), 1);
     ring.disarm();
-    board.give(entry(Op::Exception, 0), b"x");
+    board.give(entry(Op::Upcall, 0), b"x");
     assert!(!ring.arm());
     assert_eq!(sleeps(), 0);
     ring.pop(&mut [0; RING_BUFFER]).unwrap();
@@ -206,10 +206,10 @@ fn the_bell_of_a_receive_queue_is_for_a_board_without_buffers() {
     let mut ring = NicToHost::new(memory.0, memory.1, LOG2, 1).unwrap();
     let mut into = [0; RING_BUFFER];
     board.sleeps(true);
-    board.give(entry(Op::Exception, 0), b"x");
+    board.give(entry(Op::Upcall, 0), b"x");
     ring.pop(&mut into).unwrap();
     assert!(!ring.repost().unwrap());
-    while board.give(entry(Op::Exception, 0), b"x") {}
+    while board.give(entry(Op::Upcall, 0), b"x") {}
     ring.pop(&mut into).unwrap();
     assert!(ring.repost().unwrap());
 }

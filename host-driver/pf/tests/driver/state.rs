@@ -173,7 +173,7 @@ impl State {
                         interrupts,
                     );
                 }
-                Some(Op::Exception) => {
+                Some(Op::Upcall) => {
                     let e = Entry {
                         port: d.vport,
                         peer: d.peer,

@@ -114,7 +114,7 @@ fn punted(input: Port, reason: Reason, ticket: u32, frame: Vec<u8>) -> Punted {
         inner: 0,
         vsid: 0,
         now: 0,
-        offload: pf::Offload::default(),
+        offload: pf::OffloadBits::default(),
     };
     Punted { exception, frame }
 }

@@ -94,7 +94,7 @@ fn punted(input: Port, reason: Reason, frame: Vec<u8>) -> Punted {
         inner: 0,
         vsid: 0,
         now: 0,
-        offload: culvert_abi::pf::Offload::default(),
+        offload: culvert_abi::pf::OffloadBits::default(),
     };
     Punted { exception, frame }
 }

@@ -52,7 +52,7 @@ fn a_frame_is_encapsulated() {
     software.set_tunnel(5, tunnel().1);
     let (record, c, frame) = outbound(Actions::PUSH_OUTER);
     let outcome =
-        software.forward(&record, &c, (Port::Vport(VportId(3)), &pf::Offload::default()), &frame, 0);
+        software.forward(&record, &c, (Port::Vport(VportId(3)), &pf::OffloadBits::default()), &frame, 0);
     let Outcome::Send(copies) = outcome else { panic!("{outcome:?}") };
     let [(Port::Uplink(1), sent)] = &copies[..] else { panic!("{copies:?}") };
     let outer = parse_outer(sent).expect("valid").expect("encapsulated");
@@ -65,7 +65,7 @@ fn a_tunnel_without_next_hop_sends_nothing() {
     let outcome = Software::default().forward(
         &record,
         &c,
-        (Port::Vport(VportId(3)), &pf::Offload::default()),
+        (Port::Vport(VportId(3)), &pf::OffloadBits::default()),
         &frame,
         0,
     );
@@ -90,8 +90,13 @@ fn a_packet_from_the_wire_is_decapsulated() {
     let record = FlowRecord { key, hot, ..FlowRecord::default() };
     let wire_part = OuterInfo { inner: 50, inner_len: frame.len() as u16, peer: 1, vsid: 5001, ecn: 0 };
     let c = Classified { key, headers, outer: wire_part };
-    let outcome =
-        Software::default().forward(&record, &c, (Port::Uplink(0), &pf::Offload::default()), &wire[..len], 0);
+    let outcome = Software::default().forward(
+        &record,
+        &c,
+        (Port::Uplink(0), &pf::OffloadBits::default()),
+        &wire[..len],
+        0,
+    );
     assert_eq!(outcome, Outcome::Send(vec![(Port::Vport(VportId(4)), frame)]));
 }
 
@@ -106,7 +111,7 @@ fn a_broadcast_goes_to_all_but_its_sender() {
     software.set_group(5, group);
     let (record, c, frame) = outbound(Actions::REPLICATE);
     let outcome =
-        software.forward(&record, &c, (Port::Vport(VportId(3)), &pf::Offload::default()), &frame, 0);
+        software.forward(&record, &c, (Port::Vport(VportId(3)), &pf::OffloadBits::default()), &frame, 0);
     let Outcome::Send(copies) = outcome else { panic!("{outcome:?}") };
     let ports: Vec<Port> = copies.iter().map(|(port, _)| *port).collect();
     assert_eq!(ports, [Port::Uplink(1), Port::Vport(VportId(4))]);
@@ -126,10 +131,14 @@ fn a_partial_checksum_is_completed_or_refused() {
         )
         .sum();
     frame[40..42].copy_from_slice(&partial.to_be_bytes());
-    let offload =
-        pf::Offload { checksum: pf::Offload::PARTIAL, start: 34, offset: 6, ..pf::Offload::default() };
+    let offload = pf::OffloadBits {
+        checksum: pf::OffloadBits::PARTIAL,
+        start: 34,
+        offset: 6,
+        ..pf::OffloadBits::default()
+    };
     assert_eq!(complete(&offload, &mut frame), Ok(()));
     assert_eq!(frame, right);
-    let wrong = pf::Offload { start: 4000, ..offload };
+    let wrong = pf::OffloadBits { start: 4000, ..offload };
     assert_eq!(complete(&wrong, &mut frame), Err(Reason::BadDescriptor));
 }

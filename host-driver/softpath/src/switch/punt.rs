@@ -24,7 +24,7 @@ impl Forwarder {
         if self.exceptions.give(&entry, packet.bytes().to_vec()) {
             self.pool.give(packet);
         } else {
-            self.drop(packet, Reason::ExceptionFull);
+            self.drop(packet, Reason::UpcallFull);
             // As the slow path would do, which does not get to know of it.
             self.returned(input, ticket);
         }
@@ -44,18 +44,23 @@ impl Forwarder {
         };
         if !self.exceptions.give(&entry, packet.bytes().to_vec()) {
             // The packet itself goes on. A connection whose end was not seen ends by its time.
-            self.dp.counters.drops[Reason::ExceptionFull as usize] += 1;
+            self.dp.counters.drops[Reason::UpcallFull as usize] += 1;
         }
     }
 
     fn entry(&self, packet: &Packet) -> Entry {
         let Offload { checksum, gso, mss, .. } = packet.offload;
         Entry {
-            op: Op::Exception as u8,
+            op: Op::Upcall as u8,
             port: packet.input.bits(),
             len: packet.bytes().len() as u32,
             now: self.now,
-            offload: pf::Offload { checksum: checksum as u8, gso: gso as u8, mss, ..pf::Offload::default() },
+            offload: pf::OffloadBits {
+                checksum: checksum as u8,
+                gso: gso as u8,
+                mss,
+                ..pf::OffloadBits::default()
+            },
             ..Entry::default()
         }
     }

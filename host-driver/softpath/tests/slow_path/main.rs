@@ -129,7 +129,7 @@ fn arp_reply() -> Vec<u8> {
 }
 
 fn entry(input: Port, reason: Reason, ticket: u32) -> Entry {
-    Entry { op: Op::Exception as u8, reason: reason as u8, port: input.bits(), ticket, ..Entry::default() }
+    Entry { op: Op::Upcall as u8, reason: reason as u8, port: input.bits(), ticket, ..Entry::default() }
 }
 
 fn vport(n: u8) -> Port {

@@ -105,7 +105,7 @@ fn flood_of_flows(plan: &Plan) {
     world.assert_order();
     // Over its share, a vport's new connections are refused with the reason; those that it had were served.
     let drops = world.drops();
-    assert!(drops.keys().all(|reason| ["vport_quota", "exception_full"].contains(reason)), "{drops:?}");
+    assert!(drops.keys().all(|reason| ["vport_quota", "upcall_full"].contains(reason)), "{drops:?}");
     assert!(world.got(1) >= 1900, "{}", world.got(1));
 }
 
