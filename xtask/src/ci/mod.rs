@@ -6,6 +6,7 @@ mod edges;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ pub(crate) struct Options {
 }
 
 /// Steps that run only when they are named.
-const BY_HAND: &[Step] = &[Step::Circles];
+const BY_HAND: &[Step] = &[Step::Words, Step::Circles];
 
 /// The steps, in their order: the quick ones first, the tests (whose summary should close the output) last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -38,6 +39,8 @@ enum Step {
     Edges,
     /// File lengths, absolute paths, unsafe code.
     Sources,
+    /// Words that the field does not use.
+    Words,
     /// Files of a crate that import each other in a circle.
     Circles,
     /// Lints of the host's crates and of the firmware image.
@@ -91,6 +94,7 @@ fn check(workspace: &Workspace, step: Step) -> Result<()> {
         Step::Fmt => run::run(workspace.cargo("fmt").args(["--all", "--check"])),
         Step::Edges => edges::check(workspace),
         Step::Sources => sources::check(workspace),
+        Step::Words => words::check(workspace),
         Step::Circles => circles::check(workspace),
         Step::Clippy => {
             run::run(workspace.cargo("clippy").args(["--locked", "--all-targets", "--", "-Dwarnings"]))?;
