@@ -1,14 +1,20 @@
 //! The board: what the register file, the queue engine and the SoC are together.
 //!
 //! * [`State`] is what registers and engine share; register accesses (the PF's vfio-user thread) never wait for a burst.
-//! * [`Engine`] is one thread: it takes frames from VFs, uplinks and the host into packet buffers, hands the firmware
-//!   descriptors, and carries out the firmware's. It polls for a while and then sleeps.
-//! * `supervisor` notices a dead firmware and starts it again.
+//! * [`Engine`] is one thread: it polls for a while and then sleeps. Each turn of it moves bursts through `datapath`:
+//!   `ingress` takes frames from VFs and uplinks into packet buffers and hands the firmware descriptors, `commands` does so
+//!   with the host's commands, `egress` executes the firmware's descriptors.
+//! * `supervisor` notices a dead firmware and starts it again; `shadow` is what it then tells it.
 
+mod clock;
+mod commands;
 mod counters;
+mod datapath;
+mod egress;
 mod engine;
-mod firmware_side;
-mod host_side;
+mod firmware_link;
+mod host_queues;
+mod ingress;
 mod pf_ring;
 mod registers;
 mod shadow;
@@ -16,5 +22,6 @@ mod share;
 mod supervisor;
 
 pub use self::counters::Counters;
-pub use self::engine::{Engine, Uplink};
+pub use self::datapath::Uplink;
+pub use self::engine::Engine;
 pub use self::registers::State;

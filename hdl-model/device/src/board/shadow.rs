@@ -26,6 +26,8 @@ pub(super) struct Command {
 #[derive(Default)]
 pub(super) struct Shadow {
     configure: Option<[u32; MBOX_WORDS]>,
+    /// The driver has said START.
+    started: bool,
     /// Tunnels, groups, vports by index; local addresses and filters under index 0.
     entries: BTreeMap<(u8, u32), Vec<u8>>,
     peers: BTreeMap<[u8; 16], Peer>,
@@ -42,9 +44,18 @@ fn items<T: FromBytes>(payload: &[u8]) -> impl Iterator<Item = T> + '_ {
 impl Shadow {
     /// The host says something in the mailbox.
     pub(super) fn mail(&mut self, request: &[u32; MBOX_WORDS]) {
-        if request[0] == mailbox::CONFIGURE {
-            *self = Shadow { configure: Some(*request), ..Shadow::default() };
+        match request[0] {
+            mailbox::CONFIGURE => {
+                *self = Shadow { configure: Some(*request), started: self.started, ..Shadow::default() };
+            }
+            mailbox::START => self.started = true,
+            _ => {}
         }
+    }
+
+    /// Whether the driver has said START.
+    pub(super) fn is_started(&self) -> bool {
+        self.started
     }
 
     /// The host gives a command.
@@ -104,9 +115,10 @@ impl Shadow {
         }
     }
 
-    /// Whether there is anything that a new firmware would have to be told.
+    /// The CONFIGURE to begin with when a new firmware is to be told everything again. `None` before the driver has said
+    /// START: it configures the new firmware itself.
     pub(super) fn configure(&self) -> Option<[u32; MBOX_WORDS]> {
-        self.configure
+        self.configure.filter(|_| self.started)
     }
 
     /// All of it as commands, in an order in which each can rely on those before.
@@ -174,6 +186,13 @@ mod tests {
         request[0] = mailbox::CONFIGURE;
         shadow.mail(&request);
         assert!(shadow.replay().is_empty());
+        // The driver is still about to configure this firmware.
+        assert_eq!(shadow.configure(), None);
+        let mut start = [0; MBOX_WORDS];
+        start[0] = mailbox::START;
+        shadow.mail(&start);
+        assert_eq!(shadow.configure(), Some(request));
+        shadow.mail(&request);
         assert_eq!(shadow.configure(), Some(request));
     }
 }

@@ -1,220 +1,250 @@
-//! Watches the firmware: a dead one is noticed within a second and started again, by the board alone.
+//! Watches the firmware: notices a dead one within a second, starts it again and tells it what the one before knew, without
+//! the host.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use culvert_abi::image::ImageError;
-use culvert_abi::pci::VECTOR_EVENT;
+use culvert_abi::pci::{VECTOR_EVENT, VECTOR_MAILBOX};
 use culvert_abi::regs::{EVENT_FIRMWARE, FirmwareState, MBOX_WORDS};
-use culvert_abi::soc::{BoardPort, Descriptor, HEADROOM, ctrl};
+use culvert_abi::soc::ctrl;
 use culvert_packet::Reason;
 
-use super::engine::Engine;
-use super::registers::Request;
+use super::clock::Heartbeat;
+use super::firmware_link::FirmwareLink;
+use super::registers::{Request, State};
 use super::shadow::{Command, Shadow};
-use crate::soc::SocError;
+use crate::function::PfPort;
+use crate::soc::{Soc, SocError};
 
-/// Silence after which a firmware counts as dead. It beats twenty times a second; a loaded machine may delay it.
+/// Silence after which a running firmware counts as dead. It beats twenty times a second; a loaded computer may delay it.
 const SILENCE: Duration = Duration::from_millis(900);
-/// Time that a start may take before it is tried again.
+/// Silence after which a firmware that starts is started again.
 const BOOT: Duration = Duration::from_secs(15);
 
-/// What is known of the firmware.
+/// The firmware's life, and what the host has told it.
 pub(super) struct Supervisor {
-    image: Option<Vec<u8>>,
-    heartbeat: u32,
-    last_beat: Instant,
-    /// What a new firmware is to be told.
-    pub(super) shadow: Shadow,
-    restore: Restore,
+    registers: Arc<State>,
+    port: Arc<PfPort>,
+    firmware: Firmware,
+    mailbox: Mailbox,
+    shadow: Shadow,
 }
 
-/// How far a restarted firmware is told what the one before knew.
-enum Restore {
-    /// Nothing to be told.
-    Done,
-    /// CONFIGURE is in the mailbox.
+/// The firmware as the board knows it.
+enum Firmware {
+    /// There is no image: the driver has loaded none or stopped it, or the board has refused it.
+    Off,
+    /// An image that is kept running.
+    On { image: Vec<u8>, heartbeat: Heartbeat, phase: Phase },
+}
+
+/// How far an image is.
+enum Phase {
+    /// Started; does not serve its rings yet.
+    Booting,
+    /// The host's CONFIGURE is in the mailbox again.
     Configuring,
-    /// Commands that are left.
+    /// The host's commands are sent again: those that are left.
     Replaying(VecDeque<Command>),
+    /// Serves its rings and knows what it has to.
+    Running,
+    /// The SoC did not start it: the next watch tries again.
+    Dead,
+}
+
+/// The mailbox between host and firmware.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mailbox {
+    Idle,
+    /// A request of the host is at the firmware.
+    Pending,
 }
 
 impl Supervisor {
-    pub(super) fn new() -> Self {
-        let shadow = Shadow::default();
-        Supervisor { image: None, heartbeat: 0, last_beat: Instant::now(), shadow, restore: Restore::Done }
+    pub(super) fn new(registers: Arc<State>, port: Arc<PfPort>) -> Self {
+        let (firmware, mailbox, shadow) = (Firmware::Off, Mailbox::Idle, Shadow::default());
+        Supervisor { registers, port, firmware, mailbox, shadow }
     }
-}
 
-impl Engine {
-    fn set_firmware_state(&mut self, state: FirmwareState) {
-        self.state.firmware_state.store(state as u32, Release);
-        self.state.event(EVENT_FIRMWARE);
+    /// What the host has told the firmware.
+    pub(super) fn shadow(&mut self) -> &mut Shadow {
+        &mut self.shadow
+    }
+
+    /// Whether the host's commands may go to the firmware.
+    pub(super) fn takes_commands(&self, soc: &Soc) -> bool {
+        matches!(self.firmware, Firmware::On { phase: Phase::Running, .. }) && soc.is_ready()
+    }
+
+    /// Whether frames may go to the firmware: the driver has said START, and the firmware knows what it has to.
+    pub(super) fn forwards(&self, soc: &Soc) -> bool {
+        self.shadow.is_started() && self.takes_commands(soc)
+    }
+
+    fn is_restoring(&self) -> bool {
+        matches!(self.firmware, Firmware::On { phase: Phase::Configuring | Phase::Replaying(_), .. })
+    }
+
+    /// Shows the driver a state, with an event and its interrupt.
+    fn show(&self, state: FirmwareState) {
+        self.registers.firmware_state.store(state as u32, Release);
+        self.registers.event(EVENT_FIRMWARE);
         self.port.interrupt(VECTOR_EVENT);
     }
 
-    /// Carries out a request of the driver.
-    pub(super) fn carry_out(&mut self, request: Request) {
+    /// Executes a request of the driver. Returns whether the firmware before has lost its packets.
+    pub(super) fn execute(&mut self, request: Request, link: &mut FirmwareLink) -> bool {
         match request {
             Request::Start { image, len } => {
                 if len > culvert_abi::image::MAX_LEN {
-                    return self.refuse(ImageError::Length as u32);
+                    self.refuse(ImageError::Length);
+                    return false;
                 }
                 let mut bytes = vec![0; len as usize];
                 let read = self.port.memory().view().read(image, &mut bytes);
-                match read {
-                    Ok(()) => {
-                        self.serving = false;
-                        self.supervisor.shadow = Shadow::default();
-                        self.supervisor.image = Some(bytes);
-                        self.start_firmware();
-                    }
-                    Err(_) => self.refuse(ImageError::Address as u32),
+                if read.is_err() {
+                    self.refuse(ImageError::Address);
+                    return false;
                 }
+                self.shadow = Shadow::default();
+                self.start(bytes, link);
             }
             Request::Stop | Request::Reset => {
-                self.serving = false;
-                self.supervisor.image = None;
-                self.soc.stop();
-                self.take_everything_back(Reason::QueueReset);
-                self.set_firmware_state(FirmwareState::Off);
+                self.firmware = Firmware::Off;
+                self.shadow = Shadow::default();
+                link.soc.stop();
+                link.reclaim(&self.registers.counters, Reason::QueueReset);
+                self.show(FirmwareState::Off);
             }
         }
+        true
     }
 
-    fn refuse(&mut self, error: u32) {
-        self.state.error.store(error, Release);
-        self.set_firmware_state(FirmwareState::Refused);
+    fn refuse(&mut self, error: ImageError) {
+        self.registers.error.store(error as u32, Release);
+        self.show(FirmwareState::Refused);
     }
 
-    fn start_firmware(&mut self) {
-        let Some(image) = self.supervisor.image.clone() else { return };
-        self.soc.stop();
-        self.take_everything_back(Reason::FirmwareRestart);
-        if self.mail_pending {
+    /// Starts an image in the place of whatever runs.
+    fn start(&mut self, image: Vec<u8>, link: &mut FirmwareLink) {
+        link.soc.stop();
+        link.reclaim(&self.registers.counters, Reason::FirmwareRestart);
+        if self.mailbox == Mailbox::Pending {
             // The firmware that was asked cannot answer any more.
-            self.mail_pending = false;
+            self.mailbox = Mailbox::Idle;
             let mut reply = [0; MBOX_WORDS];
             reply[0] = Reason::FirmwareRestart as u32;
-            self.state.answer_mail(reply);
+            self.registers.answer_mail(reply);
         }
-        self.supervisor.last_beat = Instant::now();
-        self.supervisor.restore = Restore::Done;
-        match self.soc.start(&image) {
+        let heartbeat = Heartbeat::start();
+        match link.soc.start(&image) {
             Ok(()) => {
-                self.state.epoch.store(self.soc.epoch(), Release);
-                self.set_firmware_state(FirmwareState::Booting);
+                self.firmware = Firmware::On { image, heartbeat, phase: Phase::Booting };
+                self.registers.epoch.store(link.soc.epoch(), Release);
+                self.show(FirmwareState::Booting);
             }
             Err(SocError::Image(error)) => {
-                self.supervisor.image = None;
-                self.refuse(error as u32);
+                self.firmware = Firmware::Off;
+                self.refuse(error);
             }
             Err(error) => {
                 tracing::error!("the firmware does not start: {error}");
-                self.set_firmware_state(FirmwareState::Dead);
+                self.firmware = Firmware::On { image, heartbeat, phase: Phase::Dead };
+                self.show(FirmwareState::Dead);
             }
         }
     }
 
-    /// Packets that the firmware has are lost and counted; descriptors that waited for it too.
-    fn take_everything_back(&mut self, reason: Reason) {
-        for port in self.soc.take_back() {
-            let port = BoardPort::from_bits(port);
-            // Commands of the host have no port: the host sees the new epoch.
-            if port != BoardPort::None {
-                self.state.counters.drop(port, reason, 1);
-            }
+    /// Carries mail from the host to the firmware and answers back.
+    pub(super) fn exchange_mail(&mut self, soc: &mut Soc) {
+        if self.mailbox == Mailbox::Idle
+            && !self.is_restoring()
+            && let Some(request) = self.registers.take_mail()
+        {
+            self.shadow.mail(&request);
+            soc.send_mail(&request);
+            self.mailbox = Mailbox::Pending;
         }
-        for descriptor in std::mem::take(&mut self.delayed) {
-            self.soc.owners().free(descriptor.buffer);
+        if self.mailbox == Mailbox::Pending
+            && let Some(reply) = soc.mail_reply()
+        {
+            self.mailbox = Mailbox::Idle;
+            self.registers.answer_mail(reply);
+            self.port.interrupt(VECTOR_MAILBOX);
         }
-        self.shares.clear();
     }
 
-    /// Called ten times a second.
-    pub(super) fn watch_firmware(&mut self) {
-        if self.supervisor.image.is_none() {
-            return;
-        }
-        let beat = self.soc.heartbeat();
-        if beat != self.supervisor.heartbeat {
-            self.supervisor.heartbeat = beat;
-            self.supervisor.last_beat = Instant::now();
-        }
-        self.state.heartbeat.store(beat, Release);
-        let (head, ring) = self.soc.log();
-        self.state.log_head.store(head, Release);
-        self.state.set_texts(ring, None);
-        let booting = self.state.firmware_state.load(Acquire) == FirmwareState::Booting as u32;
-        if booting && self.soc.is_ready() && matches!(self.supervisor.restore, Restore::Done) {
-            match self.supervisor.shadow.configure().filter(|_| self.serving) {
+    /// Looks whether the firmware lives, ten times a second. Returns whether it was started again.
+    pub(super) fn watch(&mut self, link: &mut FirmwareLink) -> bool {
+        let Firmware::On { heartbeat, phase, .. } = &mut self.firmware else { return false };
+        let beat = link.soc.heartbeat();
+        heartbeat.observe(beat);
+        self.registers.heartbeat.store(beat, Release);
+        let (head, ring) = link.soc.log();
+        self.registers.log_head.store(head, Release);
+        self.registers.set_texts(ring, None);
+        if matches!(phase, Phase::Booting) && link.soc.is_ready() {
+            match self.shadow.configure() {
                 Some(request) => {
-                    self.soc.send_mail(&request);
-                    self.supervisor.restore = Restore::Configuring;
+                    link.soc.send_mail(&request);
+                    *phase = Phase::Configuring;
                 }
-                None => self.set_firmware_state(FirmwareState::Ready),
+                None => {
+                    *phase = Phase::Running;
+                    self.show(FirmwareState::Ready);
+                }
             }
-            return;
+            return false;
         }
-        let limit = if booting { BOOT } else { SILENCE };
-        let silent = self.supervisor.last_beat.elapsed() > limit;
-        let stopped = !booting && self.soc.word(ctrl::FW_READY).load(Acquire) == 0;
-        if silent || stopped || !self.soc.is_running() {
-            let text = self.soc.panic_text();
-            tracing::error!(
-                epoch = self.soc.epoch(),
-                panic = text,
-                "the firmware is dead; starting it again"
-            );
-            self.state.set_texts(self.soc.log().1, Some(text.into_bytes()));
-            self.set_firmware_state(FirmwareState::Dead);
-            self.start_firmware();
+        let silence = heartbeat.silence();
+        let failed = match phase {
+            Phase::Booting | Phase::Configuring | Phase::Replaying(_) => silence > BOOT,
+            Phase::Running => silence > SILENCE || link.soc.word(ctrl::FW_READY).load(Acquire) == 0,
+            Phase::Dead => true,
+        };
+        let dead = failed || !link.soc.is_running();
+        if dead {
+            self.restart(link);
+        }
+        dead
+    }
+
+    fn restart(&mut self, link: &mut FirmwareLink) {
+        let panic = link.soc.panic_text();
+        tracing::error!(epoch = link.soc.epoch(), panic, "the firmware is dead; starting it again");
+        self.registers.set_texts(link.soc.log().1, Some(panic.into_bytes()));
+        self.show(FirmwareState::Dead);
+        if let Firmware::On { image, .. } = std::mem::replace(&mut self.firmware, Firmware::Off) {
+            self.start(image, link);
         }
     }
 
-    /// Whether packets may flow: the driver has said so, and the firmware knows what it has to.
-    pub(super) fn may_serve(&self) -> bool {
-        self.serving && matches!(self.supervisor.restore, Restore::Done) && self.soc.is_ready()
-    }
-
-    /// Whether a restarted firmware is being told what the one before knew.
-    pub(super) fn is_restoring(&self) -> bool {
-        !matches!(self.supervisor.restore, Restore::Done)
-    }
-
-    /// Goes on telling a restarted firmware what the one before knew. Returns whether there was anything to do.
-    pub(super) fn restore(&mut self) -> bool {
-        match &mut self.supervisor.restore {
-            Restore::Done => false,
-            Restore::Configuring => {
-                let answered = self.soc.mail_reply().is_some();
+    /// Tells a restarted firmware more of what the one before knew. Returns whether anything was done.
+    pub(super) fn restore(&mut self, link: &mut FirmwareLink) -> bool {
+        let Firmware::On { phase, .. } = &mut self.firmware else { return false };
+        match phase {
+            Phase::Booting | Phase::Running | Phase::Dead => false,
+            Phase::Configuring => {
+                let answered = link.soc.mail_reply().is_some();
                 if answered {
-                    self.supervisor.restore = Restore::Replaying(self.supervisor.shadow.replay());
+                    *phase = Phase::Replaying(self.shadow.replay());
                 }
                 answered
             }
-            Restore::Replaying(left) => {
+            Phase::Replaying(left) => {
                 let Some(command) = left.front() else {
-                    self.supervisor.restore = Restore::Done;
-                    self.set_firmware_state(FirmwareState::Ready);
+                    *phase = Phase::Running;
+                    self.show(FirmwareState::Ready);
                     return true;
                 };
-                if self.soc.room() == 0 {
-                    return false;
+                let sent = link.push_command(command);
+                if sent {
+                    left.pop_front();
                 }
-                let Some(buffer) = self.soc.owners().take() else { return false };
-                let (start, len) = (HEADROOM as usize, command.payload.len());
-                if let Some(memory) = self.soc.buffer(buffer) {
-                    memory[start..start + len].copy_from_slice(&command.payload);
-                }
-                let (op, arg0) = (command.op as u8, command.arg0);
-                let now = self.started.elapsed().as_millis() as u32;
-                let (offset, len) = (HEADROOM as u16, len as u16);
-                left.pop_front();
-                let descriptor = Descriptor { buffer, offset, len, op, arg0, now, ..Descriptor::default() };
-                self.push(descriptor);
-                true
+                sent
             }
         }
     }

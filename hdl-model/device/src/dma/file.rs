@@ -8,8 +8,11 @@ use rustix::fs::{FileType, fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
+use super::Fault;
 use super::sigbus::Slot;
-use super::{Fault, PAGE_SIZE};
+
+/// Granularity of mappings in bytes.
+pub const PAGE_SIZE: usize = 4096;
 
 /// `HUGETLBFS_MAGIC` of linux/magic.h.
 const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;

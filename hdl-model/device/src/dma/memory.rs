@@ -7,13 +7,11 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Wea
 use rustix::io::Errno;
 
 use super::Fault;
-use super::file::{FileKey, MappedFile};
+use super::file::{FileKey, MappedFile, PAGE_SIZE};
 use crate::vfio_user::{DmaRegion, RemoteDma};
 
 /// Ranges a client may have mapped at once: what the kernel's VFIO allows by default.
 pub const MAX_REGIONS: usize = 65535;
-/// Granularity of mappings in bytes.
-pub const PAGE_SIZE: usize = 4096;
 
 struct Region {
     size: u64,

@@ -14,7 +14,8 @@ mod file;
 mod memory;
 mod sigbus;
 
-pub use memory::{MAX_REGIONS, Memory, PAGE_SIZE, View};
+pub use file::PAGE_SIZE;
+pub use memory::{MAX_REGIONS, Memory, View};
 
 /// Why an access to a client's memory failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

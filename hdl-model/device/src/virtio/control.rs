@@ -28,17 +28,16 @@ pub struct RxMode {
     pub vlans: BTreeSet<u16>,
 }
 
-/// What commands change.
-#[derive(Debug)]
-pub(super) struct Port<'a> {
-    pub(super) config: &'a VfConfig,
-    pub(super) mac: &'a mut [u8; 6],
-    pub(super) mode: &'a mut RxMode,
+/// A port's settings: what the host decided and what the guest asked for.
+pub(super) struct Port {
+    pub(super) config: VfConfig,
+    pub(super) mac: [u8; 6],
+    pub(super) mode: RxMode,
 }
 
-impl Port<'_> {
-    /// Carries out one command, all bytes that the device may read, and returns its status byte.
-    pub(super) fn command(&mut self, features: u64, command: &[u8]) -> u8 {
+impl Port {
+    /// Executes one command, all bytes that the device may read, and returns its status byte.
+    pub(super) fn execute(&mut self, features: u64, command: &[u8]) -> u8 {
         let done = match command {
             [0, which, value] if features & feature::CTRL_RX != 0 => self.receive(*which, *value != 0),
             [1, 0, tables @ ..] if features & feature::CTRL_RX != 0 => self.address_tables(tables),
@@ -71,7 +70,7 @@ impl Port<'_> {
             return None;
         }
         // Foreign unicast addresses are promiscuity by another name.
-        if unicast.iter().any(|mac| mac != self.mac)
+        if unicast.iter().any(|mac| *mac != self.mac)
             && !(self.config.allow_promisc || self.config.allow_mac_change)
         {
             return None;
@@ -87,7 +86,7 @@ impl Port<'_> {
         if !may || mac[0] & 1 != 0 || mac == [0; 6] {
             return None;
         }
-        *self.mac = mac;
+        self.mac = mac;
         Some(())
     }
 

@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering;
 
 use super::config::{Checksum, Discard, RxError, TxFrame};
 use super::control;
-use super::device::{NetDevice, Ring, lock};
+use super::device::NetDevice;
 use super::features::{CONTROL, DATA_VALID, HEADER_LEN, NEEDS_CSUM, QUEUES, RX, TX, feature};
 use super::ring::{Chain, RingFault, Segment};
+use super::slot::{QueueSlot, lock};
 use crate::dma::View;
 
 /// Shortest frame: an Ethernet header.
@@ -15,14 +16,6 @@ const MIN_FRAME: u64 = 14;
 const MAX_ROUNDS: usize = 64;
 /// Descriptors looked at for one received frame: a guest that crumbles its buffers must not slow its neighbours down.
 const MAX_RX_SEGMENTS: usize = 1024;
-
-/// Receive buffers chosen for one frame. Reused from frame to frame.
-#[derive(Debug, Default)]
-pub(super) struct Scratch {
-    segments: Vec<Segment>,
-    /// Head of each chain, and the bytes it takes.
-    used: Vec<(u16, u32)>,
-}
 
 impl NetDevice {
     /// Whether the guest has made a frame available.
@@ -114,7 +107,7 @@ impl NetDevice {
     fn on_ring<T: Default>(
         &self,
         index: usize,
-        work: impl FnOnce(&mut Ring, &View<'_>) -> Result<T, RingFault>,
+        work: impl FnOnce(&mut QueueSlot, &View<'_>) -> Result<T, RingFault>,
     ) -> T {
         let mut ring = self.ring(index);
         if ring.queue.is_none() {
@@ -131,7 +124,7 @@ impl NetDevice {
     }
 
     /// Sets a new queue's notifications: nobody waits for receive buffers, transmit follows the engine's polling.
-    fn first_touch(&self, index: usize, ring: &mut Ring, view: &View<'_>) -> Result<(), RingFault> {
+    fn first_touch(&self, index: usize, ring: &mut QueueSlot, view: &View<'_>) -> Result<(), RingFault> {
         if !std::mem::take(&mut ring.fresh) {
             return Ok(());
         }
@@ -149,11 +142,11 @@ impl NetDevice {
     /// One transmit chain. `None`: the ring is empty.
     fn tx_one(
         &self,
-        ring: &mut Ring,
+        ring: &mut QueueSlot,
         view: &View<'_>,
         buf: &mut [u8],
     ) -> Result<Option<Result<TxFrame, Discard>>, RingFault> {
-        let Ring { queue: Some(queue), chain, .. } = ring else { return Ok(None) };
+        let QueueSlot { queue: Some(queue), chain, .. } = ring else { return Ok(None) };
         if queue.available(view)? == 0 {
             return Ok(None);
         }
@@ -200,12 +193,14 @@ impl NetDevice {
 
     fn rx_one(
         &self,
-        ring: &mut Ring,
+        ring: &mut QueueSlot,
         view: &View<'_>,
         parts: &[&[u8]],
         verified: bool,
     ) -> Result<Result<(), RxError>, RingFault> {
-        let Ring { queue: Some(queue), chain, scratch, .. } = ring else { return Ok(Err(RxError::Stopped)) };
+        let QueueSlot { queue: Some(queue), chain, scratch, .. } = ring else {
+            return Ok(Err(RxError::Stopped));
+        };
         let features = self.features.load(Ordering::Acquire);
         let mergeable = features & feature::MRG_RXBUF != 0;
         let mut left = (HEADER_LEN + parts.iter().map(|part| part.len()).sum::<usize>()) as u64;
@@ -247,8 +242,8 @@ impl NetDevice {
     }
 
     /// One control command. False: none is waiting.
-    fn control_one(&self, ring: &mut Ring, view: &View<'_>) -> Result<bool, RingFault> {
-        let Ring { queue: Some(queue), chain, .. } = ring else { return Ok(false) };
+    fn control_one(&self, ring: &mut QueueSlot, view: &View<'_>) -> Result<bool, RingFault> {
+        let QueueSlot { queue: Some(queue), chain, .. } = ring else { return Ok(false) };
         if queue.available(view)? == 0 {
             return Ok(false);
         }
@@ -262,9 +257,7 @@ impl NetDevice {
             None => control::ERR,
             Some(command) => {
                 gather(view, &chain.readable, 0, command)?;
-                let mut guard = lock(&self.port);
-                let super::device::Port { config, mac, mode } = &mut *guard;
-                control::Port { config, mac, mode }.command(self.features.load(Ordering::Acquire), command)
+                lock(&self.port).execute(self.features.load(Ordering::Acquire), command)
             }
         };
         view.write(status.iova, &[answer])?;

@@ -1,18 +1,19 @@
 //! A virtio-net device: what its driver sees in registers, its life from reset to `DRIVER_OK`, and its interrupts.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use culvert_packet::Reason;
 
+use super::capabilities::add_capabilities;
 use super::config::{Discard, VfConfig};
-use super::control::RxMode;
+use super::control::{Port, RxMode};
 use super::counters::{Counters, Live};
 use super::features::{CONTROL, LINK_UP, NO_VECTOR, QUEUES, RX, TX, VECTORS, bar, feature, status};
 use super::registers::{Effect, Registers};
-use super::ring::{Chain, Queue, RingFault};
+use super::ring::{Queue, RingFault};
+use super::slot::{QueueSlot, lock};
 use super::wake::Wake;
-use super::window::add_capabilities;
 use crate::dma::Memory;
 use crate::pci::{Bar, Endpoint, Identity};
 
@@ -21,23 +22,6 @@ pub const VIRTIO_BAR: Bar = Bar { index: 0, size: bar::LEN };
 /// Bits of the ISR status.
 const ISR_QUEUE: u8 = 1;
 const ISR_CONFIG: u8 = 2;
-
-/// One queue, if it is enabled, and the room to work on it.
-#[derive(Default)]
-pub(super) struct Ring {
-    pub(super) queue: Option<Queue>,
-    /// Not touched by the engine since it was enabled.
-    pub(super) fresh: bool,
-    pub(super) chain: Chain,
-    pub(super) scratch: super::datapath::Scratch,
-}
-
-/// What the host decided and what the guest asked for.
-pub(super) struct Port {
-    pub(super) config: VfConfig,
-    pub(super) mac: [u8; 6],
-    pub(super) mode: RxMode,
-}
 
 /// A virtio-net device on PCI. See the module's page for who calls what.
 ///
@@ -57,7 +41,7 @@ pub struct NetDevice {
     isr: AtomicU8,
     config_vector: AtomicU16,
     vectors: [AtomicU16; QUEUES],
-    rings: [Mutex<Ring>; QUEUES],
+    rings: [Mutex<QueueSlot>; QUEUES],
     pub(super) polling: AtomicBool,
     pub(super) control_kicked: AtomicBool,
     pub(super) counters: Live,
@@ -69,10 +53,6 @@ impl std::fmt::Debug for NetDevice {
             .field("status", &self.status.load(Ordering::Relaxed))
             .finish_non_exhaustive()
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl NetDevice {
@@ -291,12 +271,12 @@ impl NetDevice {
         self.memory.clear();
     }
 
-    pub(super) fn ring(&self, index: usize) -> MutexGuard<'_, Ring> {
+    pub(super) fn ring(&self, index: usize) -> MutexGuard<'_, QueueSlot> {
         lock(&self.rings[index])
     }
 
     /// Stops a queue at a fault, and with it the device.
-    pub(super) fn stop(&self, index: usize, ring: &mut Ring, fault: RingFault) {
+    pub(super) fn stop(&self, index: usize, ring: &mut QueueSlot, fault: RingFault) {
         ring.queue = None;
         let count = self.counters.fault(fault);
         self.status.fetch_or(status::NEEDS_RESET, Ordering::AcqRel);

@@ -42,6 +42,7 @@
 
 #![forbid(unsafe_code)]
 
+mod capabilities;
 mod config;
 mod control;
 mod counters;
@@ -50,6 +51,7 @@ mod device;
 mod features;
 mod registers;
 mod ring;
+mod slot;
 mod wake;
 mod window;
 

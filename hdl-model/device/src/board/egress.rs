@@ -1,4 +1,4 @@
-//! The engine's dealings with the firmware: carries out its descriptors.
+//! The firmware's descriptors: frames to VFs, uplinks and the host, drops, completions.
 
 use culvert_abi::command::Op;
 use culvert_abi::pf::{Entry, OffloadBits};
@@ -6,48 +6,48 @@ use culvert_abi::regs::{QUEUE_CAPTURE, QUEUE_COMPLETION, QUEUE_UPCALL};
 use culvert_abi::soc::{BoardPort, CAPTURE, COPY, Descriptor, NO_BUFFER, RELEASE};
 use culvert_packet::Reason;
 
-use super::engine::Engine;
+use super::datapath::Datapath;
 use crate::soc::FromFirmware;
 
-/// Descriptors carried out before others have their turn.
+/// Descriptors executed before others have their turn.
 const BURST: usize = 128;
 /// Bytes of a TCP control segment that the host gets to see.
 const COPY_LEN: usize = 192;
-/// Exceptions from the wire that may wait for the host's buffers; also frames for a VMQ.
-const EXCEPTIONS_HELD: usize = 1024;
+/// Upcalls from the wire that may wait for the host's buffers; also frames for a VMQ.
+const UPCALLS_HELD: usize = 1024;
 
-impl Engine {
-    /// Carries out what the firmware asks for. Returns whether there was anything.
-    pub(super) fn serve_firmware(&mut self) -> bool {
+impl Datapath {
+    /// Executes the firmware's descriptors. Returns whether there were any.
+    pub(super) fn execute_descriptors(&mut self) -> bool {
         let mut n = 0;
         while n < BURST
-            && let Some(from) = self.soc.poll()
+            && let Some(from) = self.link.soc.poll()
         {
             n += 1;
             match from {
                 FromFirmware::Good { op, descriptor, .. } => {
-                    self.carry_out_descriptor(op, &descriptor, &from);
+                    self.execute(op, &descriptor, &from);
                     if descriptor.flags & RELEASE != 0 && descriptor.buffer != NO_BUFFER {
-                        self.soc.owners().free(descriptor.buffer);
+                        self.link.soc.owners().free(descriptor.buffer);
                     }
                 }
                 FromFirmware::Bad(descriptor) => {
-                    self.state.counters.drop(BoardPort::None, Reason::BadDescriptor, 1);
-                    self.soc.owners().free(descriptor.buffer);
+                    self.registers.counters.drop(BoardPort::None, Reason::BadDescriptor, 1);
+                    self.link.soc.owners().free(descriptor.buffer);
                 }
             }
         }
         if n > 0 {
-            self.soc.consumed();
+            self.link.soc.consumed();
         }
         n > 0
     }
 
-    fn carry_out_descriptor(&mut self, op: Op, d: &Descriptor, from: &FromFirmware) {
+    fn execute(&mut self, op: Op, d: &Descriptor, from: &FromFirmware) {
         match op {
             Op::Transmit => self.transmit(d, from),
-            Op::Upcall => self.exception(d, from),
-            Op::Drop => self.state.counters.port_drop(BoardPort::from_bits(d.port), 1),
+            Op::Upcall => self.upcall(d, from),
+            Op::Drop => self.registers.counters.port_drop(BoardPort::from_bits(d.port), 1),
             Op::Complete if d.cookie != 0 => {
                 let entry = Entry {
                     op: Op::Complete as u8,
@@ -58,8 +58,8 @@ impl Engine {
                     now: d.now,
                     ..Entry::default()
                 };
-                let bytes = self.soc.parts(from).1.to_vec();
-                self.send_to_host(QUEUE_COMPLETION, entry, &[&bytes]);
+                let bytes = self.link.soc.parts(from).1.to_vec();
+                self.host.send(QUEUE_COMPLETION, entry, &[&bytes]);
             }
             _ => {}
         }
@@ -73,7 +73,7 @@ impl Engine {
         if d.flags & CAPTURE != 0 {
             self.copy(QUEUE_CAPTURE, d, from, Reason::Sampled, usize::MAX);
         }
-        let (header, frame) = self.soc.parts(from);
+        let (header, frame) = self.link.soc.parts(from);
         let len = header.len() + frame.len();
         let result = match port {
             BoardPort::Uplink(n) => match self.uplinks.get_mut(usize::from(n)) {
@@ -98,11 +98,11 @@ impl Engine {
                 None => Err(Reason::QueueStopped),
             },
             // A host that does not keep up is not waited for: its other queues want their turn.
-            BoardPort::Queue(n) if self.held(usize::from(n)) >= EXCEPTIONS_HELD => Err(Reason::RingFull),
+            BoardPort::Queue(n) if self.host.held(usize::from(n)) >= UPCALLS_HELD => Err(Reason::RingFull),
             BoardPort::Queue(n) => {
                 let (header, frame) = (header.to_vec(), frame.to_vec());
                 let entry = Entry { op: Op::Transmit as u8, port: d.vport, now: d.now, ..Entry::default() };
-                if self.send_to_host(usize::from(n), entry, &[&header, &frame]) {
+                if self.host.send(usize::from(n), entry, &[&header, &frame]) {
                     Ok(())
                 } else {
                     Err(Reason::QueueStopped)
@@ -111,17 +111,17 @@ impl Engine {
             BoardPort::None => Err(Reason::BadDescriptor),
         };
         match result {
-            Ok(()) => self.state.counters.frame_out(port, len),
-            Err(reason) => self.state.counters.drop(port, reason, 1),
+            Ok(()) => self.registers.counters.frame_out(port, len),
+            Err(reason) => self.registers.counters.drop(port, reason, 1),
         }
     }
 
     /// A copy for the host. One that finds no buffer and too much waiting is left out: the packet itself goes on.
     fn copy(&mut self, queue: usize, d: &Descriptor, from: &FromFirmware, reason: Reason, limit: usize) {
-        if self.held(queue) >= EXCEPTIONS_HELD {
+        if self.host.held(queue) >= UPCALLS_HELD {
             return;
         }
-        let (header, frame) = self.soc.parts(from);
+        let (header, frame) = self.link.soc.parts(from);
         let mut bytes = [header, frame].concat();
         bytes.truncate(limit);
         let entry = Entry {
@@ -135,10 +135,10 @@ impl Engine {
             offload: d.offload,
             ..Entry::default()
         };
-        self.send_to_host(queue, entry, &[&bytes]);
+        self.host.send(queue, entry, &[&bytes]);
     }
 
-    fn exception(&mut self, d: &Descriptor, from: &FromFirmware) {
+    fn upcall(&mut self, d: &Descriptor, from: &FromFirmware) {
         let entry = Entry {
             op: Op::Upcall as u8,
             reason: d.reason,
@@ -153,14 +153,14 @@ impl Engine {
         };
         let origin = BoardPort::from_bits(d.port);
         // A VF is held back by its share; the wire and queue 0 cannot be.
-        let crowded = self.held(QUEUE_UPCALL) >= EXCEPTIONS_HELD;
+        let crowded = self.host.held(QUEUE_UPCALL) >= UPCALLS_HELD;
         let full = match origin {
             BoardPort::Vf(_) => false,
             BoardPort::Queue(_) => crowded || !self.shares.has_room(d.vport),
             BoardPort::Uplink(_) | BoardPort::None => crowded,
         };
-        let bytes = self.soc.parts(from).1.to_vec();
-        if !full && self.send_to_host(usize::from(d.target), entry, &[&bytes]) {
+        let bytes = self.link.soc.parts(from).1.to_vec();
+        if !full && self.host.send(usize::from(d.target), entry, &[&bytes]) {
             match origin {
                 BoardPort::Vf(n) => self.shares.take(n, d.vport),
                 BoardPort::Queue(_) => self.shares.take_of_vport(d.vport),
@@ -171,11 +171,11 @@ impl Engine {
         // Without a host, that is to say a queue that runs, nothing new can be decided.
         let reason = if full { Reason::UpcallFull } else { Reason::QueueStopped };
         if d.ticket == 0 {
-            self.state.counters.drop(origin, reason, 1);
+            self.registers.counters.drop(origin, reason, 1);
         } else {
             // The firmware counts it, and the flow's pending record.
-            self.state.counters.port_drop(origin, 1);
-            self.report_dropped(d.vport, d.ticket, reason);
+            self.registers.counters.port_drop(origin, 1);
+            self.link.report_dropped(d.vport, d.ticket, reason);
         }
     }
 }

@@ -1,0 +1,71 @@
+//! The board's data path: what frames and commands pass between VFs, uplinks, the host's queues and the firmware.
+
+use std::sync::Arc;
+
+use culvert_abi::regs::QUEUE_COUNT;
+
+use super::firmware_link::FirmwareLink;
+use super::host_queues::HostQueues;
+use super::registers::{Queue, State};
+use super::share::Shares;
+use crate::function::PfPort;
+use crate::soc::Soc;
+use crate::virtio::NetDevice;
+use crate::wire::{Capture, Wire};
+
+/// Frames or commands taken from one port before the next one has its turn.
+pub(super) const BURST: usize = 32;
+
+/// A MAC port.
+pub struct Uplink {
+    /// The medium.
+    pub wire: Box<dyn Wire>,
+    /// Where its packets are written.
+    pub capture: Option<Capture>,
+}
+
+/// Everything that frames pass. Its work is in `ingress` (frames to the firmware), `commands` (the host's commands to the
+/// firmware) and `egress` (the firmware's descriptors).
+pub(super) struct Datapath {
+    pub(super) link: FirmwareLink,
+    pub(super) host: HostQueues,
+    pub(super) registers: Arc<State>,
+    pub(super) uplinks: Vec<Uplink>,
+    pub(super) vfs: Vec<Arc<NetDevice>>,
+    pub(super) shares: Shares,
+}
+
+impl Datapath {
+    pub(super) fn new(soc: Soc, registers: Arc<State>, port: Arc<PfPort>, uplinks: Vec<Uplink>) -> Self {
+        Datapath {
+            link: FirmwareLink::new(soc),
+            host: HostQueues::new(Arc::clone(&registers), port),
+            registers,
+            uplinks,
+            vfs: Vec::new(),
+            shares: Shares::new(),
+        }
+    }
+
+    /// Replaces the VFs.
+    pub(super) fn set_vfs(&mut self, vfs: Vec<Arc<NetDevice>>) {
+        self.vfs = vfs;
+        self.shares.clear();
+    }
+
+    /// Brings the PF queues into the state that the driver wants.
+    pub(super) fn set_queues(&mut self, queues: &[Queue; QUEUE_COUNT]) {
+        if self.host.set_up(queues) {
+            // What was at the host is lost with its queue; the firmware counts it when the next host says so.
+            self.shares.clear();
+        }
+    }
+
+    /// Shows the host and the guests what was done, and interrupts them where they wait for it.
+    pub(super) fn flush(&mut self) {
+        self.host.flush();
+        for vf in &self.vfs {
+            vf.flush_interrupts();
+        }
+    }
+}

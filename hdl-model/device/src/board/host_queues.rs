@@ -1,0 +1,149 @@
+//! The PF queues in host memory: commands in; upcalls, captures and completions out.
+
+use std::sync::Arc;
+
+use culvert_abi::pci::{VECTOR_EVENT, VECTOR_QUEUE0};
+use culvert_abi::pf::Entry;
+use culvert_abi::regs::{self, QUEUE_COMMAND, QUEUE_COUNT};
+use culvert_abi::soc::BoardPort;
+use culvert_packet::Reason;
+
+use super::pf_ring::{FromHost, Ring, ToHost};
+use super::registers::{Queue, State};
+use crate::dma::Fault;
+use crate::function::PfPort;
+
+/// The queues as the driver last set them up.
+pub(super) struct HostQueues {
+    registers: Arc<State>,
+    port: Arc<PfPort>,
+    queues: [Queue; QUEUE_COUNT],
+    commands: Option<FromHost>,
+    to_host: [Option<ToHost>; QUEUE_COUNT],
+}
+
+impl HostQueues {
+    /// All queues stopped.
+    pub(super) fn new(registers: Arc<State>, port: Arc<PfPort>) -> Self {
+        HostQueues {
+            registers,
+            port,
+            queues: [Queue::default(); QUEUE_COUNT],
+            commands: None,
+            to_host: std::array::from_fn(|_| None),
+        }
+    }
+
+    /// Brings the queues into the state that the driver wants. Returns whether the command queue has changed.
+    pub(super) fn set_up(&mut self, queues: &[Queue; QUEUE_COUNT]) -> bool {
+        let mut commands = false;
+        for (n, queue) in queues.iter().enumerate() {
+            commands |= self.set_up_queue(n, queue) && n == QUEUE_COMMAND;
+        }
+        commands
+    }
+
+    /// Returns whether the queue was stopped or has another ring now.
+    fn set_up_queue(&mut self, n: usize, queue: &Queue) -> bool {
+        let former = std::mem::replace(&mut self.queues[n], *queue);
+        if (former.state, former.starts) == (queue.state, queue.starts) {
+            return false;
+        }
+        let running = queue.state == regs::QUEUE_RUNNING;
+        let ring = if running { Ring::new(queue.base, queue.size_log2) } else { None };
+        if running && ring.is_none() {
+            self.stop(n, Fault::Misaligned);
+            return false;
+        }
+        if n == QUEUE_COMMAND {
+            self.commands = ring.map(FromHost::new);
+        } else {
+            self.to_host[n] = ring.map(ToHost::new);
+        }
+        true
+    }
+
+    /// Stops a queue at a fault.
+    pub(super) fn stop(&mut self, n: usize, fault: Fault) {
+        tracing::warn!(queue = n, "a PF queue stopped: {fault}");
+        self.registers.set_queue_state(n, regs::QUEUE_FAULT);
+        self.queues[n].state = regs::QUEUE_FAULT;
+        self.registers.counters.drop(BoardPort::None, Reason::DmaFault, 1);
+        self.registers.event(regs::EVENT_QUEUE);
+        self.port.interrupt(VECTOR_EVENT);
+        if n == QUEUE_COMMAND {
+            self.commands = None;
+        } else {
+            self.to_host[n] = None;
+        }
+    }
+
+    /// Whether the command queue runs.
+    pub(super) fn takes_commands(&self) -> bool {
+        self.commands.is_some()
+    }
+
+    /// The next command; its payload goes to the front of `payload`.
+    pub(super) fn next_command(&mut self, payload: &mut [u8]) -> Result<Option<Entry>, Fault> {
+        match &mut self.commands {
+            Some(queue) => queue.next(&self.port.memory().view(), payload),
+            None => Ok(None),
+        }
+    }
+
+    /// Hands the host an entry on a queue. `false`: that queue does not run.
+    pub(super) fn send(&mut self, n: usize, entry: Entry, parts: &[&[u8]]) -> bool {
+        let Some(queue) = self.to_host.get_mut(n).and_then(Option::as_mut) else { return false };
+        let pushed = {
+            let view = self.port.memory().view();
+            queue.push(&view, entry, parts)
+        };
+        match pushed {
+            Ok(()) => true,
+            Err(fault) => {
+                self.stop(n, fault);
+                false
+            }
+        }
+    }
+
+    /// Entries that wait for the host's buffers on a queue.
+    pub(super) fn held(&self, n: usize) -> usize {
+        self.to_host[n].as_ref().map_or(0, ToHost::held)
+    }
+
+    /// Shows the host what was done, and interrupts it where it sleeps.
+    pub(super) fn flush(&mut self) {
+        let mut faults = Vec::new();
+        {
+            let view = self.port.memory().view();
+            for (n, queue) in self.to_host.iter_mut().enumerate() {
+                let Some(queue) = queue else { continue };
+                match queue.drain(&view).and_then(|()| queue.publish(&view)) {
+                    Ok(true) => self.port.interrupt(VECTOR_QUEUE0 + n as u16),
+                    Ok(false) => {}
+                    Err(fault) => faults.push((n, fault)),
+                }
+            }
+            if let Some(queue) = &mut self.commands {
+                match queue.publish(&view) {
+                    Ok(true) => self.port.interrupt(VECTOR_QUEUE0),
+                    Ok(false) => {}
+                    Err(fault) => faults.push((QUEUE_COMMAND, fault)),
+                }
+            }
+        }
+        for (n, fault) in faults {
+            self.stop(n, fault);
+        }
+    }
+
+    /// Announces that the board sleeps, or no longer does. Returns whether there are commands.
+    pub(super) fn set_sleeping(&self, sleeping: bool) -> bool {
+        let Some(queue) = &self.commands else { return false };
+        let view = self.port.memory().view();
+        // The next command meets the same fault, which stops the queue.
+        let _shown_again = queue.set_sleeping(&view, sleeping);
+        queue.has_work(&view)
+    }
+}
