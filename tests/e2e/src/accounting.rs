@@ -1,5 +1,4 @@
-//! Frame accounting between two guests: what each put into its transmit ring against what the other took out of its
-//! receive ring, flow by flow.
+//! Frame accounting between two guests: compares, for each flow, the frames that one sent with those that the other received.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -10,16 +9,16 @@ use culvert_guest::{FlowKey, FrameLog, LossOrder, compare};
 
 use crate::vm::Vm;
 
-/// How long a frame may be under way after the guests have told of the end of what they did.
-const UNDER_WAY: Duration = Duration::from_secs(5);
+/// How long a frame may be in flight after the guests reported the end of their work.
+const IN_FLIGHT: Duration = Duration::from_secs(5);
 
-/// The fate of every flow between two guests, both ways. Both must have been started with frame logs, and send no more
-/// than the acknowledgements of what they have done; those are waited for, since what is lost stays lost.
+/// Loss and order of every flow between two guests, both ways. Both must have been started with frame logs, and must have
+/// stopped sending, except for the last acknowledgements, for which this waits.
 ///
 /// # Errors
 /// A guest does not write its logs, or they had no room.
 pub fn account(one: &mut Vm, other: &mut Vm, dir: &Path) -> Result<Vec<(FlowKey, LossOrder)>, String> {
-    let deadline = Instant::now() + UNDER_WAY;
+    let deadline = Instant::now() + IN_FLIGHT;
     loop {
         let flows = compare_logs(one, other, dir)?;
         if faults(&flows).is_empty() || Instant::now() >= deadline {

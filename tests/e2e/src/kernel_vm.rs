@@ -1,35 +1,30 @@
 //! A VM that is Linux's own TCP/IP stack: a network namespace with one interface, a TAP's or a VXLAN device's.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::process::{Child, Command};
 use std::time::Duration;
 
-use rustix::thread::LinkNameSpaceType;
+use crate::netns::Namespace;
 
-use crate::netns::{hold_namespace, run};
-
-/// How long a transfer may stand still.
+/// How long a transfer may stall.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The namespace. It goes when this is dropped, and its interface with it.
+/// The VM. Its namespace ends when this is dropped, and its interface with it.
 pub struct KernelVm {
-    holder: Child,
+    namespace: Namespace,
 }
 
 impl KernelVm {
-    /// One without interfaces, and without IPv6 unless `ipv6`.
+    /// A VM without interfaces, and without IPv6 unless `ipv6`.
     ///
     /// # Errors
     /// What a command printed.
     pub fn new(ipv6: bool) -> Result<Self, String> {
-        let vm = KernelVm { holder: hold_namespace()? };
+        let vm = KernelVm { namespace: Namespace::new()? };
         for scope in ["all", "default"] {
             let off = u8::from(!ipv6);
             vm.run(&["sysctl", "-qw", &format!("net.ipv6.conf.{scope}.disable_ipv6={off}")])?;
-            // Addresses are usable at once: nobody else has them.
+            // Addresses are usable at once, without duplicate address detection.
             vm.run(&["sysctl", "-qw", &format!("net.ipv6.conf.{scope}.accept_dad=0")])?;
         }
         vm.run(&["ip", "link", "set", "lo", "up"])?;
@@ -38,10 +33,10 @@ impl KernelVm {
 
     /// Names the namespace for `ip link set ... netns`.
     pub fn id(&self) -> String {
-        self.holder.id().to_string()
+        self.namespace.id().to_string()
     }
 
-    /// Gives the interface, which is in the namespace by now, its addresses.
+    /// Brings up the interface, which must be in the namespace, with these addresses.
     ///
     /// # Errors
     /// What a command printed.
@@ -58,10 +53,10 @@ impl KernelVm {
     /// # Errors
     /// What it printed.
     pub fn run(&self, command: &[&str]) -> Result<String, String> {
-        run(Command::new("nsenter").args(["-t", &self.id(), "-n", "--"]).args(command))
+        self.namespace.run(command)
     }
 
-    /// Pings: so many times, with further arguments.
+    /// Sends `count` pings, with further arguments of `ping`.
     ///
     /// # Errors
     /// An answer is missing: what `ping` printed.
@@ -73,25 +68,18 @@ impl KernelVm {
         if whole { Ok(()) } else { Err(said) }
     }
 
-    /// Does something on a thread that is in the namespace. Sockets stay there.
+    /// Runs `work` on a thread in the VM's namespace. Sockets that it opens stay there.
     ///
     /// # Errors
-    /// The namespace cannot be entered.
+    /// The namespace cannot be entered, or `work` fails.
     pub fn within<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
     ) -> Result<T, String> {
-        let path = format!("/proc/{}/ns/net", self.holder.id());
-        let inside = move || {
-            let namespace = File::open(path)?;
-            rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-            work()
-        };
-        let done = std::thread::spawn(inside).join().map_err(|_| "the thread panicked")?;
-        done.map_err(|e| e.to_string())
+        self.namespace.within(work)
     }
 
-    /// Sends bytes to another VM over TCP, and sees that they arrive as they were.
+    /// Sends `bytes` bytes to another VM over TCP, and checks that they arrive unchanged.
     ///
     /// # Errors
     /// They do not.
@@ -113,14 +101,7 @@ impl KernelVm {
     }
 }
 
-impl Drop for KernelVm {
-    fn drop(&mut self) {
-        let _gone = self.holder.kill();
-        let _reaped = self.holder.wait();
-    }
-}
-
-/// Bytes of which no stretch is like another near it.
+/// Bytes without repetition: misplaced ones are noticed.
 pub fn pattern() -> impl Iterator<Item = u8> {
     (0u64..).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
 }

@@ -15,8 +15,9 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::process::die_with_parent;
+use crate::wait::poll;
 
-/// Begins every line of the console that is for us.
+/// Prefix of the console lines that the guest's scripts print for this module.
 const MARK: &str = "culvert-guest: ";
 
 /// What a guest is started with.
@@ -24,9 +25,9 @@ const MARK: &str = "culvert-guest: ";
 pub struct LinuxGuestConfig<'a> {
     /// Its name, for messages.
     pub name: &'a str,
-    /// Sockets of its VFs; the first becomes `eth0`.
+    /// Sockets of its VFs; the first is `eth0`.
     pub vfs: &'a [&'a Path],
-    /// In place of a VF: the vhost-user socket that `eth0` is served by, and its MAC.
+    /// In place of a VF: the vhost-user socket that serves `eth0`, and its MAC.
     pub vhost_user: Option<(&'a Path, &'a str)>,
     /// Address and prefix length of `eth0`, such as `10.1.1.11/24`.
     pub ip: &'a str,
@@ -94,6 +95,16 @@ impl LinuxGuest {
             .ok_or_else(|| "no Linux guest: run `cargo xtask linux-guest`".to_owned())
     }
 
+    /// Starts a VM and waits until it has booted.
+    ///
+    /// # Errors
+    /// As for [`folder`](Self::folder), [`start`](Self::start) and [`wait_up`](Self::wait_up).
+    pub fn boot(config: &LinuxGuestConfig<'_>, log: &Path, limit: Duration) -> Result<(Self, Up), String> {
+        let mut guest = LinuxGuest::start(&LinuxGuest::folder()?, config, log)?;
+        let up = guest.wait_up(limit)?;
+        Ok((guest, up))
+    }
+
     /// Starts the VM; `folder` is what `cargo xtask linux-guest` prepared, the console goes to `log`.
     ///
     /// # Errors
@@ -125,7 +136,7 @@ impl LinuxGuest {
         if let Some((socket, mac)) = config.vhost_user {
             let socket = format!("socket,id=port,path={},reconnect-ms=200", socket.display());
             command.args(["-chardev", &socket, "-netdev", "vhost-user,id=net,chardev=port,queues=2"]);
-            // QEMU's own choice of 256 buffers in a ring is little for a sender of segments, 45 at a time.
+            // QEMU's default of 256 descriptors is too small for a sender that segments into 45 frames at a time.
             let options = "virtio-net-pci,netdev=net,mq=on,vectors=6,rx_queue_size=1024,romfile=";
             command.args(["-device", &format!("{options},mac={mac}")]);
         }
@@ -165,8 +176,20 @@ impl LinuxGuest {
     pub fn run(&mut self, command: &str, limit: Duration) -> Result<Finished, String> {
         self.tell(&format!("({}) 2>&1", command.replace('\n', " ")))?;
         let (text, line) = self.marked("status ", limit)?;
-        let status = line.trim().parse().map_err(|_| format!("{}: odd status {line:?}", self.name))?;
+        let status = line.trim().parse().map_err(|_| format!("{}: invalid status {line:?}", self.name))?;
         Ok(Finished { status, text })
+    }
+
+    /// Runs a shell command in the guest, which must succeed. Returns what it printed, without white space at the ends.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run), or the command fails.
+    pub fn output(&mut self, command: &str, limit: Duration) -> Result<String, String> {
+        let finished = self.run(command, limit)?;
+        match finished.status {
+            0 => Ok(finished.text.trim().to_owned()),
+            status => Err(format!("{command}: status {status}: {}", finished.text)),
+        }
     }
 
     /// Reboots the guest and waits until it is up again.
@@ -184,12 +207,9 @@ impl LinuxGuest {
     /// It does not within the limit.
     pub fn power_off(mut self, limit: Duration) -> Result<(), String> {
         self.tell("poweroff")?;
-        let end = Instant::now() + limit;
-        while Instant::now() < end {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        let ended = || Ok::<_, String>(matches!(self.child.try_wait(), Ok(Some(_))));
+        if poll(limit, Duration::from_millis(20), ended)? {
+            return Ok(());
         }
         Err(format!("{}: does not power off within {} s:\n{}", self.name, limit.as_secs(), self.tail()))
     }
@@ -199,7 +219,7 @@ impl LinuxGuest {
         written.map_err(|e| format!("{}: the console is closed ({e}):\n{}", self.name, self.tail()))
     }
 
-    /// Waits for a complete marked line of this kind: what stood before it, and the rest of the line.
+    /// Waits for a complete marked line of this kind. Returns the text before it, and the rest of the line.
     fn marked(&mut self, kind: &str, limit: Duration) -> Result<(String, String), String> {
         let end = Instant::now() + limit;
         loop {
@@ -211,7 +231,7 @@ impl LinuxGuest {
                 Some((text.to_owned(), line.to_owned()))
             });
             if let Some(found) = found {
-                // The guest prints nothing of its own accord after a marked line until it is told something.
+                // After a marked line the guest prints nothing until it gets a command.
                 self.read = bytes.len();
                 return Ok(found);
             }

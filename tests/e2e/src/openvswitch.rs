@@ -1,23 +1,25 @@
-//! Open vSwitch as the switch of a host that is not ours: its daemons and its data path in user space, which needs nothing
-//! of the kernel but packet sockets and TAPs. All that they write is in a folder of the deployment.
+//! Open vSwitch as the switch of a foreign host, with its userspace datapath, which needs only packet sockets and TAPs of the
+//! kernel. Its daemons write only to a folder of the deployment.
 
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::netns::{Network, run};
+use crate::netns::run;
+use crate::network::Network;
 use crate::process::Service;
+use crate::wait::poll;
 
-/// What its database is made of, where Debian's package has it.
+/// Schema of the database, in Debian's package.
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
-/// Time until something that was told is done.
+/// Limit for one request to the daemons.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A running Open vSwitch. It ends when this is dropped, and its bridges and internal ports with it.
 pub struct OpenVswitch {
-    // Dropped in this order: the switch asks its database until its end.
+    // Dropped in this order: the switch uses its database until its end.
     _switch: Service,
     _database: Service,
     dir: PathBuf,
@@ -40,7 +42,7 @@ impl OpenVswitch {
         let control = |of: &str| format!("--unixctl={}", dir.join(of).display());
         let mut database = inside(&dir, "ovsdb-server", &[&text(&file), &remote, &control("database.ctl")]);
         let mut database = Service::start("database", &mut database, &dir)?;
-        database.until(LIMIT, "its socket is there", || socket.exists())?;
+        database.until(LIMIT, "its socket exists", || socket.exists())?;
 
         let server = format!("unix:{}", socket.display());
         let switch = inside(&dir, "ovs-vswitchd", &[&server, &control("switch.ctl")]);
@@ -52,7 +54,7 @@ impl OpenVswitch {
         Ok(ovs)
     }
 
-    /// Runs `ovs-vsctl`, and waits until the switch is as it is told. The words have no spaces in them.
+    /// Runs `ovs-vsctl`, which waits until the switch has applied the change. Arguments cannot contain spaces.
     ///
     /// # Errors
     /// What it printed.
@@ -64,7 +66,7 @@ impl OpenVswitch {
         )
     }
 
-    /// Replaces a bridge's flows, in the words of `ovs-ofctl`. Every other packet is dropped.
+    /// Replaces a bridge's flows, in the syntax of `ovs-ofctl`. The bridge drops packets that match none.
     ///
     /// # Errors
     /// What it printed.
@@ -73,31 +75,26 @@ impl OpenVswitch {
         flows.iter().try_for_each(|flow| self.ask("ovs-ofctl", &["add-flow", bridge, flow]).map(drop))
     }
 
-    /// Tells the running switch something, as `ovs-appctl` does.
+    /// Runs `ovs-appctl` against the running switch.
     ///
     /// # Errors
     /// What it printed.
-    pub fn tell(&self, words: &[&str]) -> Result<String, String> {
+    pub fn appctl(&self, words: &[&str]) -> Result<String, String> {
         let target = format!("--target={}", self.dir.join("switch.ctl").display());
         self.ask("ovs-appctl", &[&[target.as_str()], words].concat())
     }
 
-    /// Waits until tunnels to an address leave through a bridge: the switch hears of the kernel's routes a little later.
+    /// Waits until tunnels to an address leave through a bridge: the switch learns the kernel's routes with some delay.
     ///
     /// # Errors
-    /// They do not: what it says of its routes.
+    /// They do not: its answer to the route lookup.
     pub fn until_routed(&self, to: IpAddr, bridge: &str) -> Result<(), String> {
-        let end = Instant::now() + LIMIT;
-        loop {
-            let route = self.tell(&["ovs/route/lookup", &to.to_string()]);
-            if route.as_ref().is_ok_and(|said| said.contains(&format!("dev {bridge}"))) {
-                return Ok(());
-            }
-            if Instant::now() > end {
-                return Err(format!("no route to {to} through {bridge}: {route:?}"));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let mut route = Ok(String::new());
+        let routed = poll(LIMIT, Duration::from_millis(20), || {
+            route = self.appctl(&["ovs/route/lookup", &to.to_string()]);
+            Ok::<_, String>(route.as_ref().is_ok_and(|said| said.contains(&format!("dev {bridge}"))))
+        })?;
+        if routed { Ok(()) } else { Err(format!("no route to {to} through {bridge}: {route:?}")) }
     }
 
     fn ask(&self, program: &str, words: &[&str]) -> Result<String, String> {
@@ -116,7 +113,7 @@ fn inside(dir: &Path, program: &str, words: &[&str]) -> Command {
     environment(command, dir)
 }
 
-/// Its programs look for each other's sockets and write their files here, not in the system's folders.
+/// Sets the folder in which Open vSwitch's programs find each other's sockets and write their files.
 fn environment(mut command: Command, dir: &Path) -> Command {
     for name in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
         command.env(name, dir);

@@ -1,22 +1,12 @@
-//! Programs that a deployment consists of: started with a log file, always stopped again.
+//! Programs of a deployment: each writes a log file and ends when its [`Service`] is dropped.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Waits until something holds.
-///
-/// # Panics
-/// It does not in time.
-pub fn until(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + limit;
-    while !holds() {
-        assert!(Instant::now() < end, "not {what} within {} s", limit.as_secs());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use crate::wait::poll;
 
 /// A running program. It is killed, by its own id, when this is dropped.
 pub struct Service {
@@ -59,44 +49,46 @@ impl Service {
         lines[lines.len().saturating_sub(12)..].join("\n")
     }
 
-    /// Waits until `ready` says so.
+    /// Waits until `ready`.
     ///
     /// # Errors
-    /// The program ends before, or the limit passes: with the end of its log.
+    /// The program ends before, or the limit passes: the end of its log.
     pub fn until(
         &mut self,
         limit: Duration,
         what: &str,
         mut ready: impl FnMut() -> bool,
     ) -> Result<(), String> {
-        let end = Instant::now() + limit;
-        while !ready() {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(format!("{} ended ({status}) before {what}:\n{}", self.name, self.tail()));
+        let held = poll(limit, Duration::from_millis(20), || match (ready(), self.child.try_wait()) {
+            (true, _) => Ok(true),
+            (false, Ok(Some(status))) => Err(status),
+            (false, _) => Ok(false),
+        });
+        match held {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err(format!("{}: not {what} within {} s:\n{}", self.name, limit.as_secs(), self.tail()))
             }
-            if Instant::now() > end {
-                let seconds = limit.as_secs();
-                return Err(format!("{}: not {what} within {seconds} s:\n{}", self.name, self.tail()));
-            }
-            std::thread::sleep(Duration::from_millis(20));
+            Err(status) => Err(format!("{} ended ({status}) before {what}:\n{}", self.name, self.tail())),
         }
-        Ok(())
     }
 
-    /// Asks it to end, and waits.
+    /// Terminates it (SIGTERM) and waits for its end.
     ///
     /// # Errors
-    /// It does not end within the limit, and was killed.
+    /// It does not end within the limit; it is killed then.
     pub fn stop(mut self, limit: Duration) -> Result<(), String> {
-        self.signal("TERM");
-        let end = Instant::now() + limit;
-        while Instant::now() < end {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        if self.terminate(limit) {
+            return Ok(());
         }
         Err(format!("{} does not end:\n{}", self.name, self.tail()))
+    }
+
+    /// Terminates it; returns whether it ended within the limit.
+    fn terminate(&mut self, limit: Duration) -> bool {
+        self.signal("TERM");
+        let ended = || Ok::<_, String>(matches!(self.child.try_wait(), Ok(Some(_))));
+        poll(limit, Duration::from_millis(10), ended) == Ok(true)
     }
 
     /// Kills it without warning.
@@ -109,7 +101,7 @@ impl Service {
         let _sent = Command::new("kill").args(["-s", name, &self.id().to_string()]).status();
     }
 
-    /// Processor time that it and its children which have been waited for have used.
+    /// Processor time of the program.
     pub fn cpu(&self) -> Duration {
         cpu_of(self.id())
     }
@@ -118,18 +110,14 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            self.signal("TERM");
-            let end = Instant::now() + Duration::from_secs(3);
-            while Instant::now() < end && matches!(self.child.try_wait(), Ok(None)) {
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            self.terminate(Duration::from_secs(3));
         }
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }
 }
 
-/// Has a program killed by the kernel when the thread that started it ends.
+/// Lets the kernel kill a program when the thread that started it ends.
 pub fn die_with_parent(command: &mut Command) {
     let set = || {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))

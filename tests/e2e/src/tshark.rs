@@ -1,10 +1,10 @@
-//! What tshark says about a capture: the oracle that shares no code with our own parser.
+//! Captures decoded by tshark: an oracle that shares no code with our parser.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// All checksums are looked at; names are not resolved; what TCP carries is data: tests send random bytes, in which
-/// tshark would see all kinds of protocols, broken ones.
+/// Verify all checksums, resolve no names, and decode TCP payload as data: tests send random bytes, in which tshark would find
+/// broken packets of other protocols.
 const OPTIONS: [&str; 9] = [
     "-n",
     "-o",
@@ -17,9 +17,8 @@ const OPTIONS: [&str; 9] = [
     "tcp.port==1-65535,data",
 ];
 
-/// Frames in which anything is wrong: what tshark cannot decode, and checksums that it finds bad in any layer. Of
-/// TCP's it finds 0xffff bad where it expects 0, which is the same number to a receiver (RFC 1624 section 3); Linux writes it
-/// when it completes a checksum in software.
+/// Display filter for malformed frames and bad checksums in any layer. A TCP checksum of 0xffff passes: tshark expects 0, which
+/// is the same number to a receiver (RFC 1624 section 3), and Linux writes 0xffff when it completes a checksum in software.
 const PROBLEMS: &str = "_ws.malformed || _ws.unreassembled || ip.checksum.status == 0 || udp.checksum.status == 0 \
                         || (tcp.checksum.status == 0 && !(tcp.checksum == 0xffff)) || icmp.checksum.status == 0";
 

@@ -1,4 +1,4 @@
-//! A VM of the deployment: a guest process on a VF, told what to do by JSON lines.
+//! A VM of the deployment: a `culvert-guest` process on a VF or a TAP, controlled by JSON lines.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use culvert_guest::{Command, Counters, Event, PingReport, ProbeReport, Transfer};
 
+use crate::address;
+use crate::wait::poll;
+
 /// A running guest. It is stopped when this is dropped.
 pub struct Vm {
     name: String,
@@ -16,7 +19,7 @@ pub struct Vm {
     child: Child,
     input: ChildStdin,
     events: Receiver<Event>,
-    /// Events that came while another was waited for.
+    /// Events that arrived during the wait for another one.
     kept: Vec<Event>,
 }
 
@@ -26,9 +29,9 @@ pub struct VmConfig<'a> {
     pub name: &'a str,
     /// Its address and prefix.
     pub ip: &'a str,
-    /// Where other subnets are.
+    /// The router to other subnets.
     pub gateway: Option<IpAddr>,
-    /// Frames to keep in its logs.
+    /// Frames that its logs hold.
     pub log_frames: usize,
 }
 
@@ -61,8 +64,7 @@ impl Vm {
                 }
             }
         });
-        let address = config.ip.split('/').next().and_then(|ip| ip.parse().ok());
-        let address = address.ok_or_else(|| format!("{} is no address", config.ip))?;
+        let address = address::host(config.ip)?;
         let mut vm = Vm { name: config.name.to_owned(), address, child, input, events, kept: Vec::new() };
         vm.wait(Duration::from_secs(20), |e| matches!(e, Event::Up { .. }).then_some(()))?;
         Ok(vm)
@@ -78,7 +80,7 @@ impl Vm {
         self.address
     }
 
-    /// Gives a command; its answer is awaited separately.
+    /// Sends a command; [`wait`](Self::wait) gets the answer.
     ///
     /// # Errors
     /// The guest has ended.
@@ -118,10 +120,10 @@ impl Vm {
         }
     }
 
-    /// Pings.
+    /// Pings. Unanswered pings are in the report.
     ///
     /// # Errors
-    /// No answer of the guest itself; unanswered pings are in the report.
+    /// The guest does not report.
     pub fn ping(&mut self, dst: IpAddr, count: u16, interval_ms: u64) -> Result<PingReport, String> {
         self.tell(&Command::Ping { dst, count, interval_ms, timeout_ms: 3000 })?;
         let limit = Duration::from_millis(u64::from(count) * interval_ms + 10_000);
@@ -161,10 +163,10 @@ impl Vm {
         })
     }
 
-    /// How many bytes of a transfer have passed, as the guest reports next.
+    /// Bytes of a transfer so far, in the guest's next report.
     ///
     /// # Errors
-    /// It does not go on within `limit`.
+    /// The guest reports no progress within `limit`.
     pub fn progress(&mut self, limit: Duration) -> Result<u64, String> {
         self.kept.retain(|e| !matches!(e, Event::Progress { .. }));
         self.wait(limit, |e| match e {
@@ -173,7 +175,7 @@ impl Vm {
         })
     }
 
-    /// Has the guest echo UDP datagrams, for probes.
+    /// Lets the guest echo UDP datagrams to port 7, for probes.
     ///
     /// # Errors
     /// The port is in use.
@@ -182,7 +184,7 @@ impl Vm {
         self.wait(Duration::from_secs(10), |e| matches!(e, Event::Done).then_some(()))
     }
 
-    /// Starts a probe, of which [`echo`](Self::echo) is the other end.
+    /// Starts a probe of a guest that [echoes](Self::echo).
     ///
     /// # Errors
     /// The guest has ended.
@@ -202,7 +204,7 @@ impl Vm {
         })
     }
 
-    /// What has passed the guest's VF, as its driver counts.
+    /// Counters of the guest's driver.
     ///
     /// # Errors
     /// The guest does not answer.
@@ -214,7 +216,7 @@ impl Vm {
         })
     }
 
-    /// Sends a frame as it is.
+    /// Sends a frame unchanged.
     ///
     /// # Errors
     /// The guest does not confirm it.
@@ -223,7 +225,7 @@ impl Vm {
         self.wait(Duration::from_secs(5), |e| matches!(e, Event::Done).then_some(()))
     }
 
-    /// Has the guest wait for a frame with these bytes in it; [`awaited`](Self::awaited) has it.
+    /// Lets the guest wait for a frame that contains these bytes; [`awaited`](Self::awaited) returns it.
     ///
     /// # Errors
     /// The guest has ended.
@@ -231,10 +233,10 @@ impl Vm {
         self.tell(&Command::AwaitFrame { hex: hex(part), timeout_ms: 10_000 })
     }
 
-    /// The frame that was waited for, in hexadecimal.
+    /// The awaited frame, in hexadecimal.
     ///
     /// # Errors
-    /// It did not come.
+    /// It did not arrive.
     pub fn awaited(&mut self) -> Result<String, String> {
         self.wait(Duration::from_secs(12), |e| match e {
             Event::Frame { hex } => Some(hex.clone()),
@@ -242,7 +244,7 @@ impl Vm {
         })
     }
 
-    /// Has the guest write its frame logs; where.
+    /// Lets the guest write its frame logs. Returns the files of sent and of received frames.
     ///
     /// # Errors
     /// The guest does not confirm it.
@@ -256,13 +258,10 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        let _unheard = self.tell(&Command::Quit);
-        let until = Instant::now() + Duration::from_secs(2);
-        while Instant::now() < until {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        let _ended_already = self.tell(&Command::Quit);
+        let ended = || Ok::<_, String>(matches!(self.child.try_wait(), Ok(Some(_))));
+        if poll(Duration::from_secs(2), Duration::from_millis(10), ended) == Ok(true) {
+            return;
         }
         let _gone = self.child.kill();
         let _reaped = self.child.wait();

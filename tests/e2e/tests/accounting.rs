@@ -1,11 +1,12 @@
-//! No packet of an allowed flow is lost or reordered, from the first one on.
+//! No packet of an allowed flow is lost or reordered, starting with the first.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
 
 use culvert_e2e::accounting::{account, faults};
-use culvert_e2e::deployment::{Config, Deployment, figure8};
+use culvert_e2e::deployment::Deployment;
 use culvert_e2e::netns;
+use culvert_e2e::policies::figure8;
 use culvert_e2e::vm::Vm;
 use culvert_packet::Encap;
 use serde_json::Value;
@@ -28,7 +29,7 @@ fn guests(d: &Deployment) -> Vec<[Vm; 2]> {
 }
 
 fn check(d: &Deployment, pairs: &mut [[Vm; 2]], least_flows: usize) {
-    // What is still on its way, such as the last acknowledgement.
+    // Frames in flight, such as the last acknowledgement.
     std::thread::sleep(Duration::from_millis(500));
     for [sql, web] in pairs {
         // The tenants' guests have the same addresses, but not the same names.
@@ -40,7 +41,7 @@ fn check(d: &Deployment, pairs: &mut [[Vm; 2]], least_flows: usize) {
     }
 }
 
-/// Figure 8 with another generation of every vport: an unrelated rule more in its list.
+/// Figure 8 with one more rule, for unrelated packets, so that every vport gets a new generation.
 fn changed(n: u64) -> Value {
     let mut policy = figure8(Encap::Vxlan).unwrap();
     let rules = policy["accessControlLists"][0]["properties"]["aclRules"].as_array_mut().unwrap();
@@ -53,9 +54,9 @@ fn changed(n: u64) -> Value {
 }
 
 #[test]
-fn nothing_is_lost_or_reordered_while_flows_are_made_and_policies_change() {
+fn nothing_is_lost_or_reordered_while_flows_are_created_and_policies_change() {
     netns::enter().unwrap();
-    let d = Deployment::start(&Config::two_hosts(figure8(Encap::Vxlan).unwrap())).unwrap();
+    let d = Deployment::builder(figure8(Encap::Vxlan).unwrap()).start().unwrap();
     let mut pairs = guests(&d);
     for [sql, web] in &mut pairs {
         web.echo().unwrap();
@@ -68,7 +69,7 @@ fn nothing_is_lost_or_reordered_while_flows_are_made_and_policies_change() {
         sql.send(to_web, 5001, BULK, seed).unwrap();
         web.send(to_sql, 5002, BULK, seed + 10).unwrap();
     }
-    // Connections come and go beside the long ones, and the policy changes under all of them.
+    // Short connections beside the long ones, and policy changes during all of them.
     let mut shorts = 0;
     for round in 0..4 {
         for [sql, web] in &mut pairs {
@@ -104,8 +105,8 @@ fn nothing_is_lost_or_reordered_while_flows_are_made_and_policies_change() {
 #[test]
 fn nothing_is_lost_while_the_next_hop_is_being_resolved() {
     netns::enter().unwrap();
-    let config = Config { silent_router: vec![1, 2], ..Config::two_hosts(figure8(Encap::Nvgre).unwrap()) };
-    let d = Deployment::start(&config).unwrap();
+    let policy = figure8(Encap::Nvgre).unwrap();
+    let d = Deployment::builder(policy).silent_router(0).silent_router(1).start().unwrap();
     let mut pairs = guests(&d);
     for (seed, [sql, web]) in (1..).zip(&mut pairs) {
         web.echo().unwrap();
@@ -126,7 +127,7 @@ fn nothing_is_lost_while_the_next_hop_is_being_resolved() {
     for [sql, web] in &mut pairs {
         let (sent, received) = (sql.transfer(5001, LIMIT).unwrap(), web.transfer(5001, LIMIT).unwrap());
         assert_eq!((received.bytes, &received.sha256), (SHORT, &sent.sha256));
-        // The guests' own UDP queues are short; what counts are the frames.
+        // The guests' UDP queues may overflow; the frame accounting below counts.
         let probe = sql.probe(LIMIT).unwrap();
         assert_eq!(probe.reordered, 0, "{probe:?}");
     }

@@ -6,21 +6,21 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 #[test]
-fn the_demo_shows_what_it_promises() {
-    shows("none");
+fn the_demo_with_nics_succeeds() {
+    succeeds("none");
 }
 
 #[test]
-fn the_demo_shows_the_same_of_software_alone() {
-    shows("all");
+fn the_demo_with_software_hosts_succeeds() {
+    succeeds("all");
 }
 
 #[test]
-fn the_demo_shows_the_same_of_a_nic_that_talks_to_software() {
-    shows("mixed");
+fn the_demo_with_a_nic_and_a_software_host_succeeds() {
+    succeeds("mixed");
 }
 
-fn shows(software: &str) {
+fn succeeds(software: &str) {
     let out = tempfile::tempdir().unwrap();
     let mut demo = Command::new(env!("CARGO_BIN_EXE_culvert-demo"));
     demo.args(["--json", "--mib", "16", "--software", software, "--out"]).arg(out.path());

@@ -1,4 +1,4 @@
-//! Forged frames, from a guest and from the wire: each is dropped with its reason, and nothing else is.
+//! Forged frames of a guest and from the wire: each is dropped with its reason, and no other frame is.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use culvert_device::wire::{AfPacket, Wire as _};
-use culvert_e2e::deployment::{Config, Deployment, figure8};
+use culvert_e2e::deployment::Deployment;
 use culvert_e2e::netns;
+use culvert_e2e::policies::figure8;
 use culvert_e2e::tshark::Capture;
 use culvert_e2e::vm::Vm;
 use culvert_packet::craft::{self, Ends};
@@ -29,7 +30,7 @@ mod at {
     pub(super) const GRE: usize = 34;
 }
 
-/// Figure 8 with a third server, which has a provider address and a Contoso VM, but nothing of Fabrikam's.
+/// Figure 8 with a third server, which has a provider address and a Contoso VM, but none of Fabrikam's.
 fn policy(encap: Encap) -> Value {
     let mut policy = figure8(encap).unwrap();
     let mut server = policy["servers"][1].clone();
@@ -48,23 +49,23 @@ fn policy(encap: Encap) -> Value {
     policy
 }
 
-struct Bench {
+struct Testbed {
     d: Deployment,
     sql: Vm,
     web: Vm,
 }
 
-impl Bench {
+impl Testbed {
     fn start(encap: Encap) -> Self {
         netns::enter().unwrap();
-        let d = Deployment::start(&Config { capture: true, ..Config::two_hosts(policy(encap)) }).unwrap();
+        let d = Deployment::builder(policy(encap)).capture().start().unwrap();
         let mut sql = d.guest(0, "contoso-sql", "10.1.1.11/24", 0).unwrap();
         let web = d.guest(1, "contoso-web", "10.1.1.12/24", 0).unwrap();
         assert_eq!(sql.ping(web.address(), 2, 50).unwrap().received, 2);
-        Bench { d, sql, web }
+        Testbed { d, sql, web }
     }
 
-    /// Does something after which host 1 must have dropped one packet more for `reason`, and none for another.
+    /// Runs `act`; host 1 must drop one packet for `reason`, and none for another.
     #[track_caller]
     fn dropped(&mut self, reason: &str, act: impl FnOnce(&mut Vm)) {
         let before = self.d.drops(0).unwrap();
@@ -81,7 +82,7 @@ impl Bench {
         assert_eq!(now, BTreeMap::from([(reason.to_owned(), 1)]));
     }
 
-    /// Does something after which contoso-sql must have received one frame more.
+    /// Runs `act`; contoso-sql must receive one frame.
     #[track_caller]
     fn delivered(&mut self, act: impl FnOnce()) {
         let before = self.sql.counters().unwrap().rx_frames;
@@ -99,17 +100,17 @@ impl Bench {
         );
     }
 
-    /// A packet for contoso-sql as it came in at uplink 0 of host 1, and a station that can send such.
+    /// A packet for contoso-sql, as uplink 0 of host 1 received it, and a packet socket that can send such packets.
     fn original(&self, filter: &str) -> (Vec<u8>, AfPacket) {
-        // The board writes its capture out ten times a second.
+        // The board flushes its capture ten times a second.
         std::thread::sleep(Duration::from_millis(300));
         let packets = Capture::new(self.d.capture(0, 0)).bytes(filter).unwrap();
-        let packet = packets.into_iter().next().expect("an answer to the ping came in");
+        let packet = packets.into_iter().next().expect("the capture has an echo reply");
         (packet, self.d.network().station(1, 0).unwrap())
     }
 }
 
-/// A copy with some bytes changed, and the outer IPv4 checksum (RFC 1071) made right again.
+/// A changed copy with a valid outer IPv4 checksum (RFC 1071).
 fn forged(packet: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut copy = packet.to_vec();
     change(&mut copy);
@@ -123,7 +124,7 @@ fn forged(packet: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 
 #[test]
 fn forged_frames_of_a_guest() {
-    let mut bench = Bench::start(Encap::Vxlan);
+    let mut bed = Testbed::start(Encap::Vxlan);
     let v4 = |last| IpAddr::V4(Ipv4Addr::new(10, 1, 1, last));
     let frame = |src_mac, src, tci: Option<u16>| {
         let ends = Ends { src_mac, dst_mac: WEB, src, dst: v4(12) };
@@ -135,29 +136,29 @@ fn forged_frames_of_a_guest() {
         bytes.truncate(len);
         bytes
     };
-    let received = bench.web.counters().unwrap().rx_frames;
+    let received = bed.web.counters().unwrap().rx_frames;
     for (reason, bytes) in [
         ("spoofed_mac", frame(MacAddr([0x00, 0x1d, 0xd8, 0x07, 0x00, 0x99]), v4(11), None)),
-        // The MAC of another VM of the same tenant is no better.
+        // Also the MAC of another VM of the same tenant.
         ("spoofed_mac", frame(WEB, v4(12), None)),
         ("spoofed_ca", frame(SQL, v4(99), None)),
         ("spoofed_ca", frame(SQL, v4(12), None)),
         ("vlan_not_allowed", frame(SQL, v4(11), Some(7))),
     ] {
-        bench.dropped(reason, |sql| sql.frame(&bytes).unwrap());
+        bed.dropped(reason, |sql| sql.frame(&bytes).unwrap());
     }
-    assert_eq!(bench.web.counters().unwrap().rx_frames, received, "a forged frame has arrived");
-    // The same frame without a lie arrives.
-    bench.sql.frame(&frame(SQL, v4(11), None)).unwrap();
-    bench.d.until(LIMIT, "delivered", |_| Ok(bench.web.counters()?.rx_frames == received + 1)).unwrap();
+    assert_eq!(bed.web.counters().unwrap().rx_frames, received, "a forged frame has arrived");
+    // The same frame with its true addresses arrives.
+    bed.sql.frame(&frame(SQL, v4(11), None)).unwrap();
+    bed.d.until(LIMIT, "delivered", |_| Ok(bed.web.counters()?.rx_frames == received + 1)).unwrap();
 }
 
 #[test]
 fn forged_vxlan_packets_from_the_wire() {
-    let mut bench = Bench::start(Encap::Vxlan);
-    let (packet, mut station) = bench.original("vxlan.vni == 5001 && icmp.type == 0");
+    let mut bed = Testbed::start(Encap::Vxlan);
+    let (packet, mut station) = bed.original("vxlan.vni == 5001 && icmp.type == 0");
     let mut send = |bytes: &[u8]| station.send(&[], bytes).unwrap();
-    bench.delivered(|| send(&packet));
+    bed.delivered(|| send(&packet));
 
     let set = |at: usize, bytes: &[u8]| forged(&packet, |p| p[at..at + bytes.len()].copy_from_slice(bytes));
     let bad_ip_checksum = {
@@ -180,19 +181,19 @@ fn forged_vxlan_packets_from_the_wire() {
         ("outer_udp_checksum", set(at::UDP_CHECKSUM, &[0x12, 0x34])),
         ("outer_truncated", set(at::UDP + 4, &[0xff, 0xff])),
     ] {
-        bench.dropped(reason, |_| send(&bytes));
+        bed.dropped(reason, |_| send(&bytes));
     }
     // RFC 7348, section 5: reserved bits are ignored on receipt.
-    bench.delivered(|| send(&set(at::VXLAN, &[0xff, 0xff, 0xff, 0xff])));
-    bench.delivered(|| send(&set(at::VNI + 3, &[0xff])));
+    bed.delivered(|| send(&set(at::VXLAN, &[0xff, 0xff, 0xff, 0xff])));
+    bed.delivered(|| send(&set(at::VNI + 3, &[0xff])));
 }
 
 #[test]
 fn forged_nvgre_packets_from_the_wire() {
-    let mut bench = Bench::start(Encap::Nvgre);
-    let (packet, mut station) = bench.original("gre.key && icmp.type == 0");
+    let mut bed = Testbed::start(Encap::Nvgre);
+    let (packet, mut station) = bed.original("gre.key && icmp.type == 0");
     let mut send = |bytes: &[u8]| station.send(&[], bytes).unwrap();
-    bench.delivered(|| send(&packet));
+    bed.delivered(|| send(&packet));
     assert_eq!(packet[at::GRE..at::GRE + 4], [0x20, 0x00, 0x65, 0x58]);
     let flags =
         |high: u8, low: u8| forged(&packet, |p| p[at::GRE..at::GRE + 2].copy_from_slice(&[high, low]));
@@ -205,7 +206,7 @@ fn forged_nvgre_packets_from_the_wire() {
         ("gre_protocol", forged(&packet, |p| p[at::GRE + 2..at::GRE + 4].copy_from_slice(&[0x08, 0x00]))),
         ("unknown_source_pa", forged(&packet, |p| p[at::IP_SOURCE + 3] = 99)),
     ] {
-        bench.dropped(reason, |_| send(&bytes));
+        bed.dropped(reason, |_| send(&bytes));
     }
-    bench.delivered(|| send(&packet));
+    bed.delivered(|| send(&packet));
 }

@@ -1,5 +1,5 @@
-//! A guest whose driver breaks the rules of DMA, beside a neighbour at full speed on the same board: the fault is counted,
-//! the guest's device stops and asks for a reset, the neighbour loses nothing, and after the reset all is well.
+//! A guest with a malicious driver, beside another tenant's guest at full speed on the same board: the fault is counted, the
+//! device stops and asks for a reset, the other guest loses nothing, and the device works after the reset.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use culvert_e2e::accounting::{account, faults};
-use culvert_e2e::deployment::{Config, Deployment, figure8};
+use culvert_e2e::deployment::Deployment;
 use culvert_e2e::netns;
+use culvert_e2e::policies::figure8;
 use culvert_e2e::vm::Vm;
 use culvert_guest::virtio::{Notify, SplitQueue, Transport, feature};
 use culvert_guest::{Guest, GuestConfig};
@@ -18,18 +19,18 @@ use culvert_packet::{Encap, MacAddr};
 use culvert_pci::{Device, DmaBuffer, Interrupt, vfio_user};
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// Frames of a neighbour's log; more than it sends.
+/// Frames of the other tenant's logs; more than it sends.
 const LOG: usize = 1 << 20;
-/// What the neighbour moves during each attack.
+/// Bytes that the other tenant sends each way during each attack.
 const BULK: u64 = 16 << 20;
 const SIZE: u16 = 64;
-/// Room of one buffer, and where nothing is mapped.
+/// Size of one buffer, and an address that is not mapped.
 const STRIDE: u64 = 2048;
-const NOWHERE: u64 = 0x7000_0000_0000;
+const UNMAPPED: u64 = 0x7000_0000_0000;
 /// A virtio header and the frame behind it.
 const LEN: u32 = 12 + 98;
 
-/// The rogue guest is contoso-sql, and contoso-web whom it is at odds with.
+/// From the rogue guest, contoso-sql, to contoso-web.
 fn ends() -> Ends {
     Ends {
         src_mac: MacAddr([0x00, 0x1d, 0xd8, 0x07, 0x00, 0x11]),
@@ -46,7 +47,7 @@ fn ping(ends: &Ends) -> Vec<u8> {
     frame
 }
 
-/// A driver that has set its device up properly and holds its rings in its hands.
+/// A driver that has initialised its device correctly, and writes its rings directly.
 struct Rogue {
     transport: Transport,
     changed: Interrupt,
@@ -83,7 +84,7 @@ impl Rogue {
         self.tx.1.kick().unwrap();
     }
 
-    /// Makes a buffer of the receive ring available and has the other guest send a frame for it.
+    /// Makes a buffer of the receive ring available, and lets contoso-web send a frame for it.
     fn receive(&mut self, iova: u64, web: &mut Vm) {
         self.rx.0.describe(0, iova, STRIDE as u32, true, None);
         self.rx.0.offer(0);
@@ -91,7 +92,7 @@ impl Rogue {
         web.frame(&ping(&ends().reversed())).unwrap();
     }
 
-    /// Waits until the device has stopped and has said so.
+    /// Waits until the device has stopped and asks for a reset.
     #[track_caller]
     fn has_stopped(&self, what: &str) {
         assert!(self.changed.wait(LIMIT).unwrap(), "{what}: no interrupt of a changed configuration");
@@ -99,7 +100,7 @@ impl Rogue {
     }
 }
 
-/// What is counted under `reason` is this attack's doing.
+/// An attack, and the drop reason that it must cause; none if either of two may come.
 struct Attack {
     what: &'static str,
     reason: &'static str,
@@ -108,15 +109,15 @@ struct Attack {
 
 const ATTACKS: [Attack; 10] = [
     Attack {
-        what: "a descriptor to where nothing is mapped",
+        what: "a descriptor to unmapped memory",
         reason: "dma_fault",
         act: |rogue, _| {
-            rogue.tx.0.describe(0, NOWHERE, LEN, false, None);
+            rogue.tx.0.describe(0, UNMAPPED, LEN, false, None);
             rogue.send(0);
         },
     },
     Attack {
-        what: "a descriptor that reaches beyond what is mapped",
+        what: "a descriptor that reaches beyond the mapping",
         reason: "dma_fault",
         act: |rogue, _| {
             let end = rogue.at(SIZE);
@@ -151,7 +152,7 @@ const ATTACKS: [Attack; 10] = [
         },
     },
     Attack {
-        what: "a descriptor that the table does not have",
+        what: "a descriptor index beyond the table",
         reason: "bad_descriptor",
         act: |rogue, _| {
             rogue.tx.0.describe(0, rogue.at(0), 40, false, Some(SIZE));
@@ -168,9 +169,9 @@ const ATTACKS: [Attack; 10] = [
         },
     },
     Attack {
-        what: "a receive buffer where nothing is mapped",
+        what: "a receive buffer in unmapped memory",
         reason: "dma_fault",
-        act: |rogue, web| rogue.receive(NOWHERE, web),
+        act: |rogue, web| rogue.receive(UNMAPPED, web),
     },
     Attack {
         what: "a receive buffer in a memory file that shrank",
@@ -180,25 +181,29 @@ const ATTACKS: [Attack; 10] = [
             rogue.receive(rogue.at(0), web);
         },
     },
-    Attack { what: "descriptors that change while they are read", reason: "", act: |rogue, _| change(rogue) },
+    Attack {
+        what: "descriptors that change while the device reads them",
+        reason: "",
+        act: |rogue, _| change(rogue),
+    },
 ];
 
-/// Offers good chains of two as fast as it can, while another thread spoils and mends their descriptors.
+/// Offers valid chains of two as fast as it can, while another thread corrupts and restores their descriptors.
 fn change(rogue: &mut Rogue) {
     let over = AtomicBool::new(false);
     let table = rogue.tx.0.memory().clone();
     let (good, end) = (rogue.at(0), Instant::now() + LIMIT);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let spoilt = [(0, NOWHERE), (0, u64::MAX - 8), (8, 0), (8, 0xffff_ffff), (8, 0x3_0001_ffff)];
+            let corrupt = [(0, UNMAPPED), (0, u64::MAX - 8), (8, 0), (8, 0xffff_ffff), (8, 0x3_0001_ffff)];
             for n in 0.. {
                 if over.load(Ordering::Relaxed) {
                     break;
                 }
                 let at = 16 * (n % usize::from(SIZE));
-                let (word, value) = spoilt[n % spoilt.len()];
+                let (word, value) = corrupt[n % corrupt.len()];
                 let was = table.atomic_u64(at + word).swap(value, Ordering::Relaxed);
-                // Now and then it stays so, for a device that looks rarely.
+                // Some stay corrupt, for a device that rarely reads them.
                 if n % 1009 != 0 {
                     table.atomic_u64(at + word).store(was, Ordering::Relaxed);
                 }
@@ -214,7 +219,7 @@ fn change(rogue: &mut Rogue) {
             }
             rogue.tx.0.publish();
             rogue.tx.1.kick().unwrap();
-            // A chain is used again only when it is back.
+            // A chain is reused only after the device has returned it.
             while Instant::now() < end && rogue.tx.0.in_flight() > SIZE / 4 {
                 if rogue.tx.0.take().unwrap().is_none() && rogue.transport.needs_reset().unwrap() {
                     break;
@@ -225,14 +230,14 @@ fn change(rogue: &mut Rogue) {
     });
 }
 
-/// What has been counted since `before`.
+/// Drops since `before`.
 fn grown(d: &Deployment, before: &BTreeMap<String, u64>) -> Result<BTreeMap<String, u64>, String> {
     let now = d.drops(0)?;
     let more = |(r, n): (String, u64)| (r.clone(), n - before.get(&r).copied().unwrap_or(0));
     Ok(now.into_iter().map(more).filter(|(_, n)| *n > 0).collect())
 }
 
-/// Resets the device and uses it as a guest should.
+/// Resets the device and uses it with a correct driver.
 fn recovers(device: &Arc<dyn Device>, what: &str) {
     let config = GuestConfig::new("contoso-sql", ends().src, 24);
     let guest = Guest::on(Arc::clone(device), config).unwrap().start().unwrap();
@@ -241,9 +246,9 @@ fn recovers(device: &Arc<dyn Device>, what: &str) {
 }
 
 #[test]
-fn a_driver_that_breaks_the_rules_of_dma_stops_itself_and_nobody_else() {
+fn a_malicious_driver_stops_only_its_own_device() {
     netns::enter().unwrap();
-    let d = Deployment::start(&Config::two_hosts(figure8(Encap::Vxlan).unwrap())).unwrap();
+    let d = Deployment::builder(figure8(Encap::Vxlan).unwrap()).start().unwrap();
     let mut web = d.guest(1, "contoso-web", "10.1.1.12/24", 0).unwrap();
     let mut sql = d.guest(0, "fabrikam-sql", "10.1.1.11/24", LOG).unwrap();
     let mut other = d.guest(1, "fabrikam-web", "10.1.1.12/24", LOG).unwrap();
@@ -269,7 +274,7 @@ fn a_driver_that_breaks_the_rules_of_dma_stops_itself_and_nobody_else() {
             Ok(counted.contains_key("dma_fault") || counted.contains_key("bad_descriptor"))
         })
         .unwrap();
-        // The frame that met a fault of the receive queue is one that a stopped queue did not take.
+        // The frame that caused a fault of the receive queue is also dropped, since the queue has stopped.
         counted.retain(|r, _| r != "queue_stopped" || !what.contains("receive"));
         if reason.is_empty() {
             let faults: u64 = ["dma_fault", "bad_descriptor"].iter().filter_map(|r| counted.get(*r)).sum();
@@ -279,10 +284,10 @@ fn a_driver_that_breaks_the_rules_of_dma_stops_itself_and_nobody_else() {
         }
         drop(rogue);
         if n % 2 == 0 {
-            // By function-level reset, and by the driver's own alone.
+            // Every second time by a function-level reset, otherwise by the driver's reset alone.
             device.reset().unwrap();
         }
-        assert!(sql.counters().unwrap().rx_frames > moved + 100, "{what}: there was no traffic meanwhile");
+        assert!(sql.counters().unwrap().rx_frames > moved + 100, "{what}: there was no other traffic");
         recovers(&device, what);
 
         for port in [port, port + 100] {
@@ -290,7 +295,7 @@ fn a_driver_that_breaks_the_rules_of_dma_stops_itself_and_nobody_else() {
             assert_eq!((one.bytes, &one.sha256), (BULK, &two.sha256), "{what}");
         }
     }
-    // What is still on its way, such as the last acknowledgement.
+    // Frames in flight, such as the last acknowledgement.
     std::thread::sleep(Duration::from_millis(500));
     let flows = account(&mut sql, &mut other, d.dir()).unwrap();
     assert!(flows.len() >= 4 * ATTACKS.len(), "only {} flows", flows.len());

@@ -1,30 +1,32 @@
-//! The software path against the kernel's VXLAN device: tenants on a host of ours and on one that is nobody's.
+//! Interoperability of the software switch with the kernel's VXLAN device on a foreign host.
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use culvert_e2e::deployment::{Config, Deployment, figure8, on_one_vlan};
+use culvert_e2e::address;
+use culvert_e2e::deployment::Deployment;
 use culvert_e2e::kernel_vm::KernelVm;
 use culvert_e2e::netns;
+use culvert_e2e::policies::{figure8, on_one_vlan};
 use culvert_e2e::tshark::Capture;
 use culvert_packet::Encap;
 use serde_json::{Value, json};
 
 const SQL_MAC: &str = "00:1d:d8:07:00:11";
 const WEB_MAC: &str = "00:1d:d8:07:00:12";
-/// Inner MTU: what fits the provider network's 1600 bytes behind the outer headers, and no more than Ethernet's.
+/// Inner MTU: Ethernet's, which fits the provider network's 1600 bytes with the outer headers.
 const MTU: u16 = 1500;
 const MIB: usize = 1 << 20;
 
-/// Host 1 is ours, with Contoso's SQL server on a TAP. Its Web server is on host 2, which is Linux with a VXLAN device.
-struct World {
+/// Host 1 runs Culvert, with Contoso's SQL server on a TAP. Host 2 is Linux with a VXLAN device, and has its Web server.
+struct Testbed {
     d: Deployment,
     sql: KernelVm,
     web: KernelVm,
 }
 
-/// What the world is made of.
+/// What a testbed is built from.
 struct Plan<'a> {
     policy: Value,
     /// Options of the VXLAN device.
@@ -41,15 +43,13 @@ impl Plan<'_> {
 }
 
 fn address(prefix: &str) -> IpAddr {
-    prefix.split('/').next().unwrap().parse().unwrap()
+    address::host(prefix).unwrap()
 }
 
-impl World {
+impl Testbed {
     fn new(plan: Plan<'_>) -> Self {
         netns::enter().unwrap();
-        let software = vec![0];
-        let config = Config { hosts: 1, software, capture: true, ..Config::two_hosts(plan.policy) };
-        let d = Deployment::start(&config).unwrap();
+        let d = Deployment::builder(plan.policy).hosts(1).software([0]).capture().start().unwrap();
         let router = |command: &[&str]| d.network().router(command).unwrap();
         // Host 2's provider address, and its end of the tunnel.
         router(&["ip", "addr", "add", "192.168.2.20/24", "dev", "br2"]);
@@ -58,29 +58,26 @@ impl World {
         router(&[&device[..], &tunnel, plan.vxlan].concat());
         router(&["bridge", "fdb", "append", SQL_MAC, "dev", "vx", "dst", "192.168.1.10"]);
 
-        let ipv6 = address(plan.addresses[0]).is_ipv6();
-        let (sql, web) = (KernelVm::new(ipv6).unwrap(), KernelVm::new(ipv6).unwrap());
+        let sql = d.kernel_vm(0, "contoso-sql", plan.addresses[0]).unwrap();
+        let web = KernelVm::new(address(plan.addresses[1]).is_ipv6()).unwrap();
         router(&["ip", "link", "set", "vx", "netns", &web.id()]);
         web.configure("vx", MTU, &[plan.addresses[1]]).unwrap();
-        // Nobody asks across the tunnel: a host of ours knows all addresses.
+        // A static neighbour: Culvert suppresses ARP, so no request crosses the tunnel.
         let sql_address = address(plan.addresses[0]).to_string();
         web.run(&["ip", "neigh", "add", &sql_address, "lladdr", SQL_MAC, "dev", "vx"]).unwrap();
-        let tap = d.vport(0, "contoso-sql").unwrap().tap.unwrap();
-        d.network().host(1, &["ip", "link", "set", &tap, "netns", &sql.id()]).unwrap();
-        sql.configure(&tap, MTU, &[plan.addresses[0]]).unwrap();
-        World { d, sql, web }
+        Testbed { d, sql, web }
     }
 
     /// The capture of uplink 0 of host 1, complete.
     fn capture(&mut self) -> Capture {
-        // What was sent last is to be in it.
+        // Time for the last frames to arrive.
         std::thread::sleep(Duration::from_millis(500));
         self.d.end_captures().unwrap();
         Capture::new(self.d.capture(0, 0))
     }
 }
 
-/// Pings and streams both ways.
+/// Pings and sends streams both ways.
 fn talk(sql: &KernelVm, web: &KernelVm, addresses: [&str; 2]) {
     let [sql_address, web_address] = addresses.map(address);
     sql.ping(web_address, 5, &[]).unwrap();
@@ -90,34 +87,34 @@ fn talk(sql: &KernelVm, web: &KernelVm, addresses: [&str; 2]) {
 }
 
 #[test]
-fn tenants_talk_to_a_host_that_is_linux() {
+fn tenants_reach_a_linux_host() {
     for options in [&["noudpcsum"][..], &["udpcsum"]] {
         let plan = Plan::ipv4(options);
         let addresses = plan.addresses;
-        let mut world = World::new(plan);
-        talk(&world.sql, &world.web, addresses);
+        let mut bed = Testbed::new(plan);
+        talk(&bed.sql, &bed.web, addresses);
 
         let (sql, web) = (address(addresses[0]), address(addresses[1]));
-        // The largest packet that fits, one byte more, and one that comes in fragments.
-        for (from, to) in [(&world.sql, web), (&world.web, sql)] {
+        // The largest packet that fits, one byte more, and a fragmented one.
+        for (from, to) in [(&bed.sql, web), (&bed.web, sql)] {
             from.ping(to, 2, &["-M", "do", "-s", "1472"]).unwrap();
             from.ping(to, 2, &["-M", "do", "-s", "1473"]).unwrap_err();
             from.ping(to, 2, &["-s", "4000"]).unwrap();
         }
-        // The VM's large frames are looked up once and cut at the uplink.
-        let counters = world.d.cli(0, &["counters"]).unwrap();
+        // The VM's large frames are looked up once and segmented at the uplink.
+        let counters = bed.d.cli(0, &["counters"]).unwrap();
         let wire = |way: &str| counters["uplinks"]["uplink0"][way].as_u64().unwrap();
         let passed = wire("inPackets") + wire("outPackets");
         assert!(counters["nic"]["finished"].as_u64().unwrap() < passed * 9 / 10, "{counters}");
-        let drops = world.d.drops(0).unwrap();
+        let drops = bed.d.drops(0).unwrap();
         assert!(drops.keys().all(|reason| reason == "arp_suppressed"), "{drops:?}");
-        let capture = world.capture();
-        let from_us = "ip.src == 192.168.1.10 && vxlan.vni == 5001";
-        assert!(capture.count(from_us).unwrap() > 100);
-        // RFC 7348 section 5, RFC 8200: of IPv4 we send no outer UDP checksum; tshark sees all others right.
+        let capture = bed.capture();
+        let from_culvert = "ip.src == 192.168.1.10 && vxlan.vni == 5001";
+        assert!(capture.count(from_culvert).unwrap() > 100);
+        // RFC 7348 section 5: Culvert sends an outer UDP checksum of 0; tshark verifies all others.
         assert_eq!(
-            capture.count(&format!("{from_us} && udp.checksum == 0 && udp.dstport == 4789")).unwrap(),
-            { capture.count(from_us).unwrap() }
+            capture.count(&format!("{from_culvert} && udp.checksum == 0 && udp.dstport == 4789")).unwrap(),
+            { capture.count(from_culvert).unwrap() }
         );
         let wrong = "ip.src == 192.168.1.10 && (ip.checksum.status == 0 || tcp.checksum.status == 0)";
         assert_eq!(capture.count(wrong).unwrap(), 0);
@@ -125,15 +122,15 @@ fn tenants_talk_to_a_host_that_is_linux() {
 }
 
 #[test]
-fn congestion_is_told_through_the_tunnel() {
+fn ecn_is_copied_to_the_outer_header() {
     let plan = Plan::ipv4(&["noudpcsum", "tos", "inherit"]);
     let web = address(plan.addresses[1]);
-    let mut world = World::new(plan);
-    // RFC 6040 section 4.1: what is ECN-capable inside is so outside; congestion experienced stays inside.
+    let mut bed = Testbed::new(plan);
+    // RFC 6040 section 4.1: encapsulation copies the inner ECN field to the outer header.
     for ecn in ["0", "1", "2", "3"] {
-        world.sql.ping(web, 2, &["-Q", ecn]).unwrap();
+        bed.sql.ping(web, 2, &["-Q", ecn]).unwrap();
     }
-    let capture = world.capture();
+    let capture = bed.capture();
     let rows = capture.fields("vxlan && icmp.type == 8", &["ip.dsfield.ecn"]).unwrap();
     let mut seen: Vec<String> = rows.into_iter().map(|row| row.concat()).collect();
     seen.dedup();
@@ -141,7 +138,7 @@ fn congestion_is_told_through_the_tunnel() {
 }
 
 #[test]
-fn tenants_talk_ipv6() {
+fn tenants_use_ipv6() {
     let mut policy = figure8(Encap::Vxlan).unwrap();
     let network = &mut policy["virtualNetworks"][0]["properties"];
     network["addressSpace"]["addressPrefixes"] = json!(["fd00:1::/32"]);
@@ -156,31 +153,24 @@ fn tenants_talk_ipv6() {
         interface["properties"]["ipConfigurations"][0]["properties"]["privateIPAddress"] =
             address(own).to_string().into();
     }
-    let world = World::new(Plan { policy, vxlan: &["noudpcsum"], addresses });
-    talk(&world.sql, &world.web, addresses);
+    let bed = Testbed::new(Plan { policy, vxlan: &["noudpcsum"], addresses });
+    talk(&bed.sql, &bed.web, addresses);
 }
 
-/// Two hosts of ours on one wire. This machine's kernel may know no VLAN devices, but its bridges carry tags.
+/// Two Culvert hosts on one bridge, which carries the tags: the test needs no VLAN devices of the kernel.
 #[test]
 fn the_provider_network_may_be_a_vlan() {
     netns::enter().unwrap();
     let mut policy = figure8(Encap::Vxlan).unwrap();
     on_one_vlan(&mut policy, 100);
-    let config = Config { software: vec![0, 1], capture: true, ..Config::two_hosts(policy) };
-    let mut d = Deployment::start(&config).unwrap();
+    let mut d = Deployment::builder(policy).software([0, 1]).capture().start().unwrap();
     for uplink in ["r2u0", "r2u1"] {
         d.network().router(&["ip", "link", "set", uplink, "master", "br1"]).unwrap();
     }
-    let vms: Vec<KernelVm> = [(0, "contoso-sql", "10.1.1.11/24"), (1, "contoso-web", "10.1.1.12/24")]
-        .into_iter()
-        .map(|(host, name, ip)| {
-            let (vm, tap) = (KernelVm::new(false).unwrap(), d.vport(host, name).unwrap().tap.unwrap());
-            d.network().host(host + 1, &["ip", "link", "set", &tap, "netns", &vm.id()]).unwrap();
-            vm.configure(&tap, MTU, &[ip]).unwrap();
-            vm
-        })
-        .collect();
-    talk(&vms[0], &vms[1], ["10.1.1.11/24", "10.1.1.12/24"]);
+    let addresses = ["10.1.1.11/24", "10.1.1.12/24"];
+    let sql = d.kernel_vm(0, "contoso-sql", addresses[0]).unwrap();
+    let web = d.kernel_vm(1, "contoso-web", addresses[1]).unwrap();
+    talk(&sql, &web, addresses);
     std::thread::sleep(Duration::from_millis(500));
     d.end_captures().unwrap();
     let capture = Capture::new(d.capture(0, 0));

@@ -1,12 +1,14 @@
-//! A plain Linux host: the provider address is the kernel's own, and all its other traffic stays what it was.
+//! A software host whose provider address is the kernel's: the kernel keeps all its other traffic.
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use culvert_e2e::deployment::{Config, Deployment, figure8};
+use culvert_e2e::address;
+use culvert_e2e::deployment::{Builder, Deployment};
 use culvert_e2e::kernel_vm::KernelVm;
 use culvert_e2e::netns;
+use culvert_e2e::policies::{figure8, one_uplink};
 use culvert_e2e::tshark::Capture;
 use culvert_packet::Encap;
 use serde_json::Value;
@@ -18,31 +20,22 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Figure 8 with one uplink for each host.
 fn policy(encap: Encap) -> Value {
     let mut policy = figure8(encap).unwrap();
-    for server in policy["servers"].as_array_mut().unwrap() {
-        server["properties"]["networkInterfaces"].as_array_mut().unwrap().truncate(1);
-    }
+    one_uplink(&mut policy);
     policy
 }
 
-fn config() -> Config {
-    Config {
-        software: vec![0, 1],
-        kernel_addresses: true,
-        capture: true,
-        ..Config::two_hosts(policy(Encap::Vxlan))
-    }
+/// So many software hosts with kernel addresses.
+fn hosts(n: usize) -> Builder {
+    Deployment::builder(policy(Encap::Vxlan)).hosts(n).software(0..n).kernel_addresses().capture()
 }
 
 fn start() -> Deployment {
     netns::enter().unwrap();
-    Deployment::start(&config()).unwrap()
+    hosts(2).start().unwrap()
 }
 
 fn vm(d: &Deployment, host: usize, name: &str, ip: &str) -> KernelVm {
-    let (vm, tap) = (KernelVm::new(false).unwrap(), d.vport(host, name).unwrap().tap.unwrap());
-    d.network().host(host + 1, &["ip", "link", "set", &tap, "netns", &vm.id()]).unwrap();
-    vm.configure(&tap, 1500, &[ip]).unwrap();
-    vm
+    d.kernel_vm(host, name, ip).unwrap()
 }
 
 fn list(value: &Value) -> Vec<Value> {
@@ -50,27 +43,26 @@ fn list(value: &Value) -> Vec<Value> {
 }
 
 fn address(prefix: &str) -> IpAddr {
-    prefix.split('/').next().unwrap().parse().unwrap()
+    address::host(prefix).unwrap()
 }
 
 #[test]
-fn a_host_gives_its_own_address_to_the_overlay_and_keeps_it() {
-    gives_its_own_address_and_keeps_it(start());
+fn overlay_and_kernel_share_the_address_by_packet_sockets() {
+    shares_its_address_with_the_overlay(start());
 }
 
 #[test]
-fn also_through_xdp_sockets() {
+fn overlay_and_kernel_share_the_address_by_xdp_sockets() {
     netns::enter().unwrap();
     let root = rustix::process::getuid().is_root();
     if !root {
-        eprintln!("skipped: XDP programs are root's");
+        eprintln!("skipped: XDP programs need root");
         return;
     }
-    let config = Config { driver: Some("af-xdp"), ..config() };
-    gives_its_own_address_and_keeps_it(Deployment::start(&config).unwrap());
+    shares_its_address_with_the_overlay(hosts(2).driver("af-xdp").start().unwrap());
 }
 
-fn gives_its_own_address_and_keeps_it(mut d: Deployment) {
+fn shares_its_address_with_the_overlay(mut d: Deployment) {
     let (sql, web) = (vm(&d, 0, "contoso-sql", SQL), vm(&d, 1, "contoso-web", WEB));
     for encap in [Encap::Vxlan, Encap::Nvgre] {
         d.change_policy(&policy(encap)).unwrap();
@@ -78,7 +70,7 @@ fn gives_its_own_address_and_keeps_it(mut d: Deployment) {
         sql.transfer(&web, SocketAddr::new(address(WEB), 5000), 16 << 20).unwrap();
         web.transfer(&sql, SocketAddr::new(address(SQL), 5000), 16 << 20).unwrap();
     }
-    // The second host has two workers, and a virtual machine for each.
+    // Host 2 has two workers, and a vport for each.
     let counters = d.cli(1, &["counters"]).unwrap();
     assert_eq!(
         [0, 1].map(|n| counters["workers"][n.to_string()]["vports"].as_u64()),
@@ -89,7 +81,7 @@ fn gives_its_own_address_and_keeps_it(mut d: Deployment) {
         list(&d.cli(1, &["vport", "list"]).unwrap()).iter().map(|v| v["worker"].as_u64()).collect();
     workers.sort_unstable();
     assert_eq!(workers, [Some(0), Some(1)]);
-    // What is not the overlay's reaches the kernel, and its answers leave.
+    // Packets that are not the overlay's reach the kernel, and its answers leave.
     let host = |command: &[&str]| d.network().host(2, command).unwrap();
     host(&["ping", "-c", "3", "-i", "0.05", "192.168.1.10"]);
     d.network().router(&["ping", "-c", "3", "-i", "0.05", "192.168.2.20"]).unwrap();
@@ -100,7 +92,7 @@ fn gives_its_own_address_and_keeps_it(mut d: Deployment) {
         let capture = Capture::new(d.capture(n, 0));
         assert!(capture.count("vxlan.vni == 5001").unwrap() > 100);
         assert!(capture.count("gre.proto == 0x6558").unwrap() > 100);
-        // The kernel has seen nothing of it: it complains about none of its packets (RFC 792, type 3).
+        // The kernel has not seen the overlay's packets: it sent no ICMP errors for them (RFC 792, type 3).
         assert_eq!(capture.count("icmp.type == 3").unwrap(), 0);
         assert_eq!(capture.problems().unwrap(), Vec::<String>::new());
     }
@@ -108,43 +100,36 @@ fn gives_its_own_address_and_keeps_it(mut d: Deployment) {
     assert!(drops.keys().all(|reason| reason == "arp_suppressed"), "{drops:?}");
 }
 
-/// Whether a datagram to the VXLAN port of host 1's address is complained about by its kernel.
-fn complains(d: &Deployment) -> bool {
-    let path = format!("/proc/{}/ns/net", d.network().holder(None));
-    let probe = move || -> std::io::Result<bool> {
-        let namespace = std::fs::File::open(path)?;
-        let kind = rustix::thread::LinkNameSpaceType::Network;
-        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(kind))?;
+/// Whether the kernel of host 1 answers a datagram to the VXLAN port with an ICMP error.
+fn kernel_rejects_vxlan(d: &Deployment) -> bool {
+    let probe = || -> std::io::Result<bool> {
         let socket = UdpSocket::bind("192.168.1.1:0")?;
         socket.connect("192.168.1.10:4789")?;
         socket.set_read_timeout(Some(Duration::from_millis(300)))?;
         socket.send(b"no VXLAN")?;
         Ok(socket.recv(&mut [0; 16]).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused))
     };
-    std::thread::spawn(probe).join().unwrap().unwrap()
+    d.network().router_namespace().within(probe).unwrap()
 }
 
 #[test]
-fn a_daemon_that_is_killed_leaves_nothing_behind_and_finds_everything_again() {
+fn a_killed_daemon_leaves_no_filters_behind_and_its_successor_adopts_the_ports() {
     let mut d = start();
     let (sql, web) = (vm(&d, 0, "contoso-sql", SQL), vm(&d, 1, "contoso-web", WEB));
     sql.ping(address(WEB), 3, &[]).unwrap();
-    assert!(!complains(&d), "what the overlay takes the kernel does not see");
+    assert!(!kernel_rejects_vxlan(&d), "the kernel sees packets of the overlay");
     d.kill_daemon(0);
-    d.until(LIMIT, "the kernel has its traffic back", |d| Ok(complains(d))).unwrap();
-    // The TAP was taken into the VM's namespace: to be found again it goes back.
-    let back = d.network().holder(Some(1)).to_string();
-    sql.run(&["ip", "link", "set", "vport0", "netns", &back]).unwrap();
+    d.until(LIMIT, "rejected by the kernel", |d| Ok(kernel_rejects_vxlan(d))).unwrap();
+    d.unplug(0, "vport0", &sql).unwrap();
     d.start_daemon(0).unwrap();
-    d.network().host(1, &["ip", "link", "set", "vport0", "netns", &sql.id()]).unwrap();
-    sql.configure("vport0", 1500, &[SQL]).unwrap();
+    d.plug(0, "contoso-sql", &sql, SQL).unwrap();
     sql.ping(address(WEB), 3, &[]).unwrap();
     sql.transfer(&web, SocketAddr::new(address(WEB), 5000), 4 << 20).unwrap();
-    assert!(!complains(&d));
+    assert!(!kernel_rejects_vxlan(&d));
 }
 
 #[test]
-fn a_policy_for_another_address_says_what_to_do() {
+fn the_error_for_a_missing_address_says_what_to_do() {
     let d = start();
     let mut other = policy(Encap::Vxlan);
     other["servers"][0]["properties"]["networkInterfaces"][0]["properties"]["providerAddress"] =
@@ -156,16 +141,16 @@ fn a_policy_for_another_address_says_what_to_do() {
     for word in ["192.168.1.77", "h1u0", "ip addr add", "--provider-address own"] {
         assert!(text.contains(word), "no {word} in {text}");
     }
-    // It comes into force as soon as the address is there.
+    // The policy takes effect as soon as the kernel has the address.
     d.network().host(1, &["ip", "addr", "add", "192.168.1.77/24", "dev", "h1u0"]).unwrap();
-    d.until(LIMIT, "in force", |d| {
+    d.until(LIMIT, "in effect", |d| {
         let nic = d.cli(0, &["nic", "show"])?;
         Ok(nic["uplinks"][0]["providerAddress"] == "192.168.1.77")
     })
     .unwrap();
 }
 
-/// Whether a host carries its policy out: it has a link, and its VM a port.
+/// Whether host 1 has applied its policy: its uplink has a link, and its vport is up.
 fn works(d: &Deployment) -> Result<bool, String> {
     let (nic, vports) = (d.cli(0, &["nic", "show"])?, d.cli(0, &["vport", "list"])?);
     let up = |list: &Value| list.as_array().is_some_and(|all| all.iter().any(|v| v["state"] == "up"));
@@ -173,32 +158,25 @@ fn works(d: &Deployment) -> Result<bool, String> {
 }
 
 #[test]
-fn the_unit_has_the_capabilities_that_are_needed_and_no_more() {
+fn the_systemd_unit_grants_exactly_the_needed_capabilities() {
     netns::enter().unwrap();
     let unit = include_str!("../../../docs/systemd/culvertd.service");
     let granted = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
     let all: Vec<String> =
         granted.split(' ').map(|cap| cap.trim_start_matches("CAP_").to_lowercase()).collect();
-    let d = Deployment::start(&Config {
-        hosts: 1,
-        software: vec![0],
-        capabilities: Some(all.clone()),
-        ..config()
-    });
-    let d = d.unwrap();
-    d.until(LIMIT, "carried out", works).unwrap();
+    let d = hosts(1).capabilities(all.clone()).start().unwrap();
+    d.until(LIMIT, "applied", works).unwrap();
     drop(d);
     for missing in &all {
-        let rest = all.iter().filter(|cap| *cap != missing).cloned().collect();
-        let config = Config { hosts: 1, software: vec![0], capabilities: Some(rest), ..config() };
-        // What cannot be carried out is told when the policy is applied, or does not come up.
-        let refused = match Deployment::start(&config) {
+        let rest = all.iter().filter(|cap| *cap != missing).cloned();
+        // Without the capability, the policy is refused or the ports do not come up.
+        let refused = match hosts(1).capabilities(rest).start() {
             Err(_) => true,
             Ok(d) => {
                 std::thread::sleep(Duration::from_secs(2));
                 !works(&d).unwrap()
             }
         };
-        assert!(refused, "it does without {missing}");
+        assert!(refused, "{missing} is not needed");
     }
 }

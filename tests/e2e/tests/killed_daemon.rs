@@ -1,4 +1,4 @@
-//! Hosts without a NIC whose lists deny what is not allowed: a killed daemon's connections go on with the next one.
+//! Software hosts with deny-by-default lists: the connections of a killed daemon continue with the next one.
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};
@@ -9,10 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use culvert_e2e::deployment::{Config, Deployment, Programs, figure8};
+use culvert_e2e::address;
+use culvert_e2e::deployment::Deployment;
 use culvert_e2e::kernel_vm::KernelVm;
 use culvert_e2e::netns;
-use culvert_e2e::process::{Service, until};
+use culvert_e2e::policies::{figure8, one_uplink};
+use culvert_e2e::process::Service;
+use culvert_e2e::programs::Programs;
+use culvert_e2e::wait::until;
 use culvert_packet::Encap;
 use serde_json::{Value, json};
 
@@ -20,15 +24,13 @@ const SQL: &str = "10.1.1.11/24";
 const WEB: &str = "10.1.1.12/24";
 const LIMIT: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
-/// Bytes of the stream, in pieces that take some time.
+/// Bytes of the stream, which is sent slowly.
 const STREAM: u64 = 24 * MIB;
 
 /// Both VMs may open connections to these TCP and UDP ports, and nothing else.
 fn policy(ports: &[u16]) -> Value {
     let mut policy = figure8(Encap::Vxlan).unwrap();
-    for server in policy["servers"].as_array_mut().unwrap() {
-        server["properties"]["networkInterfaces"].as_array_mut().unwrap().truncate(1);
-    }
+    one_uplink(&mut policy);
     let list = &mut policy["accessControlLists"][0]["properties"];
     list["inboundDefaultAction"] = "Deny".into();
     list["outboundDefaultAction"] = "Deny".into();
@@ -52,7 +54,7 @@ fn policy(ports: &[u16]) -> Value {
     policy
 }
 
-/// Two hosts with one VM each on TAPs: Contoso's SQL server on the first, its web server on the other.
+/// Two hosts with a VM each on a TAP: Contoso's SQL server on host 1, its web server on host 2.
 struct Pair {
     d: Deployment,
     sql: KernelVm,
@@ -63,34 +65,20 @@ struct Pair {
 impl Pair {
     fn start(ports: &[u16]) -> Self {
         netns::enter().unwrap();
-        let config =
-            Config { software: vec![0, 1], kernel_addresses: true, ..Config::two_hosts(policy(ports)) };
-        let d = Deployment::start(&config).unwrap();
-        let (sql, web) = (KernelVm::new(false).unwrap(), KernelVm::new(false).unwrap());
+        let d = Deployment::builder(policy(ports)).software([0, 1]).kernel_addresses().start().unwrap();
+        let sql = d.kernel_vm(0, "contoso-sql", SQL).unwrap();
+        let web = d.kernel_vm(1, "contoso-web", WEB).unwrap();
         let tap = d.vport(0, "contoso-sql").unwrap().tap.unwrap();
-        let other = d.vport(1, "contoso-web").unwrap().tap.unwrap();
-        d.network().host(2, &["ip", "link", "set", &other, "netns", &web.id()]).unwrap();
-        web.configure(&other, 1500, &[WEB]).unwrap();
-        let pair = Pair { d, sql, web, tap };
-        pair.plug();
-        pair
+        Pair { d, sql, web, tap }
     }
 
-    /// Gives the first VM its interface.
-    fn plug(&self) {
-        self.d.network().host(1, &["ip", "link", "set", &self.tap, "netns", &self.sql.id()]).unwrap();
-        self.sql.configure(&self.tap, 1500, &[SQL]).unwrap();
-    }
-
-    /// Kills the first host's daemon, lets something happen while it is away, and starts it.
+    /// Kills host 1's daemon, calls `meanwhile`, and starts the daemon again.
     fn kill_and_start(&mut self, meanwhile: impl FnOnce(&Deployment)) {
         self.d.kill_daemon(0);
-        // The TAP was taken into the VM's namespace: to be found again it goes back.
-        let host = self.d.network().holder(Some(1)).to_string();
-        self.sql.run(&["ip", "link", "set", &self.tap, "netns", &host]).unwrap();
+        self.d.unplug(0, &self.tap, &self.sql).unwrap();
         meanwhile(&self.d);
         self.d.start_daemon(0).unwrap();
-        self.plug();
+        self.d.plug(0, "contoso-sql", &self.sql, SQL).unwrap();
     }
 
     fn denied(&self) -> u64 {
@@ -99,11 +87,11 @@ impl Pair {
 }
 
 fn at(prefix: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(prefix.split('/').next().unwrap().parse().unwrap(), port)
+    SocketAddr::new(address::host(prefix).unwrap(), port)
 }
 
 #[test]
-fn a_stream_that_a_vm_only_receives_goes_on() {
+fn a_stream_that_a_vm_only_receives_continues() {
     let mut pair = Pair::start(&[7000]);
     let listener = pair.web.within(|| TcpListener::bind(at(WEB, 7000))).unwrap();
     let sender = std::thread::spawn(move || -> std::io::Result<()> {
@@ -118,16 +106,16 @@ fn a_stream_that_a_vm_only_receives_goes_on() {
     let stream = pair.sql.within(|| TcpStream::connect_timeout(&at(WEB, 7000), LIMIT)).unwrap();
     let count = Arc::new(AtomicU64::new(0));
     let receiver = count_bytes(stream, Arc::clone(&count));
-    until(LIMIT, "some of it there", || count.load(SeqCst) > 2 * MIB);
+    until(LIMIT, "2 MiB received", || count.load(SeqCst) > 2 * MIB);
     pair.kill_and_start(|_| {});
     let at_start = count.load(SeqCst);
-    assert!(at_start < STREAM, "it was over before the daemon was killed");
+    assert!(at_start < STREAM, "the stream ended before the daemon was killed");
     sender.join().unwrap().unwrap();
     receiver.join().unwrap().unwrap();
     assert_eq!(count.load(SeqCst), STREAM);
-    // Nothing of it was decided anew.
+    // No packet of the stream was decided again.
     assert_eq!(pair.denied(), 0, "{:?}", pair.d.drops(0));
-    // Nothing else is let in for it.
+    // Another connection is not allowed because of it.
     let stranger = pair.web.within(|| TcpStream::connect_timeout(&at(SQL, 7100), Duration::from_secs(1)));
     assert!(stranger.is_err());
 }
@@ -147,19 +135,19 @@ fn count_bytes(mut stream: TcpStream, count: Arc<AtomicU64>) -> JoinHandle<std::
     })
 }
 
-/// A socket of the SQL server that has asked once, and one of the web server that answers forty times a second as long as
-/// somebody holds the other end of this.
-fn answers(pair: &Pair, port: u16, going: &Arc<()>) -> UdpSocket {
+/// A socket of the SQL server that has sent one datagram. The web server answers it forty times a second, as long as `running`
+/// exists.
+fn answers(pair: &Pair, port: u16, running: &Arc<()>) -> UdpSocket {
     let web = pair.web.within(move || UdpSocket::bind(at(WEB, port))).unwrap();
     let sql = pair.sql.within(|| UdpSocket::bind(at(SQL, 0))).unwrap();
     sql.set_read_timeout(Some(LIMIT)).unwrap();
     sql.send_to(b"question", at(WEB, port)).unwrap();
     web.set_read_timeout(Some(LIMIT)).unwrap();
     let (_, to) = web.recv_from(&mut [0; 16]).unwrap();
-    let going = Arc::downgrade(going);
+    let running = Arc::downgrade(running);
     std::thread::spawn(move || {
-        while going.upgrade().is_some() {
-            // The host's answers may say that nobody is there, while nobody is.
+        while running.upgrade().is_some() {
+            // May fail with an ICMP error while the daemon is down.
             let _refused = web.send_to(b"answer", to);
             std::thread::sleep(Duration::from_millis(25));
         }
@@ -168,7 +156,7 @@ fn answers(pair: &Pair, port: u16, going: &Arc<()>) -> UdpSocket {
     sql
 }
 
-/// Takes what has come for a socket.
+/// Receives all datagrams that wait in a socket; their number.
 fn drain(socket: &UdpSocket) -> usize {
     socket.set_nonblocking(true).unwrap();
     let n = std::iter::from_fn(|| socket.recv(&mut [0; 16]).ok()).count();
@@ -176,8 +164,8 @@ fn drain(socket: &UdpSocket) -> usize {
     n
 }
 
-/// Has the first host's store know another policy while no daemon serves the host: by one that has the store and nothing
-/// else of it, in a namespace of its own.
+/// Changes the stored policy of host 1 while its daemon is down: by another daemon with the same store, in a namespace of its
+/// own.
 fn change_the_stored_policy(d: &Deployment, policy: &Value) {
     let (programs, apart) = (Programs::find().unwrap(), KernelVm::new(false).unwrap());
     let file = d.dir().join("meanwhile.json");
@@ -197,15 +185,15 @@ fn change_the_stored_policy(d: &Deployment, policy: &Value) {
 }
 
 #[test]
-fn what_the_policy_has_ceased_to_allow_meanwhile_does_not_go_on() {
+fn a_flow_that_the_policy_no_longer_allows_does_not_continue() {
     let mut pair = Pair::start(&[7001, 7002]);
-    let going = Arc::new(());
-    let (kept, removed) = (answers(&pair, 7001, &going), answers(&pair, 7002, &going));
+    let running = Arc::new(());
+    let (kept, removed) = (answers(&pair, 7001, &running), answers(&pair, 7002, &running));
     assert_eq!(pair.denied(), 0);
     pair.kill_and_start(|d| change_the_stored_policy(d, &policy(&[7001])));
     drain(&kept);
     drain(&removed);
-    // Neither of them says anything; one goes on.
+    // The SQL server sends nothing; only the answers of the allowed flow arrive.
     for _ in 0..20 {
         kept.recv(&mut [0; 16]).unwrap();
     }

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use culvert_e2e::accounting::{account, faults};
-use culvert_e2e::deployment::{Config, Deployment, figure8};
+use culvert_e2e::deployment::Deployment;
 use culvert_e2e::linux_guest::{Finished, LinuxGuest, LinuxGuestConfig, Up};
 use culvert_e2e::netns;
+use culvert_e2e::policies::figure8;
 use culvert_e2e::vm::Vm;
 use culvert_packet::Encap;
 
@@ -14,25 +15,22 @@ use culvert_packet::Encap;
 const BOOT: Duration = Duration::from_secs(90);
 const COMMAND: Duration = Duration::from_secs(60);
 const COPY: u64 = 8 << 20;
-/// Frames of a neighbour's log; more than it sends.
+/// Frames of the other tenant's logs; more than it sends.
 const LOG: usize = 1 << 20;
 const SQL: &str = "10.1.1.11/24";
 const WEB: &str = "10.1.1.12/24";
 
-/// Feature bits that the driver is expected to take (virtio 1.2, 5.1.3 and 6): checksums both ways, MTU, MAC, mergeable
+/// Feature bits that the driver must negotiate (virtio 1.2, 5.1.3 and 6): checksums both ways, MTU, MAC, mergeable
 /// buffers, status, control queue with receive modes, VLANs and the MAC, event index, version 1.
-const TAKEN: [usize; 12] = [0, 1, 3, 5, 15, 16, 17, 18, 19, 23, 29, 32];
-/// Segmentation is not offered, in neither direction.
-const REFUSED: [usize; 8] = [7, 8, 9, 10, 11, 12, 13, 14];
+const NEGOTIATED: [usize; 12] = [0, 1, 3, 5, 15, 16, 17, 18, 19, 23, 29, 32];
+/// Feature bits of segmentation, which the device does not offer in either direction.
+const NOT_OFFERED: [usize; 8] = [7, 8, 9, 10, 11, 12, 13, 14];
 
 #[test]
 fn boots_runs_commands_reboots_and_powers_off() {
-    let folder = LinuxGuest::folder().unwrap();
     let logs = tempfile::tempdir().unwrap();
     let config = LinuxGuestConfig { name: "vm", vfs: &[], vhost_user: None, ip: SQL, gateway: None };
-    let mut guest = LinuxGuest::start(&folder, &config, &logs.path().join("console.log")).unwrap();
-
-    let up = guest.wait_up(BOOT).unwrap();
+    let (mut guest, up) = LinuxGuest::boot(&config, &logs.path().join("console.log"), BOOT).unwrap();
     assert!(up.kernel.ends_with("-cloud-amd64"), "{up:?}");
     assert_eq!(up.nic, None);
 
@@ -50,22 +48,20 @@ fn boots_runs_commands_reboots_and_powers_off() {
 #[test]
 fn its_own_driver_pings_and_copies_through_the_overlay_and_again_after_a_reboot() {
     netns::enter().unwrap();
-    let d = Deployment::start(&Config::two_hosts(figure8(Encap::Vxlan).unwrap())).unwrap();
+    let d = Deployment::builder(figure8(Encap::Vxlan).unwrap()).start().unwrap();
     let mut web = d.guest(1, "contoso-web", WEB, 0).unwrap();
     let mut neighbours =
         [d.guest(0, "fabrikam-sql", SQL, LOG).unwrap(), d.guest(1, "fabrikam-web", WEB, LOG).unwrap()];
     let vf = d.vport(0, "contoso-sql").unwrap().socket.expect("contoso-sql has a VF");
     let config = LinuxGuestConfig { name: "linux", vfs: &[&vf], vhost_user: None, ip: SQL, gateway: None };
     let log = d.dir().join("linux.log");
-    let mut guest = LinuxGuest::start(&LinuxGuest::folder().unwrap(), &config, &log).unwrap();
-
-    let first = guest.wait_up(BOOT).unwrap();
+    let (mut guest, first) = LinuxGuest::boot(&config, &log, BOOT).unwrap();
     let console = std::fs::read_to_string(&log).unwrap();
     assert!(!console.contains("qemu-system"), "QEMU complains:\n{console}");
     sees_its_nic(&mut guest, &first);
     talks(&mut guest, &mut web, 7000);
 
-    // It goes down with frames on their way to it, and the other tenant's guest on the same board notices nothing.
+    // It reboots with frames in flight to it; the other tenant's guests on the same boards lose nothing.
     web.start_probe("10.1.1.11".parse().unwrap(), Duration::from_secs(2)).unwrap();
     let [sql, other] = &mut neighbours;
     other.listen(5001).unwrap();
@@ -73,7 +69,7 @@ fn its_own_driver_pings_and_copies_through_the_overlay_and_again_after_a_reboot(
     assert_eq!(guest.reboot(BOOT).unwrap(), first);
     let (sent, received) = (sql.transfer(5001, COMMAND).unwrap(), other.transfer(5001, COMMAND).unwrap());
     assert_eq!((received.bytes, &received.sha256), (4 * COPY, &sent.sha256));
-    // What is still on its way, such as the last acknowledgement.
+    // Frames in flight, such as the last acknowledgement.
     std::thread::sleep(Duration::from_millis(500));
     let flows = account(sql, other, d.dir()).unwrap();
     assert!(faults(&flows).is_empty(), "{:#?}; drops {:?}", faults(&flows), d.drops(0));
@@ -91,12 +87,10 @@ fn its_own_driver_pings_and_copies_through_the_overlay_and_again_after_a_reboot(
 /// Runs a command that must succeed, and returns what it printed.
 #[track_caller]
 fn output(guest: &mut LinuxGuest, command: &str) -> String {
-    let finished = guest.run(command, COMMAND).unwrap();
-    assert_eq!(finished.status, 0, "{command}: {}", finished.text);
-    finished.text.trim().to_owned()
+    guest.output(command, COMMAND).unwrap()
 }
 
-/// What the policy says of the vport is what the guest's driver has made of the device.
+/// The guest's driver shows the vport's properties of the policy.
 fn sees_its_nic(guest: &mut LinuxGuest, up: &Up) {
     let nic = up.nic.as_ref().expect("a network interface");
     assert_eq!((nic.mac.as_str(), nic.driver.as_str(), nic.mtu), ("00:1d:d8:07:00:11", "virtio_net", 1500));
@@ -104,13 +98,13 @@ fn sees_its_nic(guest: &mut LinuxGuest, up: &Up) {
     assert_eq!(state.split_whitespace().collect::<Vec<_>>(), ["1", "up", "0x0001", "0x0000000f"]);
     let features: Vec<bool> =
         output(guest, "cat /sys/class/net/eth0/device/features").chars().map(|bit| bit == '1').collect();
-    for bit in TAKEN {
+    for bit in NEGOTIATED {
         assert!(features[bit], "feature {bit} is not used: {features:?}");
     }
-    for bit in REFUSED {
+    for bit in NOT_OFFERED {
         assert!(!features[bit], "feature {bit} is used, which was not offered: {features:?}");
     }
-    // A vector for the configuration and one for each queue: MSI-X has come up, and delivers.
+    // MSI-X works: a vector for the configuration and one for each queue.
     let interrupts = output(guest, "ping -c 1 -q 10.1.1.12 > /tmp/ping; cat /proc/interrupts");
     for queue in ["config", "input.0", "output.0"] {
         let line = interrupts.lines().find(|l| l.ends_with(queue));
@@ -120,13 +114,13 @@ fn sees_its_nic(guest: &mut LinuxGuest, up: &Up) {
             assert_ne!(line.split_whitespace().nth(1), Some("0"), "{line}");
         }
     }
-    // The host allows neither another address nor promiscuity: the control queue says so.
+    // The control queue refuses another MAC address.
     let change = guest.run("ip link set eth0 address 02:00:00:00:00:01", COMMAND).unwrap();
     assert_ne!(change.status, 0, "the guest has changed its address: {}", change.text);
     assert_eq!(output(guest, "cat /sys/class/net/eth0/address"), nic.mac);
 }
 
-/// Pings, also with the largest packets, and copies with checked digests, both ways.
+/// Pings, also with the largest packets, and copies both ways, with checked digests.
 fn talks(guest: &mut LinuxGuest, web: &mut Vm, port: u16) {
     for size in [56, 1472] {
         let ping = output(guest, &format!("ping -c 5 -i 0.2 -q -s {size} 10.1.1.12"));
@@ -146,7 +140,7 @@ fn talks(guest: &mut LinuxGuest, web: &mut Vm, port: u16) {
     let received = web.transfer(port, COMMAND).unwrap();
     assert_eq!((received.bytes, sum.split_whitespace().next()), (COPY, Some(received.sha256.as_str())));
 
-    // A listener whose own input never ends, so that it is the sender that closes first.
+    // The listener's own input never ends, so that the sender closes first.
     let port = port + 1;
     output(
         guest,

@@ -1,13 +1,15 @@
-//! The software path against Open vSwitch: VXLAN, NVGRE in its GRE port, and a provider network that is a VLAN.
+//! Interoperability of the software switch with Open vSwitch: VXLAN, NVGRE in its GRE port, and a provider network that is a VLAN.
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use culvert_e2e::deployment::{Config, Deployment, figure8, on_one_vlan};
+use culvert_e2e::deployment::Deployment;
 use culvert_e2e::kernel_vm::KernelVm;
-use culvert_e2e::netns::{self, Network};
+use culvert_e2e::netns;
+use culvert_e2e::network::Network;
 use culvert_e2e::openvswitch::OpenVswitch;
+use culvert_e2e::policies::{figure8, on_one_vlan};
 use culvert_e2e::tshark::Capture;
 use culvert_packet::Encap;
 use serde_json::Value;
@@ -16,46 +18,46 @@ const SQL_MAC: &str = "00:1d:d8:07:00:11";
 const WEB_MAC: &str = "00:1d:d8:07:00:12";
 const SQL: &str = "10.1.1.11";
 const WEB: &str = "10.1.1.12";
-/// Provider address of host 1.
-const OURS: &str = "192.168.1.10";
+/// Provider address of host 1, which runs Culvert.
+const CULVERT: &str = "192.168.1.10";
 /// Ethernet's, which with all outer headers fits the provider network's 1600 bytes.
 const MTU: u16 = 1500;
 const MIB: usize = 1 << 20;
 
-/// Everything between the VM and the tunnel.
+/// Flows that pass all packets between the VM and the tunnel.
 const ALL: [&str; 2] = ["in_port=web,actions=output:tunnel", "in_port=tunnel,actions=output:web"];
-/// NVGRE to Open vSwitch is GRE with a key. RFC 7637 section 3.2: its upper 24 bits are the VSID, here 5001, and the lower 8
-/// are the FlowID, which is the sender's to choose: here 0, and any on receipt.
+/// Flows for NVGRE, which is GRE with a key to Open vSwitch. RFC 7637 section 3.2: the upper 24 bits of the key are the VSID,
+/// here 5001; the lower 8 are the FlowID, which the sender chooses: 0 here, any on receipt.
 const NVGRE: [&str; 2] = [
     "in_port=web,actions=set_field:0x138900->tun_id,output:tunnel",
     "in_port=tunnel,tun_id=0x138900/0xffffff00,actions=output:web",
 ];
 
-/// Host 1 is ours, with Contoso's SQL server on a TAP. Host 2 is Open vSwitch, with its Web server on an internal port.
-struct World {
-    // Dropped in this order: what runs on host 2 ends before its namespace.
+/// Host 1 runs Culvert, with Contoso's SQL server on a TAP. Host 2 runs Open vSwitch, with its Web server on an internal port.
+struct Testbed {
+    // Dropped in this order: Open vSwitch ends before the namespace of host 2.
     _ovs: OpenVswitch,
     d: Deployment,
     sql: KernelVm,
     web: KernelVm,
 }
 
-/// What the world is made of.
+/// What a testbed is built from.
 struct Plan<'a> {
     policy: Value,
     /// Type and options of the tunnel's port.
     tunnel: &'a str,
     /// Flows of the VM's bridge.
     flows: [&'a str; 2],
-    /// Provider address of host 2.
-    theirs: &'a str,
+    /// Provider address of host 2, which runs Open vSwitch.
+    ovs: &'a str,
     /// VLAN of the provider network.
     vlan: Option<u16>,
 }
 
 impl Plan<'_> {
     fn routed(encap: Encap, tunnel: &'static str, flows: [&'static str; 2]) -> Self {
-        Plan { policy: figure8(encap).unwrap(), tunnel, flows, theirs: "192.168.2.20", vlan: None }
+        Plan { policy: figure8(encap).unwrap(), tunnel, flows, ovs: "192.168.2.20", vlan: None }
     }
 }
 
@@ -63,31 +65,28 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-impl World {
+impl Testbed {
     fn new(plan: Plan<'_>) -> Self {
         netns::enter().unwrap();
-        // Host 2 has a namespace and no daemon of ours.
-        let config =
-            Config { hosts: 1, software: vec![0, 1], capture: true, ..Config::two_hosts(plan.policy) };
-        let d = Deployment::start(&config).unwrap();
+        let d = Deployment::builder(plan.policy).hosts(1).software([0]).foreign(1).capture().start().unwrap();
         let ovs = OpenVswitch::start(d.network(), 2, d.dir()).unwrap();
 
-        // The provider's bridge has the uplink and, on its own port, the provider address. A tunnel's packets leave through
-        // the bridge of the address, and enter the tunnel when they reach it.
-        let (uplink, theirs) = (Network::interface(2, 0), plan.theirs);
+        // The outer bridge has the uplink, and the provider address on its local port. Tunnel packets leave through the bridge
+        // that has the address, and enter the tunnel when they reach it.
+        let (uplink, local) = (Network::interface(2, 0), plan.ovs);
         ovs.configure(&format!(
             "-- add-br outer -- set bridge outer datapath_type=netdev -- add-port outer {uplink} \
              -- add-br inner -- set bridge inner datapath_type=netdev fail_mode=secure \
              -- add-port inner web -- set interface web type=internal \
-             -- add-port inner tunnel -- set interface tunnel {} options:remote_ip={OURS} options:local_ip={theirs}",
+             -- add-port inner tunnel -- set interface tunnel {} options:remote_ip={CULVERT} options:local_ip={local}",
             plan.tunnel
         ))
         .unwrap();
         let host = |command: &[&str]| d.network().host(2, command).unwrap();
-        host(&["ip", "addr", "add", &format!("{theirs}/24"), "dev", "outer"]);
+        host(&["ip", "addr", "add", &format!("{local}/24"), "dev", "outer"]);
         host(&["ip", "link", "set", "outer", "up"]);
         if let Some(vlan) = plan.vlan {
-            // One subnet: the uplinks of host 2 are on the bridge of host 1's. The uplink's port is a trunk.
+            // One subnet: the uplinks of both hosts are on the bridge of host 1. The uplink's port is a trunk.
             for port in ["r2u0", "r2u1"] {
                 d.network().router(&["ip", "link", "set", port, "master", "br1"]).unwrap();
             }
@@ -95,24 +94,22 @@ impl World {
         } else {
             host(&["ip", "route", "add", "default", "via", "192.168.2.1"]);
         }
-        ovs.until_routed(address(OURS), "outer").unwrap();
+        ovs.until_routed(address(CULVERT), "outer").unwrap();
         ovs.set_flows("inner", &plan.flows).unwrap();
 
-        let (sql, web) = (KernelVm::new(false).unwrap(), KernelVm::new(false).unwrap());
+        let sql = d.kernel_vm(0, "contoso-sql", &format!("{SQL}/24")).unwrap();
+        let web = KernelVm::new(false).unwrap();
         host(&["ip", "link", "set", "web", "address", WEB_MAC, "netns", &web.id()]);
         web.configure("web", MTU, &[&format!("{WEB}/24")]).unwrap();
-        // Nobody asks across the tunnel: a host of ours knows all addresses.
+        // A static neighbour: Culvert suppresses ARP, so no request crosses the tunnel.
         web.run(&["ip", "neigh", "add", SQL, "lladdr", SQL_MAC, "dev", "web"]).unwrap();
-        let tap = d.vport(0, "contoso-sql").unwrap().tap.unwrap();
-        d.network().host(1, &["ip", "link", "set", &tap, "netns", &sql.id()]).unwrap();
-        sql.configure(&tap, MTU, &[&format!("{SQL}/24")]).unwrap();
-        World { _ovs: ovs, d, sql, web }
+        Testbed { _ovs: ovs, d, sql, web }
     }
 
-    /// Pings and streams both ways; the largest packet that fits, one byte more, and one that comes in fragments.
+    /// Pings and sends streams both ways; the largest packet that fits, one byte more, and a fragmented one.
     fn talk(&self) {
         let (sql, web) = (address(SQL), address(WEB));
-        // Open vSwitch holds no packet while it asks for a next hop's MAC.
+        // Open vSwitch queues no packet while it resolves a next hop's MAC.
         let first = (0..20).any(|_| self.web.ping(sql, 1, &["-W", "1"]).is_ok());
         assert!(first, "no answer through the tunnel");
         for (from, to) in [(&self.sql, web), (&self.web, sql)] {
@@ -127,9 +124,9 @@ impl World {
         assert!(drops.keys().all(|reason| reason == "arp_suppressed"), "{drops:?}");
     }
 
-    /// The capture of uplink 0 of host 1, complete. Nothing is wrong in it.
+    /// The capture of uplink 0 of host 1, complete and without malformed frames.
     fn capture(&mut self) -> Capture {
-        // What was sent last is to be in it.
+        // Time for the last frames to arrive.
         std::thread::sleep(Duration::from_millis(500));
         self.d.end_captures().unwrap();
         let capture = Capture::new(self.d.capture(0, 0));
@@ -138,61 +135,61 @@ impl World {
     }
 }
 
-/// The filter for what one host sends, in the words of tshark.
+/// tshark's filter for the packets of one host.
 fn from(address: &str, filter: &str) -> String {
     format!("ip.src == {address} && {filter}")
 }
 
 #[test]
-fn tenants_talk_over_vxlan() {
+fn tenants_exchange_traffic_over_vxlan() {
     for (tunnel, checksums) in [
         ("type=vxlan options:key=5001 options:csum=false", false),
         ("type=vxlan options:key=5001 options:csum=true", true),
     ] {
-        let mut world = World::new(Plan::routed(Encap::Vxlan, tunnel, ALL));
-        world.talk();
-        let capture = world.capture();
+        let mut bed = Testbed::new(Plan::routed(Encap::Vxlan, tunnel, ALL));
+        bed.talk();
+        let capture = bed.capture();
         let count = |address, filter| capture.count(&from(address, filter)).unwrap();
-        // RFC 7348 section 5: without a checksum the field is 0; one that is there is right, as `capture` has seen.
+        // RFC 7348 section 5: the field is 0 without a checksum; `capture` has verified the others.
         const VNI: &str = "vxlan.vni == 5001";
         const BARE: &str = "vxlan.vni == 5001 && udp.checksum == 0 && udp.dstport == 4789";
-        assert!(count(OURS, VNI) > 100);
-        assert_eq!(count(OURS, BARE), count(OURS, VNI));
+        assert!(count(CULVERT, VNI) > 100);
+        assert_eq!(count(CULVERT, BARE), count(CULVERT, VNI));
         assert!(count("192.168.2.20", VNI) > 100);
         assert_eq!(count("192.168.2.20", BARE), if checksums { 0 } else { count("192.168.2.20", VNI) });
     }
 }
 
 #[test]
-fn tenants_talk_over_nvgre() {
-    let mut world = World::new(Plan::routed(Encap::Nvgre, "type=gre options:key=flow", NVGRE));
-    world.talk();
-    let capture = world.capture();
+fn tenants_exchange_traffic_over_nvgre() {
+    let mut bed = Testbed::new(Plan::routed(Encap::Nvgre, "type=gre options:key=flow", NVGRE));
+    bed.talk();
+    let capture = bed.capture();
     // RFC 7637 section 3.2: no checksum, a key, no sequence number; version 0; Transparent Ethernet Bridging.
     let wire = "gre.flags_and_version == 0x2000 && gre.proto == 0x6558";
     for (address, filter) in
-        [(OURS, "gre.key >= 0x138900 && gre.key <= 0x1389ff"), ("192.168.2.20", "gre.key == 0x138900")]
+        [(CULVERT, "gre.key >= 0x138900 && gre.key <= 0x1389ff"), ("192.168.2.20", "gre.key == 0x138900")]
     {
         let sent = capture.count(&from(address, "gre")).unwrap();
         assert!(sent > 100);
         assert_eq!(capture.count(&from(address, &format!("{wire} && {filter}"))).unwrap(), sent);
     }
-    // The FlowID is the flow's: pings and both streams have not all the same.
-    let rows = capture.fields(&from(OURS, "gre"), &["gre.key"]).unwrap();
-    let ours: std::collections::BTreeSet<_> = rows.concat().into_iter().collect();
-    assert!(ours.len() > 1, "{ours:?}");
+    // The FlowID depends on the flow: pings and both streams do not all have the same.
+    let rows = capture.fields(&from(CULVERT, "gre"), &["gre.key"]).unwrap();
+    let keys: std::collections::BTreeSet<_> = rows.concat().into_iter().collect();
+    assert!(keys.len() > 1, "{keys:?}");
 }
 
-/// This machine's kernel may know no VLAN devices: each switch sets and takes the tag itself.
+/// Each switch adds and removes the tag itself: the test needs no VLAN devices of the kernel.
 #[test]
 fn the_provider_network_is_a_vlan() {
     let mut policy = figure8(Encap::Vxlan).unwrap();
     on_one_vlan(&mut policy, 100);
     let tunnel = "type=vxlan options:key=5001";
-    let mut world = World::new(Plan { policy, tunnel, flows: ALL, theirs: "192.168.1.20", vlan: Some(100) });
-    world.talk();
-    let capture = world.capture();
-    for address in [OURS, "192.168.1.20"] {
+    let mut bed = Testbed::new(Plan { policy, tunnel, flows: ALL, ovs: "192.168.1.20", vlan: Some(100) });
+    bed.talk();
+    let capture = bed.capture();
+    for address in [CULVERT, "192.168.1.20"] {
         assert!(capture.count(&from(address, "vlan.id == 100 && vxlan.vni == 5001")).unwrap() > 100);
     }
     assert_eq!(capture.count("vxlan && !vlan").unwrap(), 0);

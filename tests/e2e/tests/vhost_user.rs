@@ -3,17 +3,17 @@
 
 use std::io::Read;
 use std::net::{IpAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use culvert_e2e::deployment::{Config, Deployment, figure8};
+use culvert_e2e::deployment::Deployment;
 use culvert_e2e::kernel_vm::KernelVm;
 use culvert_e2e::linux_guest::{LinuxGuest, LinuxGuestConfig};
 use culvert_e2e::netns;
-use culvert_e2e::process::until;
+use culvert_e2e::policies::{figure8, set_software_port};
+use culvert_e2e::wait::until;
 use culvert_packet::Encap;
 
 const BOOT: Duration = Duration::from_secs(120);
@@ -21,33 +21,25 @@ const LIMIT: Duration = Duration::from_secs(120);
 const SQL: &str = "10.1.1.11/24";
 const WEB: &str = "10.1.1.12/24";
 const SQL_MAC: &str = "00:1d:d8:07:00:11";
+const VPORT: &str = "contoso-sql";
 const MIB: u64 = 1 << 20;
 /// SHA-256 of 8 MiB of zeros.
 const ZEROS_8_MIB: &str = "2daeb1f36095b44b318410b3f4e8b5d989dcc7bb023d1426c492dab0a3053e74";
 
-/// Two hosts without NICs; Contoso's SQL server is to attach by vhost-user.
+/// Two software hosts; Contoso's SQL server attaches by vhost-user.
 fn start() -> Deployment {
     netns::enter().unwrap();
     let mut policy = figure8(Encap::Vxlan).unwrap();
-    let interfaces = policy["networkInterfaces"].as_array_mut().unwrap();
-    let sql = interfaces.iter_mut().find(|i| i["resourceId"] == "contoso-sql").unwrap();
-    sql["properties"]["softwarePort"] = "vhostUser".into();
-    Deployment::start(&Config { software: vec![0, 1], ..Config::two_hosts(policy) }).unwrap()
+    set_software_port(&mut policy, VPORT, "vhostUser").unwrap();
+    Deployment::builder(policy).software([0, 1]).start().unwrap()
 }
 
-fn tap(d: &Deployment, host: usize, name: &str, ip: &str) -> KernelVm {
-    let (vm, tap) = (KernelVm::new(false).unwrap(), d.vport(host, name).unwrap().tap.unwrap());
-    d.network().host(host + 1, &["ip", "link", "set", &tap, "netns", &vm.id()]).unwrap();
-    vm.configure(&tap, 1500, &[ip]).unwrap();
-    vm
-}
-
-fn socket(d: &Deployment) -> PathBuf {
-    d.vport(0, "contoso-sql").unwrap().vhost_user.unwrap()
+fn tap(d: &Deployment, host: usize, vport: &str, ip: &str) -> KernelVm {
+    d.kernel_vm(host, vport, ip).unwrap()
 }
 
 fn boot(d: &Deployment) -> LinuxGuest {
-    let socket = socket(d);
+    let socket = d.vport(0, VPORT).unwrap().vhost_user.unwrap();
     let config = LinuxGuestConfig {
         name: "linux",
         vfs: &[],
@@ -55,31 +47,21 @@ fn boot(d: &Deployment) -> LinuxGuest {
         ip: SQL,
         gateway: None,
     };
-    let log = d.dir().join("linux.log");
-    let mut guest = LinuxGuest::start(&LinuxGuest::folder().unwrap(), &config, &log).unwrap();
-    let nic = guest.wait_up(BOOT).unwrap().nic.unwrap();
+    let (guest, up) = LinuxGuest::boot(&config, &d.dir().join("linux.log"), BOOT).unwrap();
+    let nic = up.nic.unwrap();
     assert_eq!((nic.mac.as_str(), nic.driver.as_str()), (SQL_MAC, "virtio_net"));
     guest
 }
 
 fn output(guest: &mut LinuxGuest, command: &str) -> String {
-    let finished = guest.run(command, LIMIT).unwrap();
-    assert_eq!(finished.status, 0, "{command}: {}", finished.text);
-    finished.text.trim().to_owned()
-}
-
-fn state(d: &Deployment) -> Result<String, String> {
-    let vports = d.cli(0, &["vport", "list"])?;
-    let all = vports.as_array().cloned().unwrap_or_default();
-    let sql = all.iter().find(|v| v["name"] == "contoso-sql");
-    Ok(sql.and_then(|v| v["state"].as_str()).unwrap_or_default().to_owned())
+    guest.output(command, LIMIT).unwrap()
 }
 
 fn web_address() -> IpAddr {
     "10.1.1.12".parse().unwrap()
 }
 
-/// Counts the zeros that come over one connection, and sees that there is nothing else.
+/// Accepts one connection, counts its bytes, and checks that all are zero.
 fn sink(web: &KernelVm, port: u16) -> (Arc<AtomicU64>, JoinHandle<std::io::Result<()>>) {
     let listener = web.within(move || TcpListener::bind((web_address(), port))).unwrap();
     let count = Arc::new(AtomicU64::new(0));
@@ -101,12 +83,12 @@ fn sink(web: &KernelVm, port: u16) -> (Arc<AtomicU64>, JoinHandle<std::io::Resul
 }
 
 #[test]
-fn a_stock_vm_talks_and_its_streams_outlive_a_killed_daemon() {
+fn the_streams_of_a_stock_vm_survive_a_killed_daemon() {
     let mut d = start();
     let web = tap(&d, 1, "contoso-web", WEB);
-    assert_eq!(state(&d).unwrap(), "down");
+    assert_eq!(d.vport(0, VPORT).unwrap().state, "down");
     let mut guest = boot(&d);
-    d.until(LIMIT, "up", |d| Ok(state(d)? == "up")).unwrap();
+    d.until_vport(0, VPORT, "up", LIMIT).unwrap();
 
     let said = output(&mut guest, "ping -c 5 -i 0.2 -q 10.1.1.12");
     assert!(said.contains("5 packets received"), "{said}");
@@ -128,16 +110,16 @@ fn a_stock_vm_talks_and_its_streams_outlive_a_killed_daemon() {
     let sum = output(&mut guest, "until [ -e /tmp/sum ]; do sleep 0.1; done; cat /tmp/sum");
     assert_eq!(sum.split_whitespace().next(), Some(ZEROS_8_MIB));
 
-    // In the middle of a stream the daemon is gone, and comes back: QEMU attaches again, and the stream goes on.
+    // The daemon is killed during a stream and starts again: QEMU reconnects, and the stream continues.
     let (count, reader) = sink(&web, 7002);
     output(
         &mut guest,
         "(dd if=/dev/zero bs=65536 count=1024 2>/dev/null | nc 10.1.1.12 7002; touch /tmp/done) \
          > /dev/null 2>&1 < /dev/null &",
     );
-    until(LIMIT, "some of it there", || count.load(SeqCst) > 4 * MIB);
+    until(LIMIT, "4 MiB received", || count.load(SeqCst) > 4 * MIB);
     d.kill_daemon(0);
-    assert!(count.load(SeqCst) < 64 * MIB, "it was over before the daemon was killed");
+    assert!(count.load(SeqCst) < 64 * MIB, "the stream ended before the daemon was killed");
     d.start_daemon(0).unwrap();
     reader.join().unwrap().unwrap();
     assert_eq!(count.load(SeqCst), 64 * MIB);
@@ -145,11 +127,11 @@ fn a_stock_vm_talks_and_its_streams_outlive_a_killed_daemon() {
     let drops = d.drops(0).unwrap();
     assert!(drops.keys().all(|reason| reason == "arp_suppressed"), "{drops:?}");
     guest.power_off(LIMIT).unwrap();
-    d.until(LIMIT, "down", |d| Ok(state(d)? == "down")).unwrap();
+    d.until_vport(0, VPORT, "down", LIMIT).unwrap();
 }
 
 #[test]
-fn a_vm_that_is_killed_harms_nobody_and_another_takes_its_place() {
+fn a_killed_vm_disturbs_no_other_and_can_be_replaced() {
     let d = start();
     let web = tap(&d, 1, "contoso-web", WEB);
     let neighbours = (tap(&d, 0, "fabrikam-sql", SQL), tap(&d, 1, "fabrikam-web", WEB));
@@ -159,11 +141,11 @@ fn a_vm_that_is_killed_harms_nobody_and_another_takes_its_place() {
         &mut guest,
         "(dd if=/dev/zero bs=65536 count=4096 2>/dev/null | nc 10.1.1.12 7000) > /dev/null 2>&1 &",
     );
-    until(LIMIT, "some of it there", || count.load(SeqCst) > 2 * MIB);
-    // In the middle of whatever it does with its rings.
+    until(LIMIT, "2 MiB received", || count.load(SeqCst) > 2 * MIB);
+    // Killed while it works on its rings.
     drop(guest);
-    d.until(LIMIT, "down", |d| Ok(state(d)? == "down")).unwrap();
-    // What is for it is counted; its neighbour notices nothing.
+    d.until_vport(0, VPORT, "down", LIMIT).unwrap();
+    // Frames to it are counted as drops; the other tenant's VMs are not disturbed.
     web.ping("10.1.1.11".parse().unwrap(), 3, &[]).unwrap_err();
     assert!(d.drops(0).unwrap().get("queue_stopped").is_some_and(|n| *n > 0), "{:?}", d.drops(0));
     neighbours.0.ping(web_address(), 5, &[]).unwrap();
@@ -173,6 +155,6 @@ fn a_vm_that_is_killed_harms_nobody_and_another_takes_its_place() {
     let mut next = boot(&d);
     let said = output(&mut next, "ping -c 3 -i 0.2 -q 10.1.1.12");
     assert!(said.contains("3 packets received"), "{said}");
-    // The stream's other end learns of it, or waits no longer than anybody.
+    // The receiver's thread ends with its socket or with this process.
     drop(reader);
 }

@@ -1,18 +1,17 @@
-//! Virtual machines without a VF on a host with a NIC: a TAP and a stock Linux VM on vhost-user, each on its vport's VMQ, talk to
-//! a VM on a VF of the other host. Daemon, firmware and VM stop meanwhile.
+//! VMs without a VF on a host with a NIC: a TAP and a stock Linux VM on vhost-user, each on its vport's VMQ, exchange traffic
+//! with a VM on a VF of the other host, also while daemon, firmware or VM restart.
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use culvert_e2e::deployment::{Config, Deployment, routed};
+use culvert_e2e::deployment::Deployment;
 use culvert_e2e::kernel_vm::pattern;
 use culvert_e2e::linux_guest::{LinuxGuest, LinuxGuestConfig};
 use culvert_e2e::netns;
-use culvert_e2e::process::children_of;
+use culvert_e2e::policies::{routed, set_software_port};
 use culvert_e2e::vm::Vm;
 use culvert_packet::MacAddr;
 use culvert_packet::craft::{self, Ends};
@@ -25,6 +24,7 @@ const MIB: u64 = 1 << 20;
 const WEB: MacAddr = MacAddr([0x00, 0x1d, 0xd8, 0x07, 0x00, 0x12]);
 const MONITOR: MacAddr = MacAddr([0x00, 0x1d, 0xd8, 0x07, 0x00, 0x15]);
 const MONITOR_IP: &str = "10.1.1.15/24";
+const VPORT: &str = "contoso-monitor";
 
 fn monitor() -> IpAddr {
     "10.1.1.15".parse().unwrap()
@@ -33,15 +33,13 @@ fn monitor() -> IpAddr {
 /// Two hosts with NICs; Contoso's monitor, on the first, has no VF.
 fn start(port: &str) -> Deployment {
     netns::enter().unwrap();
-    // The kernel behind a TAP is to send nothing of its own accord.
+    // Without IPv6, the kernel behind a TAP sends no unsolicited packets.
     let quiet =
         Command::new("sysctl").args(["-qw", "net.ipv6.conf.default.disable_ipv6=1"]).status().unwrap();
     assert!(quiet.success());
     let mut policy = routed().unwrap();
-    let interfaces = policy["networkInterfaces"].as_array_mut().unwrap();
-    let interface = interfaces.iter_mut().find(|i| i["resourceId"] == "contoso-monitor").unwrap();
-    interface["properties"]["softwarePort"] = port.into();
-    Deployment::start(&Config::two_hosts(policy)).unwrap()
+    set_software_port(&mut policy, VPORT, port).unwrap();
+    Deployment::builder(policy).start().unwrap()
 }
 
 fn web(d: &Deployment) -> Vm {
@@ -50,7 +48,7 @@ fn web(d: &Deployment) -> Vm {
     web
 }
 
-/// A VM that is the first host's kernel, behind the monitor's TAP.
+/// The kernel of host 1 as a VM, behind the monitor's TAP.
 struct TapVm<'d> {
     d: &'d Deployment,
     tap: String,
@@ -58,7 +56,7 @@ struct TapVm<'d> {
 
 impl<'d> TapVm<'d> {
     fn new(d: &'d Deployment) -> Self {
-        let vm = TapVm { d, tap: d.vport(0, "contoso-monitor").unwrap().tap.unwrap() };
+        let vm = TapVm { d, tap: d.vport(0, VPORT).unwrap().tap.unwrap() };
         vm.up();
         vm
     }
@@ -72,7 +70,7 @@ impl<'d> TapVm<'d> {
         self.ip(&["addr", "replace", MONITOR_IP, "dev", &self.tap]);
     }
 
-    /// Whether so many pings are all answered.
+    /// Pings contoso-web; an error if an answer is missing.
     fn ping(&self, count: u32, more: &[&str]) -> Result<(), String> {
         let n = count.to_string();
         let all = [&["ping", "-c", &n, "-i", "0.05", "-W", "2"], more, &["10.1.1.12"]].concat();
@@ -80,7 +78,7 @@ impl<'d> TapVm<'d> {
         if said.contains(&format!("{count} received")) { Ok(()) } else { Err(said) }
     }
 
-    /// Frames that the VM was handed.
+    /// Frames that the VM received.
     fn delivered(&self) -> u64 {
         let said = self.ip(&["-s", "-j", "link", "show", &self.tap]);
         let links: Value = serde_json::from_str(&said).unwrap();
@@ -88,15 +86,9 @@ impl<'d> TapVm<'d> {
     }
 }
 
-/// The monitor's vport, as it is shown.
-fn shown(d: &Deployment) -> Result<Value, String> {
-    let vports = d.cli(0, &["vport", "list"])?;
-    let all = vports.as_array().cloned().unwrap_or_default();
-    all.into_iter().find(|v| v["name"] == "contoso-monitor").ok_or_else(|| "no such vport".to_owned())
-}
-
-fn state(d: &Deployment) -> Result<String, String> {
-    Ok(shown(d)?["state"].as_str().unwrap_or_default().to_owned())
+/// The monitor's vport, as `culvert vport list` shows it.
+fn shown(d: &Deployment) -> Value {
+    d.vport(0, VPORT).unwrap().json
 }
 
 /// All drops of both hosts.
@@ -105,20 +97,14 @@ fn drops(d: &Deployment) -> u64 {
 }
 
 fn vport_drops(d: &Deployment) -> u64 {
-    shown(d).unwrap()["counters"]["drops"].as_u64().unwrap()
-}
-
-fn kill_firmware(d: &Deployment) {
-    let [firmware] = children_of(d.board(0).unwrap().id())[..] else { panic!("a board runs one firmware") };
-    let killed = Command::new("kill").args(["-s", "KILL", &firmware.to_string()]).status().unwrap();
-    assert!(killed.success());
+    shown(d)["counters"]["drops"].as_u64().unwrap()
 }
 
 fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Streams from the TAP's VM to the guest and back, by the kernel's TCP with large frames.
+/// Sends a TCP stream each way between the TAP's VM and the guest. The kernel's TCP sends large frames.
 fn streams(web: &mut Vm, port: u16, bytes: u64) {
     let at = SocketAddr::new(web.address(), port);
     web.listen(port).unwrap();
@@ -144,12 +130,12 @@ fn streams(web: &mut Vm, port: u16, bytes: u64) {
     assert_eq!((back.len() as u64, sha256(&back)), (bytes, sent.sha256));
 }
 
-/// What was sent by whomever is received or counted, when more is sent than the NIC takes at a time, or has more flows than
-/// the host can have undecided.
+/// Sends more frames than the NIC can queue, or more flows than the upcall quota, and checks that each frame of either VM is
+/// received or counted as a drop.
 fn flood(vm: &TapVm<'_>, web: &mut Vm, frames: u16, flows: u16) {
     let before = (web.counters().unwrap(), vm.delivered(), drops(vm.d));
     let socket = UdpSocket::bind((monitor(), 40_000)).unwrap();
-    // The guest answers those to port 7; whether anybody reads the answers is none of the network's business.
+    // The guest echoes those to port 7. Nothing reads the echoes, which does not matter here.
     let questions = (0..frames).filter(|n| {
         let to = SocketAddr::new(web.address(), 7 + n % flows);
         socket.send_to(format!("question {n:06}").as_bytes(), to).is_ok()
@@ -171,13 +157,13 @@ fn flood(vm: &TapVm<'_>, web: &mut Vm, frames: u16, flows: u16) {
     }
 }
 
-/// What is for a machine that is not there is counted for its vport.
-fn nobody_there(vm: &TapVm<'_>, web: &mut Vm) {
+/// Frames to a VM that is down are counted at its vport.
+fn counts_frames_to_a_vm_that_is_down(vm: &TapVm<'_>, web: &mut Vm) {
     let d = vm.d;
     let stopped = |d: &Deployment| d.drops(0).map(|all| all.get("queue_stopped").copied().unwrap_or(0));
     let before = (stopped(d).unwrap(), vport_drops(d));
     vm.ip(&["link", "set", &vm.tap, "down"]);
-    d.until(LIMIT, "down", |d| Ok(state(d)? == "down")).unwrap();
+    d.until_vport(0, VPORT, "down", LIMIT).unwrap();
     let ends = Ends { src_mac: WEB, dst_mac: MONITOR, src: web.address(), dst: monitor() };
     let mut frame = vec![0; 256];
     let len = craft::udp(&mut frame, &ends, 7, 40_000, b"an answer").unwrap();
@@ -187,51 +173,51 @@ fn nobody_there(vm: &TapVm<'_>, web: &mut Vm) {
     let counted = |d: &Deployment| Ok((stopped(d)? - before.0, vport_drops(d) - before.1) == (50, 50));
     d.until(LIMIT, "counted", counted).unwrap();
     vm.up();
-    d.until(LIMIT, "up", |d| Ok(state(d)? == "up")).unwrap();
+    d.until_vport(0, VPORT, "up", LIMIT).unwrap();
     vm.ping(3, &[]).unwrap();
 }
 
 #[test]
-fn a_tap_on_a_vmq_talks_to_a_vf_and_every_frame_is_accounted_for() {
+fn a_tap_on_a_vmq_reaches_a_vf_and_every_frame_is_accounted_for() {
     let d = start("tap");
     let mut web = web(&d);
-    let shown = shown(&d).unwrap();
-    let id = d.vport(0, "contoso-monitor").unwrap().id;
+    let shown = shown(&d);
+    let id = d.vport(0, VPORT).unwrap().id;
     assert_eq!((&shown["attachment"], &shown["servedBy"]), (&format!("tap:vport{id}").into(), &"vmq".into()));
     let vm = TapVm::new(&d);
-    d.until(LIMIT, "up", |d| Ok(state(d)? == "up")).unwrap();
+    d.until_vport(0, VPORT, "up", LIMIT).unwrap();
     vm.ping(3, &[]).unwrap();
     assert_eq!(web.ping(monitor(), 3, 20).unwrap().received, 3);
     vm.ping(3, &["-s", "1472", "-M", "do"]).unwrap();
     streams(&mut web, 5001, 8 * MIB);
     flood(&vm, &mut web, 20_000, 1);
     flood(&vm, &mut web, 20_000, 4000);
-    nobody_there(&vm, &mut web);
-    // It is bound by the same rules as a VM on a VF.
+    counts_frames_to_a_vm_that_is_down(&vm, &mut web);
+    // Anti-spoofing applies as to a VM on a VF.
     vm.ip(&["addr", "add", "10.1.1.99/24", "dev", &vm.tap]);
     vm.ping(1, &["-I", "10.1.1.99"]).unwrap_err();
     assert!(d.drops(0).unwrap().get("spoofed_ca").is_some_and(|n| *n >= 1), "{:?}", d.drops(0));
 }
 
 #[test]
-fn a_tap_on_a_vmq_stays_while_daemon_and_firmware_are_killed() {
+fn a_tap_on_a_vmq_survives_killed_daemon_and_firmware() {
     let mut d = start("tap");
     let mut web = web(&d);
     TapVm::new(&d).ping(3, &[]).unwrap();
     d.kill_daemon(0);
     d.start_daemon(0).unwrap();
-    d.until(LIMIT, "up", |d| Ok(state(d)? == "up")).unwrap();
-    // Its addresses are as they were.
-    let tap = d.vport(0, "contoso-monitor").unwrap().tap.unwrap();
+    d.until_vport(0, VPORT, "up", LIMIT).unwrap();
+    // The TAP has kept its addresses.
+    let tap = d.vport(0, VPORT).unwrap().tap.unwrap();
     let vm = TapVm { d: &d, tap };
     vm.ping(3, &[]).unwrap();
-    kill_firmware(&d);
+    d.kill_firmware(0).unwrap();
     d.until(LIMIT, "answered again", |_| Ok(vm.ping(1, &[]).is_ok())).unwrap();
     streams(&mut web, 5003, MIB);
 }
 
 fn boot(d: &Deployment) -> LinuxGuest {
-    let socket: PathBuf = d.vport(0, "contoso-monitor").unwrap().vhost_user.unwrap();
+    let socket = d.vport(0, VPORT).unwrap().vhost_user.unwrap();
     let mac = MONITOR.to_string();
     let config = LinuxGuestConfig {
         name: "linux",
@@ -240,26 +226,23 @@ fn boot(d: &Deployment) -> LinuxGuest {
         ip: MONITOR_IP,
         gateway: None,
     };
-    let log = d.dir().join("linux.log");
-    let mut guest = LinuxGuest::start(&LinuxGuest::folder().unwrap(), &config, &log).unwrap();
-    let nic = guest.wait_up(BOOT).unwrap().nic.unwrap();
+    let (guest, up) = LinuxGuest::boot(&config, &d.dir().join("linux.log"), BOOT).unwrap();
+    let nic = up.nic.unwrap();
     assert_eq!((nic.mac, nic.driver.as_str()), (mac, "virtio_net"));
     guest
 }
 
 fn output(guest: &mut LinuxGuest, command: &str) -> String {
-    let finished = guest.run(command, LIMIT).unwrap();
-    assert_eq!(finished.status, 0, "{command}: {}", finished.text);
-    finished.text.trim().to_owned()
+    guest.output(command, LIMIT).unwrap()
 }
 
 #[test]
-fn a_stock_vm_on_a_vmq_keeps_its_stream_while_daemon_and_firmware_are_killed() {
+fn a_stock_vm_on_a_vmq_keeps_its_stream_when_daemon_and_firmware_are_killed() {
     let mut d = start("vhostUser");
     let mut web = web(&d);
-    assert_eq!(state(&d).unwrap(), "down");
+    assert_eq!(d.vport(0, VPORT).unwrap().state, "down");
     let mut guest = boot(&d);
-    d.until(LIMIT, "up", |d| Ok(state(d)? == "up")).unwrap();
+    d.until_vport(0, VPORT, "up", LIMIT).unwrap();
     let said = output(&mut guest, "ping -c 5 -i 0.2 -q 10.1.1.12");
     assert!(said.contains("5 packets received"), "{said}");
     assert_eq!(web.ping(monitor(), 3, 20).unwrap().received, 3);
@@ -273,18 +256,18 @@ fn a_stock_vm_on_a_vmq_keeps_its_stream_while_daemon_and_firmware_are_killed() {
         "(dd if=/dev/zero bs=65536 count=768 2>/dev/null | nc 10.1.1.12 7000; touch /tmp/done) \
          > /dev/null 2>&1 < /dev/null &",
     );
-    assert!(web.progress(LIMIT).unwrap() < BYTES, "over before anything was killed");
+    assert!(web.progress(LIMIT).unwrap() < BYTES, "the transfer ended before the daemon was killed");
     d.kill_daemon(0);
     d.start_daemon(0).unwrap();
-    assert!(web.progress(LIMIT).unwrap() < BYTES, "over before the firmware was killed");
-    kill_firmware(&d);
+    assert!(web.progress(LIMIT).unwrap() < BYTES, "the transfer ended before the firmware was killed");
+    d.kill_firmware(0).unwrap();
     let there = web.transfer(7000, LIMIT).unwrap();
     assert_eq!((there.bytes, there.sha256), (BYTES, sha256(&vec![0; BYTES as usize])));
     output(&mut guest, "until [ -e /tmp/done ]; do sleep 0.1; done");
 
-    // A VM that is killed is missed by nobody, and another one takes its place.
+    // The VM is killed: frames to it are counted, and another VM can attach.
     drop(guest);
-    d.until(LIMIT, "down", |d| Ok(state(d)? == "down")).unwrap();
+    d.until_vport(0, VPORT, "down", LIMIT).unwrap();
     assert_eq!(web.ping(monitor(), 3, 20).unwrap().received, 0);
     assert!(d.drops(0).unwrap().get("queue_stopped").is_some_and(|n| *n >= 3), "{:?}", d.drops(0));
     let mut next = boot(&d);

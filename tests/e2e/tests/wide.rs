@@ -1,12 +1,13 @@
-//! The wider figure 8: routing between subnets, VMs on one host, a broadcast over both hosts, and an uplink that fails.
+//! The routed example: routing between subnets, VMs on one host, a broadcast over both hosts, and failover of an uplink.
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use culvert_e2e::accounting::{account, faults};
-use culvert_e2e::deployment::{Config, Deployment, routed};
+use culvert_e2e::deployment::Deployment;
 use culvert_e2e::netns;
+use culvert_e2e::policies::routed;
 use culvert_e2e::tshark::Capture;
 use culvert_e2e::vm::Vm;
 use culvert_packet::MacAddr;
@@ -24,17 +25,17 @@ fn v4(subnet: u8, last: u8) -> IpAddr {
 
 fn start(policy: Value) -> Deployment {
     netns::enter().unwrap();
-    Deployment::start(&Config { capture: true, ..Config::two_hosts(policy) }).unwrap()
+    Deployment::builder(policy).capture().start().unwrap()
 }
 
-/// What has passed a host's uplink 0 so far and matches.
+/// Number of frames in the capture of a host's uplink 0 that match.
 fn on_wire(d: &Deployment, host: usize, filter: &str) -> usize {
-    // The board writes its capture out ten times a second.
+    // The board flushes its capture ten times a second.
     std::thread::sleep(Duration::from_millis(300));
     Capture::new(d.capture(host, 0)).count(filter).unwrap()
 }
 
-/// Ping and a transfer between two guests, of which no frame is lost.
+/// Pings and sends a stream between two guests; no frame is lost.
 fn talk(d: &Deployment, from: &mut Vm, to: &mut Vm) {
     let address = to.address();
     let ping = from.ping(address, 3, 20).unwrap();
@@ -55,12 +56,12 @@ fn routed_and_same_host_traffic() {
     let mut app = d.guest(0, "contoso-app", "10.1.1.13/24", LOG).unwrap();
     let mut backup = d.guest(1, "contoso-backup", "10.1.2.14/24", LOG).unwrap();
 
-    // Two VMs of one host: not a frame of theirs leaves the board.
+    // Two VMs of one host: no frame leaves the board.
     talk(&d, &mut sql, &mut app);
     assert_eq!(on_wire(&d, 0, "vxlan"), 0);
 
-    // From VSID 5001 to 5002 by the router of the virtual network, which is on every host: in the destination's VSID,
-    // with a TTL less by one (RFC 1812, section 5.3.1), from the router's MAC.
+    // From VSID 5001 to 5002 through the distributed router: packets have the destination's VSID and a decremented TTL
+    // (RFC 1812, section 5.3.1).
     talk(&d, &mut sql, &mut backup);
     assert_eq!(on_wire(&d, 0, "vxlan && !(vxlan.vni == 5001 || vxlan.vni == 5002)"), 0);
     let there = "vxlan.vni == 5002 && ip.src == 10.1.1.11 && ip.dst == 10.1.2.14";
@@ -87,7 +88,7 @@ fn a_broadcast_reaches_the_whole_subnet_in_one_copy_on_the_wire() {
     let mut frame = vec![0; 256];
     let len = craft::udp(&mut frame, &ends, 5353, 5353, text).unwrap();
     for _ in 0..3 {
-        // The first one is replicated by the host, or waits for it; the others by the firmware.
+        // The host replicates the first frame, the firmware the others.
         app.await_frame(text).unwrap();
         web.await_frame(text).unwrap();
         sql.frame(&frame[..len]).unwrap();
@@ -96,11 +97,11 @@ fn a_broadcast_reaches_the_whole_subnet_in_one_copy_on_the_wire() {
     }
     assert_eq!(on_wire(&d, 0, "vxlan.vni == 5001 && udp.port == 5353"), 3, "one copy of each on the wire");
     let after = [backup.counters().unwrap().rx_frames, other.counters().unwrap().rx_frames];
-    assert_eq!(after, before, "it has left its subnet or its tenant");
+    assert_eq!(after, before, "the broadcast reached another subnet or tenant");
 }
 
 #[test]
-fn the_other_uplink_takes_over() {
+fn traffic_fails_over_to_the_other_uplink() {
     let mut policy = routed().unwrap();
     // Contoso's SQL is pinned to uplink 1.
     policy["networkInterfaces"][0]["properties"]["uplink"] = 1.into();
@@ -112,7 +113,7 @@ fn the_other_uplink_takes_over() {
     assert_eq!(sql.ping(to, 3, 20).unwrap().received, 3);
     std::thread::sleep(Duration::from_millis(300));
     let by_one = "vxlan && ip.src == 192.168.1.11";
-    assert!(Capture::new(d.capture(0, 1)).count(by_one).unwrap() >= 3, "it does not leave by uplink 1");
+    assert!(Capture::new(d.capture(0, 1)).count(by_one).unwrap() >= 3, "the pings do not leave by uplink 1");
 
     sql.start_probe(to, Duration::from_secs(6)).unwrap();
     std::thread::sleep(Duration::from_secs(1));

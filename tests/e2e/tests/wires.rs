@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use culvert_device::wire::{Capture as Recording, Received, Tap, Wire as _};
 use culvert_e2e::accounting::{account, faults};
-use culvert_e2e::deployment::{Config, Deployment, figure8};
-use culvert_e2e::netns::{self, Network, ip};
+use culvert_e2e::deployment::Deployment;
+use culvert_e2e::netns::{self, ip};
+use culvert_e2e::network::Network;
+use culvert_e2e::policies::figure8;
 use culvert_e2e::tshark::Capture;
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{Encap, MacAddr, Reason, checksum};
@@ -24,7 +26,7 @@ fn run(program: &str, args: &[&str]) {
     assert!(done.success(), "{program} {args:?}");
 }
 
-/// The next frame within the limit that is no chatter of the kernel's own.
+/// The next frame within the limit.
 fn next(tap: &mut Tap, room: usize) -> Result<Vec<u8>, Reason> {
     let (mut buffer, end) = (vec![0; room], Instant::now() + LIMIT);
     while Instant::now() < end {
@@ -38,7 +40,7 @@ fn next(tap: &mut Tap, room: usize) -> Result<Vec<u8>, Reason> {
 }
 
 #[test]
-fn a_tap_hands_frames_to_the_kernel_and_takes_them_from_it() {
+fn a_tap_exchanges_frames_with_the_kernel() {
     netns::enter().unwrap();
     run("sysctl", &["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
     let mut tap = Tap::open("wire0").unwrap();
@@ -50,7 +52,7 @@ fn a_tap_hands_frames_to_the_kernel_and_takes_them_from_it() {
     assert!(tap.link());
     assert_eq!(tap.lost(), 0);
 
-    // From the kernel: whole, with its checksum, although the kernel leaves that to hardware where it can.
+    // From the kernel: with a complete checksum, although the kernel leaves it to hardware where it can.
     let socket = UdpSocket::bind("10.9.9.1:4000").unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();
     let text: Vec<u8> = (0..1500).map(|n| n as u8).collect();
@@ -76,10 +78,10 @@ fn a_tap_hands_frames_to_the_kernel_and_takes_them_from_it() {
     let (len, from) = socket.recv_from(&mut buffer).unwrap();
     assert_eq!((&buffer[..len], from.to_string().as_str()), (&b"hello"[..], "10.9.9.9:5000"));
 
-    // What does not fit is said to, not cut.
+    // A frame that does not fit is an error, not truncated.
     socket.send_to(&text, "10.9.9.9:5000").unwrap();
     assert_eq!(next(&mut tap, 1000), Err(Reason::TooLong));
-    // What nobody takes off in time is counted.
+    // Frames that are not received in time are counted.
     for _ in 0..3000 {
         let _some_are_refused = socket.send_to(&text, "10.9.9.9:5000");
     }
@@ -98,7 +100,7 @@ fn a_tap_hands_frames_to_the_kernel_and_takes_them_from_it() {
     assert_eq!(tap.send(&[0; 14], &[0; 46]), Err(Reason::UplinkDown));
 }
 
-/// A capture of these packets, put in place at once.
+/// Writes a capture of these packets, which appears at `path` complete.
 fn put(path: &Path, packets: &[Vec<u8>]) {
     let new = path.with_extension("new");
     let mut recording = Recording::create(&new, "replay", u64::MAX, u64::MAX).unwrap();
@@ -108,10 +110,10 @@ fn put(path: &Path, packets: &[Vec<u8>]) {
 }
 
 #[test]
-fn the_overlay_runs_over_a_tap_in_a_bridge_and_capture_files_give_and_take_packets() {
+fn the_overlay_runs_over_a_bridged_tap_and_over_capture_files() {
     netns::enter().unwrap();
     run("sysctl", &["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
-    // A TAP that an operator has made and put into a bridge, as for a VM.
+    // A TAP that an operator has created and put into a bridge, as for a VM.
     ip(&["tuntap", "add", "dev", "tap2", "mode", "tap"]).unwrap();
     ip(&["link", "add", "switch", "mtu", "1600", "type", "bridge", "forward_delay", "0"]).unwrap();
     ip(&["link", "set", "tap2", "mtu", "1600", "master", "switch", "up"]).unwrap();
@@ -119,12 +121,8 @@ fn the_overlay_runs_over_a_tap_in_a_bridge_and_capture_files_give_and_take_packe
     let files = tempfile::tempdir().unwrap();
     let (input, output) = (files.path().join("in.pcapng"), files.path().join("out.pcapng"));
     let pcap = format!("pcap:{},{}", input.display(), output.display());
-    let config = Config {
-        capture: true,
-        wires: vec![(1, 0, "tap:tap2".to_owned()), (0, 1, pcap)],
-        ..Config::two_hosts(figure8(Encap::Vxlan).unwrap())
-    };
-    let d = Deployment::start(&config).unwrap();
+    let policy = figure8(Encap::Vxlan).unwrap();
+    let d = Deployment::builder(policy).capture().wire(1, 0, "tap:tap2").wire(0, 1, pcap).start().unwrap();
     ip(&["link", "set", &Network::interface(2, 0), "master", "switch"]).unwrap();
 
     let mut sql = d.guest(0, "contoso-sql", "10.1.1.11/24", LOG).unwrap();
@@ -140,24 +138,22 @@ fn the_overlay_runs_over_a_tap_in_a_bridge_and_capture_files_give_and_take_packe
         let (one, two) = (sql.transfer(port, LIMIT).unwrap(), web.transfer(port, LIMIT).unwrap());
         assert_eq!((one.bytes, &one.sha256), (BULK, &two.sha256));
     }
-    // What is still on its way, such as the last acknowledgement.
+    // Frames in flight, such as the last acknowledgement.
     std::thread::sleep(Duration::from_millis(500));
     let flows = account(&mut sql, &mut web, d.dir()).unwrap();
     assert!(faults(&flows).is_empty(), "{:#?}; drops {:?} {:?}", faults(&flows), d.drops(0), d.drops(1));
 
-    // What the one port has received once, the other is given again, from a file.
+    // Packets that one port has received are replayed to the other, from a file.
     std::thread::sleep(Duration::from_millis(300));
     let request = "icmp.type == 8 && ip.src == 10.1.1.12";
     let packets = Capture::new(d.capture(0, 0)).bytes(request).unwrap();
     assert_eq!(packets.len(), 5);
     let before = sql.counters().unwrap();
     put(&input, &packets);
-    d.until(LIMIT, "the packets are with the guest", |_| {
-        Ok(sql.counters()?.rx_frames == before.rx_frames + 5)
-    })
-    .unwrap();
+    d.until(LIMIT, "received by the guest", |_| Ok(sql.counters()?.rx_frames == before.rx_frames + 5))
+        .unwrap();
     assert_eq!(sql.counters().unwrap().tx_frames, before.tx_frames + 5, "the guest has answered");
-    // And what it sends is in the other file: it announces and asks.
+    // The other file has the frames that the port sent: gratuitous ARP and ARP requests.
     let sent = Capture::new(&output);
     assert!(sent.count("arp.opcode == 1").unwrap() > 0);
     assert_eq!(sent.problems().unwrap(), Vec::<String>::new());

@@ -2,36 +2,43 @@
 
 #![forbid(unsafe_code)]
 
+mod decoded;
+mod frames;
+mod host_report;
+mod json;
 mod report;
+mod text;
+mod topology;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use culvert_e2e::deployment::{Config, Deployment, figure8};
+use culvert_e2e::deployment::Deployment;
 use culvert_e2e::netns;
+use culvert_e2e::policies::figure8;
 use culvert_e2e::vm::Vm;
 use culvert_packet::Encap;
 
+use crate::frames::{SQL_ADDRESS, WEB_ADDRESS};
 use crate::report::{Pair, Report, Round};
 
-/// Two tenants with the same addresses on two hosts, each with an emulated SmartNIC: pings, moves data over TCP in VXLAN
-/// and in NVGRE, shows what was dropped and why.
+/// Two tenants with the same addresses on two hosts, each with an emulated SmartNIC: pings, sends data over TCP in VXLAN
+/// and in NVGRE, shows which packets were dropped and why.
 #[derive(Parser)]
 #[command(name = "culvert-demo", version)]
 struct Args {
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
-    /// MiB that each tenant moves, in each encapsulation.
+    /// MiB that each tenant sends, in each encapsulation.
     #[arg(long, default_value_t = 64)]
     mib: u64,
     /// Also run a Linux VM with its own virtio-net driver.
     #[arg(long)]
     vm: bool,
-    /// Hosts without a NIC, which the software path serves.
+    /// Hosts without a NIC, which the software switch serves.
     #[arg(long, value_enum, default_value_t, conflicts_with = "vm")]
     software: Software,
     /// Where captures and logs are kept.
@@ -39,10 +46,10 @@ struct Args {
     out: PathBuf,
 }
 
-/// Which hosts the software path serves.
+/// Which hosts the software switch serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Software {
-    /// None: each has an emulated NIC.
+    /// None: both hosts have an emulated NIC.
     #[default]
     None,
     /// Host 2; host 1 has an emulated NIC.
@@ -99,9 +106,8 @@ fn run(args: &Args) -> Result<Report, String> {
         Software::Mixed => "starting two hosts: one with board and firmware, one with software alone",
         Software::All => "starting two hosts with software alone: daemons",
     });
-    let software = args.software.hosts();
-    let config = Config { capture: true, software, ..Config::two_hosts(figure8(Encap::Vxlan)?) };
-    let mut deployment = Deployment::start(&config)?;
+    let mut deployment =
+        Deployment::builder(figure8(Encap::Vxlan)?).software(args.software.hosts()).capture().start()?;
     let outcome = play(args, &mut deployment, &say);
     let kept = deployment.end_captures().and_then(|()| keep(args, &deployment));
     match outcome {
@@ -151,9 +157,6 @@ struct Tenant {
     web: Vm,
 }
 
-const SQL_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 1, 11));
-const WEB_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 1, 12));
-
 fn round(args: &Args, encap: Encap, tenants: &mut [Tenant]) -> Result<Round, String> {
     let port = 5000 + encap as u16;
     let bytes = args.mib << 20;
@@ -183,25 +186,23 @@ fn forbidden(tenants: &mut [Tenant]) -> Result<(), String> {
     let sql = [0x00, 0x1d, 0xd8, 0x07, 0x00, 0x11];
     let web = [0x00, 0x1d, 0xd8, 0x07, 0x00, 0x12];
     let other = [0x00, 0x1d, 0xd8, 0x08, 0x00, 0x12];
-    tenants[0].sql.frame(&report::syn(sql, other, 80))?;
-    tenants[0].sql.frame(&report::syn(sql, web, 23))
+    tenants[0].sql.frame(&frames::syn(sql, other, 80))?;
+    tenants[0].sql.frame(&frames::syn(sql, web, 23))
 }
 
-/// Linux takes the place of Contoso's SQL server and talks to its web server.
+/// Boots Linux in place of Contoso's SQL server; it exchanges data with the web server.
 fn linux(deployment: &Deployment, mut tenants: Vec<Tenant>) -> Result<report::Linux, String> {
     use culvert_e2e::linux_guest::{LinuxGuest, LinuxGuestConfig};
     let Tenant { sql, mut web, .. } = tenants.remove(0);
     drop(sql);
     let vf = deployment.vport(0, "contoso-sql")?.socket.ok_or("contoso-sql has no VF")?;
-    let folder = LinuxGuest::folder()?;
     let config = LinuxGuestConfig { name: "linux", vfs: &[&vf], vhost_user: None, ip: SQL, gateway: None };
-    let mut guest = LinuxGuest::start(&folder, &config, &deployment.dir().join("linux.log"))?;
-    let boot = Duration::from_secs(120);
-    let mut up = guest.wait_up(boot)?;
+    let limit = Duration::from_secs(120);
+    let (mut guest, mut up) = LinuxGuest::boot(&config, &deployment.dir().join("linux.log"), limit)?;
     let mut boots = Vec::new();
     for n in 0..2u16 {
         if n > 0 {
-            up = guest.reboot(boot)?;
+            up = guest.reboot(limit)?;
         }
         let nic = up.nic.as_ref().ok_or("Linux has bound no network interface")?;
         let ping = guest.run("ping -c 5 -i 0.2 -q 10.1.1.12", Duration::from_secs(30))?;
@@ -223,11 +224,11 @@ fn linux(deployment: &Deployment, mut tenants: Vec<Tenant>) -> Result<report::Li
     Ok(report::Linux { boots })
 }
 
-/// Copies logs and captures to where the user finds them.
+/// Copies logs and captures to the output folder. Returns the captures.
 fn keep(args: &Args, deployment: &Deployment) -> Result<Vec<PathBuf>, String> {
     let failed = |e: std::io::Error| format!("{}: {e}", args.out.display());
     std::fs::create_dir_all(&args.out).map_err(failed)?;
-    // The boards write their captures out ten times a second.
+    // The boards flush their captures ten times a second.
     std::thread::sleep(Duration::from_millis(250));
     let mut captures = Vec::new();
     for entry in std::fs::read_dir(deployment.dir()).map_err(failed)? {
