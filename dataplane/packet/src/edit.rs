@@ -5,9 +5,9 @@
 
 use crate::bytes::{array, be16, put};
 use crate::checksum;
+use crate::headers::{Family, Fragment, Headers};
 use crate::id::MacAddr;
 use crate::ip::Protocol;
-use crate::parse::{Family, Fragment, Headers};
 use crate::udp;
 
 /// What stands in the checksum field of a transport header.

@@ -4,9 +4,9 @@ use core::net::{IpAddr, Ipv6Addr};
 
 use crate::bytes::{array, be32};
 use crate::checksum::{self, Checksum};
+use crate::headers::Family;
 use crate::id::MacAddr;
 use crate::ip::Protocol;
-use crate::parse::Family;
 use crate::reason::Reason;
 
 /// Bytes of the header that all messages share, with the four that each type uses in its own way.

@@ -6,9 +6,9 @@
 use crate::bytes::{array, be16, be32, field};
 use crate::checksum::{self, Checksum};
 use crate::ethernet::EtherType;
+use crate::headers::Family;
 use crate::id::Encap;
 use crate::ip::Protocol;
-use crate::parse::Family;
 use crate::reason::Reason;
 use crate::{nvgre, vxlan};
 

@@ -1,11 +1,11 @@
-//! The general parser behind the fast path of [`parse`](crate::parse()): VLAN tags, IP options, fragments, IPv6
-//! with extension headers, ICMP, ARP, short frames. It accepts every frame that the fast path accepts, with the same result.
+//! The full parser behind the fast path of [`parse`](crate::parse()): VLAN tags, IP options, fragments, IPv6 with
+//! extension headers, ICMP, ARP, short frames. It accepts every frame that the fast path accepts, with the same result.
 
 use crate::bytes::{be16, be32};
 use crate::ethernet::EtherType;
+use crate::headers::{Family, Fragment, Headers};
 use crate::ip::Protocol;
 use crate::ipv6;
-use crate::parse::{Family, Fragment, Headers};
 use crate::reason::Reason;
 
 #[cold]
