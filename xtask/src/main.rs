@@ -8,6 +8,7 @@
 mod apt_root;
 mod bench;
 mod ci;
+mod clauses;
 mod demo;
 mod failure;
 mod firmware;
@@ -47,6 +48,10 @@ enum Task {
     Test(test::Options),
     /// Run a benchmark.
     Bench(bench::Options),
+    /// List the clauses of RFCs, virtio and PCIe that comments name.
+    Clauses,
+    /// Compare the dependencies that the documents show with the rule, or write them anew.
+    Edges(ci::EdgeOptions),
     /// Run what CI runs, step by step.
     Ci(ci::Options),
 }
@@ -70,6 +75,8 @@ fn execute(task: &Task) -> Result<()> {
         Task::Demo(options) => demo::execute(&workspace, options),
         Task::Test(options) => test::execute(&workspace, options),
         Task::Bench(options) => bench::execute(&workspace, options),
+        Task::Clauses => clauses::execute(&workspace),
+        Task::Edges(options) => ci::edges(&workspace, options),
         Task::Ci(options) => ci::execute(&workspace, options),
     }
 }

@@ -8,7 +8,7 @@ use crate::failure::Result;
 use crate::workspace::Workspace;
 
 /// Each crate and what it may depend on, together with everything that those may depend on.
-const ALLOWED: &[(&str, &[&str])] = &[
+pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ("culvert-packet", &[]),
     ("culvert-flow", &["culvert-packet"]),
     ("culvert-policy", &["culvert-flow"]),
@@ -29,10 +29,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates at the top: they may depend on any crate of [`ALLOWED`], and nothing on them.
-const TOP: &[&str] = &["culvert-lockstep", "culvert-e2e", "culvert-benches", "xtask"];
+pub(super) const TOP: &[&str] = &["culvert-lockstep", "culvert-e2e", "culvert-benches", "xtask"];
 
 /// Exceptions at the top.
-const EXCEPTIONS: &[(&str, &str)] = &[
+pub(super) const EXCEPTIONS: &[(&str, &str)] = &[
     // The benchmark of the firmware fills its memory the way the lockstep tests do.
     ("culvert-benches", "culvert-lockstep"),
     // The benchmark with VMs starts those of the end-to-end tests.

@@ -2,10 +2,14 @@
 
 mod circles;
 mod deny;
+mod edge_docs;
 mod edges;
+mod modules;
+mod sizes;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod typos;
 mod words;
 
 use std::time::{Duration, Instant};
@@ -28,17 +32,21 @@ pub(crate) struct Options {
 }
 
 /// Steps that run only when they are named.
-const BY_HAND: &[Step] = &[Step::Words, Step::Circles];
+const BY_HAND: &[Step] = &[Step::Sizes, Step::Words, Step::Circles];
 
 /// The steps, in their order: the quick ones first, the tests (whose summary should close the output) last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Step {
     /// Formatting.
     Fmt,
-    /// Dependencies between the crates against the allowed edges.
+    /// Dependencies between the crates against the allowed edges, and these against the documents.
     Edges,
-    /// File lengths, absolute paths, unsafe code.
+    /// Absolute paths, unsafe code.
     Sources,
+    /// Lengths of files and of crates.
+    Sizes,
+    /// Typing errors.
+    Typos,
     /// Words that the field does not use.
     Words,
     /// Files of a crate that import each other in a circle.
@@ -51,6 +59,19 @@ enum Step {
     Deny,
     /// Set-up, firmware, all tests.
     Test,
+}
+
+/// What to do with the dependencies that documents show.
+#[derive(Debug, Args)]
+pub(crate) struct EdgeOptions {
+    /// Write them anew instead of comparing.
+    #[arg(long)]
+    write: bool,
+}
+
+/// Compares or writes the dependencies that documents show.
+pub(crate) fn edges(workspace: &Workspace, options: &EdgeOptions) -> Result<()> {
+    if options.write { edge_docs::write(workspace) } else { edge_docs::check(workspace) }
 }
 
 pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
@@ -92,8 +113,10 @@ fn word(passed: bool) -> &'static str {
 fn check(workspace: &Workspace, step: Step) -> Result<()> {
     match step {
         Step::Fmt => run::run(workspace.cargo("fmt").args(["--all", "--check"])),
-        Step::Edges => edges::check(workspace),
+        Step::Edges => edges::check(workspace).and_then(|()| edge_docs::check(workspace)),
         Step::Sources => sources::check(workspace),
+        Step::Sizes => sizes::check(workspace),
+        Step::Typos => typos::check(workspace),
         Step::Words => words::check(workspace),
         Step::Circles => circles::check(workspace),
         Step::Clippy => {

@@ -1,15 +1,10 @@
-//! Rules about files: length, no absolute paths, unsafe code only where it is named.
+//! Rules about files: no absolute paths, unsafe code only where it is named.
 
 use std::fs;
 use std::path::Path;
 
 use crate::failure::{Context, Result};
 use crate::workspace::Workspace;
-
-/// Lines of a Rust file above which a warning is printed.
-const LONG: usize = 400;
-/// Lines of a Rust file above which the check fails.
-const TOO_LONG: usize = 600;
 
 /// Files and folders that may hold unsafe code; every other crate forbids it, every other file of these crates has none.
 const UNSAFE: &[&str] = &[
@@ -58,7 +53,6 @@ const UNSAFE: &[&str] = &[
 const PRIVATE_PATHS: &[&str] = &["home/", "root/", "Users/", "work/", "mnt/"];
 
 pub(super) fn check(workspace: &Workspace) -> Result<()> {
-    let mut warnings = Vec::new();
     let mut problems = Vec::new();
     let mut lines = 0;
     for file in workspace.files()? {
@@ -69,13 +63,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<()> {
         problems
             .extend(absolute_paths(&text).map(|(line, path)| format!("{name}:{line}: absolute path {path}")));
         if file.extension().is_some_and(|extension| extension == "rs") {
-            let length = text.lines().count();
-            lines += length;
-            if length > TOO_LONG {
-                problems.push(format!("{name}: {length} lines, more than {TOO_LONG}: split it"));
-            } else if length > LONG {
-                warnings.push(format!("{name}: {length} lines; most files stay under {LONG}"));
-            }
+            lines += text.lines().count();
             if uses_unsafe(&text) && !may_be_unsafe(&file) {
                 problems
                     .push(format!("{name}: unsafe code outside the files listed in xtask/src/ci/sources.rs"));
@@ -83,13 +71,10 @@ pub(super) fn check(workspace: &Workspace) -> Result<()> {
         }
     }
     problems.extend(crates_without_forbid(workspace)?);
-    for warning in &warnings {
-        println!("warning: {warning}");
-    }
     for problem in &problems {
         eprintln!("{problem}");
     }
-    println!("{lines} lines of Rust checked, {} warnings", warnings.len());
+    println!("{lines} lines of Rust checked");
     if problems.is_empty() {
         Ok(())
     } else {

@@ -20,6 +20,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
+    packages::ensure(packages::CHECKS, options.no_install)?;
     let target = prepare(workspace, options)?;
     println!("system packages: complete");
     println!("firmware target: {target}");
@@ -28,6 +29,11 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
 
 /// Sees to the system packages and the RISC-V target.
 pub(crate) fn prepare(workspace: &Workspace, options: &Options) -> Result<RiscvTarget> {
-    packages::ensure(options.no_install)?;
+    packages::ensure(packages::NEEDS, options.no_install)?;
     riscv::ensure(workspace, options.no_install)
+}
+
+/// Sees to the system packages that checks of the sources need.
+pub(crate) fn prepare_checks() -> Result<()> {
+    packages::ensure(packages::CHECKS, false)
 }

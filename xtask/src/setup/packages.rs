@@ -8,8 +8,12 @@ use super::services;
 use crate::failure::Result;
 use crate::run;
 
-/// A program that the demo or the tests start.
-struct Need {
+/// Programs that only checks of the sources need.
+pub(super) const CHECKS: &[Need] =
+    &[Need { program: "codespell", packages: &["codespell"], why: "finds typing errors", services: &[] }];
+
+/// A program that the demo, the tests or the checks start.
+pub(super) struct Need {
     program: &'static str,
     /// Packages that may hold it, the first that the system offers is taken.
     packages: &'static [&'static str],
@@ -18,7 +22,8 @@ struct Need {
     services: &'static [&'static str],
 }
 
-const NEEDS: &[Need] = &[
+/// What the demo and the tests need.
+pub(super) const NEEDS: &[Need] = &[
     Need {
         program: "qemu-system-riscv64",
         // Newer releases have a package of its own for RISC-V.
@@ -59,8 +64,8 @@ const NEEDS: &[Need] = &[
 ];
 
 /// Installs what is missing (root) or says how to.
-pub(super) fn ensure(no_install: bool) -> Result<()> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| run::find_program(need.program).is_none()).collect();
+pub(super) fn ensure(needs: &[Need], no_install: bool) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| run::find_program(need.program).is_none()).collect();
     if missing.is_empty() {
         return namespaces();
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::modules::Crate;
+use super::super::modules::Crate;
 use super::resolve::Resolver;
 
 /// Names that each file takes from other files.

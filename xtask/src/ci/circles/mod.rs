@@ -7,9 +7,6 @@
 //! What it does not see: method calls on anything but `self`, names that macros make up, and paths in strings.
 
 mod graph;
-mod modules;
-mod names;
-mod read;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -17,6 +14,7 @@ mod tests;
 use std::path::Path;
 
 use self::graph::Imports;
+use super::modules;
 use crate::failure::Result;
 use crate::workspace::Workspace;
 
@@ -46,5 +44,5 @@ pub(super) fn check(workspace: &Workspace) -> Result<()> {
 
 /// Which file of the crate with this root file imports which; names of files are relative to `base`.
 fn imports(root: &Path, base: &Path) -> Result<Imports> {
-    Ok(Imports::of(&read::read(root)?, base))
+    Ok(Imports::of(&modules::read(root)?, base))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::modules::{Crate, Segments};
+use super::super::modules::{Crate, Segments};
 
 /// What a path leads to.
 enum Found {

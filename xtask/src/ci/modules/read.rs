@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use super::modules::Crate;
 use super::names::Collector;
+use super::tree::Crate;
 use crate::failure::{Context, Result};
 
 /// Reads the root file and every file that it declares.
-pub(super) fn read(root: &Path) -> Result<Crate> {
+pub(in crate::ci) fn read(root: &Path) -> Result<Crate> {
     let mut krate = Crate::default();
     let top = krate.add(None, "");
     let folder = root.parent().unwrap_or(root).to_owned();

@@ -4,7 +4,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 use syn::{Attribute, Expr, Ident, ImplItem, Item, Macro, Path, Type, UseTree, Visibility};
 
-use super::modules::{Crate, Declared, Import, Segments};
+use super::tree::{Crate, Declared, Import, Segments};
 
 /// Walks one file.
 pub(super) struct Collector<'a> {
