@@ -15,7 +15,7 @@ use culvert_benches::clock::{self, disturbance};
 use culvert_benches::flood::{Flood, Opening, Wire};
 use culvert_benches::work;
 use culvert_flow::Port;
-use culvert_model::{Fabric, HostPart, Indices, Site, host_part};
+use culvert_model::{Fabric, HostConfig, Indices, Site, host_config};
 use culvert_packet::craft::Ends;
 use culvert_policy::Timeouts;
 use culvert_softpath::next_hop::State;
@@ -118,7 +118,7 @@ fn used() -> f64 {
 }
 
 /// The example's policy with more virtual machines like its first one.
-fn policy(vports: u32) -> HostPart {
+fn policy(vports: u32) -> HostConfig {
     let mut documents: Value = serde_json::from_str(PAIR).expect("the example is JSON");
     let interfaces = documents["networkInterfaces"].as_array_mut().expect("it has interfaces");
     let first = interfaces[0].clone();
@@ -134,7 +134,7 @@ fn policy(vports: u32) -> HostPart {
     let bundle = Bundle::from_value(&documents).expect("a policy").bundle;
     let fabric = Fabric::check(&bundle).expect("a policy without problems").fabric;
     let site = Site { host: "host1".to_owned(), entropy: work::secret(), vfs: 0, vmqs: 0 };
-    host_part(Arc::new(fabric), &site, &mut Indices::default()).expect("enough numbers")
+    host_config(Arc::new(fabric), &site, &mut Indices::default()).expect("enough numbers")
 }
 
 fn pin(core: usize) {
@@ -145,7 +145,7 @@ fn pin(core: usize) {
 
 fn measure(args: &Args) -> Value {
     pin(args.core);
-    let part = policy(args.vports);
+    let config = policy(args.vports);
     let settings = SwitchSettings::new(args.flows.next_power_of_two(), work::secret());
     let switch = Arc::new(Switch::start(&settings).expect("memory for tables and packets"));
     let limits = Limits {
@@ -163,8 +163,8 @@ fn measure(args: &Args) -> Value {
     switch
         .attach(Port::Uplink(0), Box::new(move || Ok(Box::new(Wire::new(wire.clone())?))))
         .expect("it runs");
-    handle.apply(part.snapshot.clone()).expect("a policy that can be carried out");
-    let ends = ends(&part);
+    handle.apply(config.snapshot.clone()).expect("a policy that can be carried out");
+    let ends = ends(&config);
     let each = args.connections / args.vports;
     for (port, ends) in &ends {
         let (flood, ends) = (Arc::clone(&flood), *ends);
@@ -200,10 +200,10 @@ fn measure(args: &Args) -> Value {
 }
 
 /// Where virtual machines send from, and to whom.
-fn ends(part: &HostPart) -> Vec<(Port, Ends)> {
+fn ends(config: &HostConfig) -> Vec<(Port, Ends)> {
     let to = std::net::IpAddr::from([10, 1, 1, 12]);
-    let web = part.snapshot.mappings.iter().find(|m| m.ca == to).expect("it is mapped");
-    let vports = part.snapshot.vports.iter();
+    let web = config.snapshot.mappings.iter().find(|m| m.ca == to).expect("it is mapped");
+    let vports = config.snapshot.vports.iter();
     vports
         .map(|(id, v)| {
             let ends = Ends { src_mac: v.mac, dst_mac: web.mac, src: v.addresses[0], dst: web.ca };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use culvert_api::Bundle;
 use culvert_flow::Port;
-use culvert_model::{Fabric, HostPart, Indices, Site, host_part};
+use culvert_model::{Fabric, HostConfig, Indices, Site, host_config};
 use culvert_softpath::next_hop::State;
 use culvert_softpath::switch::ports::VhostUser;
 use culvert_softpath::switch::{Switch, SwitchSettings};
@@ -45,7 +45,7 @@ impl Ours {
     /// What could not be had.
     pub fn start(dir: &Path, way: Way, core: usize, pairs: usize) -> Result<Self, String> {
         fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-        let part = policy(way)?;
+        let config = policy(way)?;
         let settings =
             SwitchSettings { workers: vec![Some(core)], ..SwitchSettings::new(FLOWS, work::secret()) };
         let switch = Arc::new(Switch::start(&settings).map_err(|e| e.to_string())?);
@@ -54,8 +54,8 @@ impl Ours {
         let told = Arc::clone(&wire);
         let open = move || Ok(Box::new(Wire::new(told.clone())?) as _);
         switch.attach(Port::Uplink(0), Box::new(open)).map_err(|e| e.to_string())?;
-        slow.handle().apply(part.snapshot.clone()).map_err(|e| e.to_string())?;
-        for (id, vport) in &part.snapshot.vports {
+        slow.handle().apply(config.snapshot.clone()).map_err(|e| e.to_string())?;
+        for (id, vport) in &config.snapshot.vports {
             let path = dir.join(&vport.name);
             let open = move || Ok(Box::new(VhostUser::open(&path, pairs)?) as _);
             switch.attach(Port::Vport(*id), Box::new(open)).map_err(|e| e.to_string())?;
@@ -94,7 +94,7 @@ impl Ours {
 }
 
 /// The example's policy with its first network's two VMs as the frames have them, `a` and `b`.
-fn policy(way: Way) -> Result<HostPart, String> {
+fn policy(way: Way) -> Result<HostConfig, String> {
     let mut documents: Value = serde_json::from_str(EXAMPLE).map_err(|e| e.to_string())?;
     documents["logicalNetworks"][0]["properties"]["subnets"][0]["properties"]["addressPrefix"] =
         json!("192.168.0.0/16");
@@ -118,7 +118,7 @@ fn policy(way: Way) -> Result<HostPart, String> {
     let bundle = Bundle::from_value(&documents).map_err(|e| format!("{e:?}"))?.bundle;
     let fabric = Fabric::check(&bundle).map_err(|e| format!("{e:?}"))?.fabric;
     let site = Site { host: "host1".to_owned(), entropy: work::secret(), vfs: 0, vmqs: 0 };
-    host_part(Arc::new(fabric), &site, &mut Indices::default()).map_err(|e| format!("{e:?}"))
+    host_config(Arc::new(fabric), &site, &mut Indices::default()).map_err(|e| format!("{e:?}"))
 }
 
 fn wait_for_next_hops(handle: &Handle) -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! The daemon's heart: desired policy in, this host's part out to the datapath, one change at a time.
+//! [`Agent`]: checks, stores and applies one change of the desired policy at a time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -6,44 +6,44 @@ use std::time::Instant;
 
 use culvert_api::view::HealthView;
 use culvert_api::{ResourcePath, Warning};
-use culvert_model::{Fabric, HostPart, Indices, Site, host_part};
+use culvert_model::{Fabric, HostConfig, Indices, Site, host_config};
 use tracing::{error, info, warn};
 
 use crate::store::Stored;
 use crate::{Datapath, DatapathError, Documents, Error, Store};
 
 /// Virtual functions of the largest NIC.
-const MOST_VFS: u16 = 64;
-/// Receive queues of the largest NIC.
-const MOST_VMQS: u16 = 16;
+const MAX_VFS: u16 = 64;
+/// VMQs of the largest NIC.
+const MAX_VMQS: u16 = 16;
 
-/// The daemon without its sockets. Calls may wait for disk and NIC.
+/// The daemon without its sockets. Calls block on disk and NIC.
 pub struct Agent {
     site: Site,
     store: Store,
     datapath: Arc<dyn Datapath>,
-    /// Held while a change is made, so that changes do not pass each other.
+    /// Held during a change: changes are made in order.
     writing: Mutex<()>,
     current: RwLock<Arc<Current>>,
     started: Instant,
 }
 
-/// What holds now.
+/// The state that replies are made from.
 #[derive(Clone, Default)]
 pub(crate) struct Current {
     pub(crate) stored: Stored,
-    /// None: the store's policy does not pass this version's checks; the NIC is left as it is.
-    pub(crate) part: Option<Arc<HostPart>>,
+    /// None: the stored policy does not pass this version's checks; the NIC keeps its tables.
+    pub(crate) config: Option<Arc<HostConfig>>,
     pub(crate) applied: Applied,
     pub(crate) warnings: Vec<Warning>,
 }
 
-/// How far the datapath is.
+/// Which policy the datapath has applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// The policy's version that it carries out.
+    /// Version of the applied policy.
     pub version: u64,
-    /// Why that is not the desired one.
+    /// Why it is not the desired one.
     pub problem: Option<DatapathError>,
 }
 
@@ -52,33 +52,32 @@ pub struct Applied {
 pub struct Change<T> {
     /// What the edit returned.
     pub value: T,
-    /// The documents before and after.
+    /// The documents before the change.
     pub before: Documents,
-    /// The documents now.
+    /// The documents after the change.
     pub after: Documents,
-    /// The policy's version now.
+    /// The policy's version after the change.
     pub version: u64,
-    /// Whether the datapath carries it out.
+    /// Whether the datapath has applied it.
     pub applied: Applied,
-    /// What is odd about the policy.
+    /// What is unusual in the policy, but not wrong.
     pub warnings: Vec<Warning>,
 }
 
 impl Agent {
-    /// Takes the store's policy up and has it carried out. A datapath that fails now is tried again by
-    /// [`Agent::reconcile`].
+    /// Loads the stored policy and applies it. If the datapath fails now, [`Agent::reconcile`] retries.
     ///
     /// # Errors
     /// The store cannot be read or written.
     pub fn start(host: &str, store: Store, datapath: Arc<dyn Datapath>) -> Result<Arc<Self>, Error> {
         let stored = store.load()?;
-        // A NIC that does not answer yet is taken for the largest one.
+        // As long as the NIC does not answer, assume the largest one.
         let nic = datapath.nic().ok();
         let site = Site {
             host: host.to_owned(),
             entropy: store.entropy()?,
-            vfs: nic.as_ref().map_or(MOST_VFS, |n| n.num_vfs),
-            vmqs: nic.as_ref().map_or(MOST_VMQS, |n| n.vmqs),
+            vfs: nic.as_ref().map_or(MAX_VFS, |n| n.num_vfs),
+            vmqs: nic.as_ref().map_or(MAX_VMQS, |n| n.vmqs),
         };
         let agent = Self {
             site,
@@ -89,43 +88,43 @@ impl Agent {
             started: Instant::now(),
         };
         let mut current = match agent.derive(&stored.documents, &stored.indices) {
-            Ok((part, indices, warnings)) => {
+            Ok((config, indices, warnings)) => {
                 let next = Stored { indices, ..stored.clone() };
                 agent.store.commit(&stored, &next)?;
-                Current { stored: next, part: Some(part), warnings, applied: Applied::default() }
+                Current { stored: next, config: Some(config), warnings, applied: Applied::default() }
             }
             Err(e) => {
-                error!(error = %e, "the stored policy is not usable; the NIC stays as it is until it is replaced");
+                error!(error = %e, "cannot use the stored policy; the NIC keeps its tables until a new policy is applied");
                 Current { stored, ..Current::default() }
             }
         };
         agent.apply(&mut current);
-        info!(host, version = current.stored.version, "policy taken up");
+        info!(host, version = current.stored.version, "policy loaded");
         agent.publish(current);
         Ok(Arc::new(agent))
     }
 
-    /// Changes the desired policy by `edit`, checks the whole, keeps it, and has it carried out. `deleting`: what the
-    /// edit removes, to say so if something else needs it.
+    /// Edits the desired policy, checks all of it, stores it and applies it. `deleting` is the resource that the edit
+    /// removes, for the error if another one refers to it.
     ///
     /// # Errors
-    /// The edit's, the policy's problems, or the store's. Then nothing has changed. A datapath that cannot carry the
-    /// policy out is no error: it is in the answer, and tried again.
+    /// The edit fails, the policy has problems, or the store fails: then nothing has changed. A datapath that cannot
+    /// apply the policy is not an error: the reply says so, and [`Agent::reconcile`] retries.
     pub fn change<T>(
         &self,
         deleting: Option<&ResourcePath>,
         edit: impl FnOnce(&mut Documents) -> Result<T, Error>,
     ) -> Result<Change<T>, Error> {
-        let _one_at_a_time = self.lock();
+        let _serialized = self.lock();
         let now = self.current();
         let before = now.stored.documents.clone();
         let mut after = before.clone();
         let value = edit(&mut after)?;
-        if after == before && now.part.is_some() {
+        if after == before && now.config.is_some() {
             let (version, applied) = (now.stored.version, now.applied.clone());
             return Ok(Change { value, before, after, version, applied, warnings: now.warnings.clone() });
         }
-        let (part, indices, warnings) =
+        let (config, indices, warnings) =
             self.derive(&after, &now.stored.indices).map_err(|e| match (e, deleting) {
                 (Error::Policy(problems), Some(path)) => Error::InUse { path: path.clone(), problems },
                 (e, _) => e,
@@ -135,7 +134,7 @@ impl Agent {
         let version = next.version;
         let mut current = Current {
             stored: next,
-            part: Some(part),
+            config: Some(config),
             warnings: warnings.clone(),
             applied: now.applied.clone(),
         };
@@ -146,7 +145,7 @@ impl Agent {
         Ok(Change { value, before, after, version, applied, warnings })
     }
 
-    /// Checks what a change would give, and changes nothing.
+    /// Checks a change without making it.
     ///
     /// # Errors
     /// As [`Agent::change`].
@@ -163,9 +162,9 @@ impl Agent {
         Ok(Change { value, before, after, version, applied, warnings })
     }
 
-    /// Has the desired policy carried out, if it is not yet. Returns whether it is now.
+    /// Applies the desired policy if it is not applied yet. Returns whether it is now.
     pub fn reconcile(&self) -> bool {
-        let _one_at_a_time = self.lock();
+        let _serialized = self.lock();
         let now = self.current();
         if now.applied.problem.is_none() {
             return true;
@@ -174,22 +173,22 @@ impl Agent {
         self.apply(&mut current);
         let done = current.applied.problem.is_none();
         if done {
-            info!(version = current.applied.version, "the datapath carries the policy out again");
+            info!(version = current.applied.version, "policy applied");
         }
         self.publish(current);
         done
     }
 
-    /// How the daemon is.
+    /// State of the daemon.
     pub fn health(&self) -> HealthView {
         let now = self.current();
         let mut problems = Vec::new();
-        match &now.part {
-            None => problems.push("the stored policy is not usable by this version; apply one".to_owned()),
-            Some(part) if part.host.is_none() && now.stored.version > 0 => problems.push(format!(
+        match &now.config {
+            None => problems.push("this version cannot use the stored policy: apply a new one".to_owned()),
+            Some(config) if config.host.is_none() && now.stored.version > 0 => problems.push(format!(
                 "the policy has no server \"{}\"; it has {}",
                 self.site.host,
-                part.fabric.hosts.iter().map(|h| h.name.as_str()).collect::<Vec<_>>().join(", ")
+                config.fabric.hosts.iter().map(|h| h.name.as_str()).collect::<Vec<_>>().join(", ")
             )),
             Some(_) => {}
         }
@@ -237,7 +236,7 @@ impl Agent {
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
-        // The lock guards no data: what a panicked change left is the state before it.
+        // The lock guards no data: a change that panicked has published nothing.
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -245,19 +244,19 @@ impl Agent {
         &self,
         documents: &Documents,
         indices: &Indices,
-    ) -> Result<(Arc<HostPart>, Indices, Vec<Warning>), Error> {
+    ) -> Result<(Arc<HostConfig>, Indices, Vec<Warning>), Error> {
         let checked = Fabric::check(&documents.bundle()?).map_err(Error::Policy)?;
         let mut indices = indices.clone();
-        let part = host_part(Arc::new(checked.fabric), &self.site, &mut indices)?;
-        Ok((Arc::new(part), indices, checked.warnings))
+        let config = host_config(Arc::new(checked.fabric), &self.site, &mut indices)?;
+        Ok((Arc::new(config), indices, checked.warnings))
     }
 
     fn apply(&self, current: &mut Current) {
-        let Some(part) = &current.part else { return };
-        match self.datapath.apply(part.clone()) {
+        let Some(config) = &current.config else { return };
+        match self.datapath.apply(config.clone()) {
             Ok(()) => current.applied = Applied { version: current.stored.version, problem: None },
             Err(problem) => {
-                warn!(%problem, version = current.stored.version, "the policy is not carried out yet");
+                warn!(%problem, version = current.stored.version, "the policy is not applied yet");
                 current.applied.problem = Some(problem);
             }
         }
@@ -265,8 +264,8 @@ impl Agent {
 }
 
 impl Current {
-    /// Indices into the fabric's interfaces by vport number, of this host.
+    /// Indices into the fabric's interfaces, by number of this host's vports.
     pub(crate) fn vports(&self) -> HashMap<u16, usize> {
-        self.part.iter().flat_map(|p| p.vports.iter()).map(|v| (v.id.0, v.interface)).collect()
+        self.config.iter().flat_map(|p| p.vports.iter()).map(|v| (v.id.0, v.interface)).collect()
     }
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser, ValueEnum};
 
-/// Culvert's control daemon: keeps a host's policy, and feeds its NIC or is the data path itself.
+/// Culvert's control daemon: keeps a host's policy and applies it to the NIC or to the software datapath.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "culvertd", version)]
-#[command(group(ArgGroup::new("hardware").required(true).args(["nic", "uplink"])))]
+#[command(group(ArgGroup::new("backend").required(true).args(["nic", "uplink"])))]
 pub struct Args {
     /// This host's name: the resourceId of its server in the policy.
     #[arg(long)]
@@ -16,38 +16,39 @@ pub struct Args {
     /// The NIC: vfio-user:SOCKET, or vfio:PCI-ADDRESS.
     #[arg(long)]
     pub nic: Option<String>,
-    /// Without a Culvert NIC: the interface of the provider network, which the software path uses beside the kernel.
+    /// Without a Culvert NIC: interface of the provider network, which the software datapath shares with the kernel.
     /// Once or twice, for the policy's uplinks 0 and 1.
     #[arg(long, num_args = 1, value_name = "INTERFACE")]
     pub uplink: Vec<String>,
-    /// Whose the provider addresses on the uplinks are.
+    /// Who owns the provider addresses on the uplinks.
     #[arg(long, value_enum, default_value_t, requires = "uplink")]
     pub provider_address: ProviderAddress,
-    /// How the uplinks' frames are taken.
+    /// How the uplinks send and receive frames.
     #[arg(long, value_enum, default_value_t, requires = "uplink")]
     pub driver: Driver,
-    /// Where virtual machines attach that no VF serves and whose interface in the policy does not say.
+    /// Kind of port for virtual machines that no VF serves, unless the policy's network interface says otherwise.
     #[arg(long, value_enum, default_value_t)]
     pub port: Port,
-    /// Flow records of each thread of the software path: rounded up to a power of two. Each connection has two of them.
+    /// Flow records of each worker, rounded up to a power of two. Each connection uses two.
     #[arg(long, default_value_t = 1 << 20, requires = "uplink")]
     pub flows: u32,
-    /// Threads of the software path. Each virtual machine is served by one of them. Left out: one, or one for each --core.
+    /// Workers (threads) of the software datapath. One worker serves each virtual machine. Left out: one, or one for each
+    /// --core.
     #[arg(long, requires = "uplink")]
     pub workers: Option<usize>,
-    /// Processors that the software path's threads stay on, one for each: 2,3. Left out: the system chooses.
+    /// Processors that the workers are pinned to, one for each: 2,3. Left out: the system chooses.
     #[arg(long, value_delimiter = ',', requires = "uplink")]
     pub core: Vec<usize>,
     /// Firmware image to load into the NIC. Left out: the NIC keeps what it runs.
     #[arg(long)]
     pub firmware: Option<PathBuf>,
-    /// Virtual functions to make, at most as many as the NIC can have.
+    /// Virtual functions to enable, at most as many as the NIC has.
     #[arg(long, default_value_t = 16)]
     pub vfs: u16,
     /// Directory of the store.
     #[arg(long, default_value = "/var/lib/culvert")]
     pub state: PathBuf,
-    /// UNIX socket of the API. Without a NIC, connections are kept beside it for the next start.
+    /// UNIX socket of the API. Without a NIC, connections are saved beside it for the next start.
     #[arg(long, default_value = "/run/culvert/culvertd.sock")]
     pub socket: PathBuf,
     /// Also serve the API on this loopback address and port.
@@ -58,27 +59,27 @@ pub struct Args {
     pub log_json: bool,
 }
 
-/// Whose the provider addresses are.
+/// Owner of the provider addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ProviderAddress {
-    /// The kernel's: it has them on the uplinks, resolves next hops and answers for them. All its other traffic stays.
+    /// The kernel: it has them on the uplinks, resolves next hops and answers ARP. Its other traffic stays with it.
     #[default]
     Kernel,
-    /// The software path's own, beside whatever the kernel has.
+    /// Culvert: its own addresses, beside those of the kernel.
     Own,
 }
 
-/// How frames of an interface are taken.
+/// How an interface sends and receives frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Driver {
-    /// By a packet socket, on any interface.
+    /// Packet sockets, on any interface.
     #[default]
     AfPacket,
-    /// By XDP sockets, before the kernel makes anything of them. Needs CAP_BPF, too.
+    /// XDP sockets, which receive frames before the kernel's network stack. Needs CAP_BPF, too.
     AfXdp,
 }
 
-/// A kind of port of a virtual machine without a VF.
+/// Kind of port for a virtual machine without a VF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Port {
     /// TAP interfaces.

@@ -1,4 +1,4 @@
-//! The daemon's life: start, serve, try again, stop.
+//! The daemon's life cycle: start, serve, retry, stop.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use tracing::{error, info};
 
 use crate::{Agent, Args, Datapath, Error, Store, bind_tcp, bind_unix, rest, serve};
 
-/// How often a policy that is not carried out is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+/// Interval between attempts to apply a policy that is not applied yet.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs until `stop` is done. The store is opened first, so that a second daemon of the same state never touches the
-/// NIC; the policy is carried out before the first request is answered.
+/// NIC; the policy is applied before the first request is answered.
 ///
-/// When it returns, a NIC goes on with the flows it has: stopping the daemon is no reason to stop tenants. The software
-/// path ends with it.
+/// When it returns, a NIC keeps forwarding its flows: stopping the daemon does not stop tenants. The software datapath
+/// stops with the daemon.
 ///
 /// # Errors
 /// The store or a socket cannot be used, or the datapath cannot be opened.
@@ -46,22 +46,22 @@ pub async fn run(
     let stop = tokio::spawn(async move {
         stop.await;
         info!("stopping");
-        // Nobody listens any more when everything has ended by itself.
+        // There is no receiver when the server has already ended.
         let _ = stopping.send(true);
     });
     let result = serve(rest::router(agent), unix, tcp, stopped).await;
     stop.abort();
     retry.abort();
-    // The socket's name goes with the daemon; one that a newer daemon made in its place was refused by bind_unix.
+    // The path is ours: bind_unix refuses a second daemon.
     let _ = std::fs::remove_file(&args.socket);
     if let Err(e) = &result {
-        error!(error = %e, "the API ended");
+        error!(error = %e, "the API server failed");
     }
     result
 }
 
 async fn retry(agent: Arc<Agent>, mut stop: watch::Receiver<bool>) {
-    let mut ticks = tokio::time::interval(RETRY);
+    let mut ticks = tokio::time::interval(RETRY_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -70,7 +70,7 @@ async fn retry(agent: Arc<Agent>, mut stop: watch::Receiver<bool>) {
         }
         let agent = agent.clone();
         if tokio::task::spawn_blocking(move || agent.reconcile()).await.is_err() {
-            error!("carrying the policy out again panicked");
+            error!("applying the policy again panicked");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong in the daemon, and the HTTP status for it.
+//! Errors of the daemon, and their HTTP status.
 
 use std::path::PathBuf;
 
@@ -14,43 +14,43 @@ pub enum Error {
     /// The request's document cannot be read.
     #[error("the document cannot be read")]
     Form(Vec<culvert_api::Error>),
-    /// The policy would have problems.
+    /// The policy has problems.
     #[error("the policy has {} problems", .0.len())]
     Policy(Vec<Problem>),
-    /// Something else still needs the resource.
-    #[error("{path} is still needed")]
+    /// Other resources refer to the resource.
+    #[error("{path} is in use")]
     InUse {
-        /// What was to be deleted.
+        /// The resource to delete.
         path: ResourcePath,
-        /// What would be wrong without it.
+        /// The problems that the policy would have without it.
         problems: Vec<Problem>,
     },
     /// No such resource.
     #[error("{path} does not exist")]
     NotFound {
-        /// What was asked for.
+        /// The requested path.
         path: String,
     },
     /// `If-Match` or `If-None-Match` does not hold.
-    #[error("{path} is not as the request expects: its etag is {etag}")]
+    #[error("{path} does not match the request's precondition: its etag is {etag}")]
     Precondition {
         /// The resource.
         path: ResourcePath,
-        /// What it has; `none` where it does not exist.
+        /// Its etag; `none` where it does not exist.
         etag: String,
     },
     /// The body names another resource than the path.
-    #[error("the body's resourceId \"{body}\" is not that of {path}")]
+    #[error("the body's resourceId is \"{body}\", but the request's path is {path}")]
     OtherId {
         /// The request's path.
         path: ResourcePath,
         /// The body's id.
         body: String,
     },
-    /// The host has run out of some number.
+    /// The policy needs more of something than a host has.
     #[error("{0}")]
     Snapshot(#[from] culvert_model::SnapshotError),
-    /// A request that has no meaning.
+    /// An invalid request.
     #[error("{message}")]
     BadRequest {
         /// One sentence.
@@ -59,25 +59,25 @@ pub enum Error {
         remedy: String,
     },
     /// The store failed.
-    #[error("the store {path}: {detail}")]
+    #[error("store {path}: {detail}")]
     Store {
         /// Its file.
         path: PathBuf,
-        /// What the database says.
+        /// The database's error.
         detail: String,
     },
     /// The datapath failed.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
-    /// A socket cannot be opened.
+    /// The daemon cannot listen on a socket.
     #[error("cannot listen on {address}: {detail}")]
     Listen {
         /// Path or address.
         address: String,
-        /// What the system says.
+        /// The system's error.
         detail: String,
     },
-    /// TCP is for this machine only.
+    /// The TCP address is not a loopback address.
     #[error("{address} is not a loopback address, and the API has no authentication on TCP")]
     NotLoopback {
         /// As given.
@@ -101,7 +101,7 @@ impl Error {
         }
     }
 
-    /// As the user sees it.
+    /// The error as clients see it.
     pub fn body(&self) -> ErrorBody {
         let simple =
             |code: &str, target: &str, remedy: &str| ErrorBody::new(code, self.to_string(), target, remedy);
@@ -116,19 +116,25 @@ impl Error {
             }
             Error::InUse { path, problems } => ErrorBody {
                 details: problems.iter().map(ErrorBody::from).collect(),
-                ..simple("ResourceInUse", &path.to_string(), "first change or delete what refers to it")
+                ..simple(
+                    "ResourceInUse",
+                    &path.to_string(),
+                    "first change or delete the resources that refer to it",
+                )
             },
             Error::NotFound { path } => {
-                simple("ResourceNotFound", path, "list the collection to see what there is")
+                simple("ResourceNotFound", path, "list the collection to see its resources")
             }
             Error::Precondition { path, .. } => simple(
                 "PreconditionFailed",
                 &path.to_string(),
-                "get it again, and repeat the change with the new etag",
+                "get the resource again, and repeat the change with its new etag",
             ),
-            Error::OtherId { path, .. } => {
-                simple("ResourceIdMismatch", &path.to_string(), "leave resourceId out, or make both the same")
-            }
+            Error::OtherId { path, .. } => simple(
+                "ResourceIdMismatch",
+                &path.to_string(),
+                "leave resourceId out, or give it the path's value",
+            ),
             Error::Snapshot(e) => simple("HostLimit", "", &e.remedy()),
             Error::BadRequest { remedy, .. } => simple("BadRequest", "", remedy),
             Error::Store { path, .. } => simple(

@@ -1,15 +1,16 @@
 //! `culvertd`, the control daemon of a host.
 //!
-//! A change takes this way, one at a time ([`Agent`]):
+//! Changes are made one at a time ([`Agent`]):
 //!
 //! 1. [`rest`] reads the request into documents ([`Documents`]): canonical, with etags.
-//! 2. `culvert-model` checks the whole policy and derives this host's part. A policy with problems changes nothing.
+//! 2. `culvert-model` checks the whole policy and derives this host's configuration. A policy with problems changes
+//!    nothing.
 //! 3. [`Store`] keeps documents, indices and generations, in one transaction.
-//! 4. [`Datapath`] carries the part out: generations first, so that no flow of the old policy is served after the
-//!    answer. If it cannot, the policy stays desired and is tried again; the answer and `health` say so.
+//! 4. [`Datapath`] applies the configuration: generations first, so that no flow of the old policy serves a packet after
+//!    the reply. If it fails, the policy stays desired and is retried; the reply and `health` say so.
 //!
-//! The daemon may stop and start at any time: the NIC goes on with the flows it has, and on start the store's policy is
-//! carried out again with the same numbers.
+//! The daemon may stop and start at any time: the NIC keeps forwarding its flows, and on start the daemon applies the
+//! stored policy again, with the same numbers.
 
 #![forbid(unsafe_code)]
 
@@ -21,15 +22,14 @@ mod documents;
 mod error;
 mod listen;
 pub mod rest;
-mod softpath;
+mod secret;
 mod store;
 
 pub use agent::{Agent, Applied, Change};
 pub use args::Args;
 pub use daemon::run;
-pub use datapath::{Datapath, DatapathError};
+pub use datapath::{Datapath, DatapathError, HostDatapath};
 pub use documents::{Documents, Precondition};
 pub use error::Error;
 pub use listen::{bind_tcp, bind_unix, serve};
-pub use softpath::SoftDatapath;
 pub use store::{Store, Stored};

@@ -1,4 +1,4 @@
-//! The API's sockets, and serving on them until asked to stop.
+//! Binds the API's sockets and serves on them.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -11,14 +11,13 @@ use tokio::sync::watch;
 
 use crate::Error;
 
-/// How long requests under way may take when the daemon stops.
+/// Time that requests in progress have to end when the daemon stops.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Listens on a UNIX socket that only its owner and group may use. A socket that a dead daemon left behind is replaced,
-/// one that is answered is not.
+/// Listens on a UNIX socket that only its owner and group may use. Replaces the socket of a dead daemon.
 ///
 /// # Errors
-/// The path cannot be used.
+/// Another process answers on the path, or the path cannot be used.
 pub async fn bind_unix(path: &Path) -> Result<UnixListener, Error> {
     let failed = |detail: &dyn ToString| Error::Listen {
         address: path.display().to_string(),
@@ -30,11 +29,11 @@ pub async fn bind_unix(path: &Path) -> Result<UnixListener, Error> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {
             if UnixStream::connect(path).await.is_ok() {
-                return Err(failed(&"another process answers there"));
+                return Err(failed(&"another process answers on it"));
             }
             std::fs::remove_file(path).map_err(|e| failed(&e))?;
         }
-        Ok(_) => return Err(failed(&"there is a file that is no socket")),
+        Ok(_) => return Err(failed(&"it is a file, not a socket")),
         Err(_) => {}
     }
     let listener = UnixListener::bind(path).map_err(|e| failed(&e))?;
@@ -42,10 +41,10 @@ pub async fn bind_unix(path: &Path) -> Result<UnixListener, Error> {
     Ok(listener)
 }
 
-/// Listens on TCP, on a loopback address only: the API knows no users.
+/// Listens on TCP, on a loopback address only: the API has no authentication.
 ///
 /// # Errors
-/// Another address, or one in use.
+/// The address is not a loopback address, or is in use.
 pub async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Error> {
     if !address.ip().is_loopback() {
         return Err(Error::NotLoopback { address: address.to_string() });
@@ -55,7 +54,7 @@ pub async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Error> {
         .map_err(|e| Error::Listen { address: address.to_string(), detail: e.to_string() })
 }
 
-/// Serves until `stop` becomes true, then lets requests under way end.
+/// Serves until `stop` becomes true; then requests in progress have two seconds to end.
 ///
 /// # Errors
 /// A listener failed.
@@ -66,7 +65,7 @@ pub async fn serve(
     stop: watch::Receiver<bool>,
 ) -> Result<(), Error> {
     let wait = |mut stop: watch::Receiver<bool>| async move {
-        // An error means that the sender is gone, which is a stop too.
+        // An error means that the sender was dropped: stop too.
         let _ = stop.wait_for(|s| *s).await;
     };
     let unix = axum::serve(unix, router.clone()).with_graceful_shutdown(wait(stop.clone()));

@@ -1,4 +1,4 @@
-//! culvertd's entry: arguments, log, signals.
+//! Entry point of culvertd: arguments, log, signals.
 
 #![forbid(unsafe_code)]
 
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use culvert_agent::{Args, Datapath, Error, SoftDatapath, run};
+use culvert_agent::{Args, Datapath, Error, HostDatapath, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -26,12 +26,15 @@ fn main() -> ExitCode {
     match tokio::runtime::Runtime::new().map(|runtime| runtime.block_on(start(args))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(&error.to_string(), &error.body().remedy),
-        Err(error) => fail(&format!("no threads: {error}"), "check the system's limits"),
+        Err(error) => fail(
+            &format!("cannot start the runtime: {error}"),
+            "raise the limits on threads and file descriptors",
+        ),
     }
 }
 
 fn fail(message: &str, remedy: &str) -> ExitCode {
-    // Without a place to print to, the exit code must do.
+    // If stderr is closed, the exit code is all that is left.
     let _ = writeln!(std::io::stderr(), "culvertd: {message}\n       -> {remedy}");
     ExitCode::FAILURE
 }
@@ -50,5 +53,5 @@ async fn start(args: Args) -> Result<(), Error> {
 }
 
 fn open(args: &Args) -> Result<Arc<dyn Datapath>, Error> {
-    Ok(Arc::new(SoftDatapath::open(args)?))
+    Ok(Arc::new(HostDatapath::open(args)?))
 }

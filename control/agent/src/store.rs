@@ -1,4 +1,4 @@
-//! The store: desired policy, indices and generations in one file, changed in one transaction each time.
+//! The store: desired policy, indices and generations in one file; each change is one transaction.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,17 +10,20 @@ use culvert_model::Indices;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde_json::Value;
 
-use crate::Error;
 use crate::documents::{Documents, Key};
+use crate::{Error, secret};
+
+/// A result whose error does not name the file yet.
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// `collection/id` in lower case to the resource's JSON.
 const RESOURCES: TableDefinition<&str, &[u8]> = TableDefinition::new("resources");
-/// One value each by name.
+/// Single values by name.
 const STATE: TableDefinition<&str, &[u8]> = TableDefinition::new("state");
-/// Form of the two tables; a store of another form is refused, never guessed at.
+/// Format of the two tables. A store of another format is refused.
 const FORMAT: u64 = 1;
 
-/// The daemon's file. Every commit is on disk when it returns.
+/// The daemon's database file. A commit is on disk when it returns.
 pub struct Store {
     db: Database,
     path: PathBuf,
@@ -31,135 +34,143 @@ pub struct Store {
 pub struct Stored {
     /// Desired policy.
     pub documents: Documents,
-    /// Numbers given so far.
+    /// Numbers allocated so far.
     pub indices: Indices,
     /// Counts changes of the desired policy.
     pub version: u64,
 }
 
 impl Store {
-    /// Opens or makes `culvertd.redb` in this directory.
+    /// Opens or creates `culvertd.redb` in this directory.
     ///
     /// # Errors
-    /// The directory cannot be used, another daemon has the file, or it is of another form.
+    /// The directory cannot be used, another daemon has the file open, or the file has another format.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         let path = directory.join("culvertd.redb");
-        let failed = |detail: String| Error::Store { path: path.clone(), detail };
-        std::fs::create_dir_all(directory).map_err(|e| failed(e.to_string()))?;
-        let db = Database::create(&path).map_err(|e| failed(e.to_string()))?;
-        let store = Self { db, path: path.clone() };
-        store.check_format()?;
+        let open = || -> Outcome<Database> {
+            std::fs::create_dir_all(directory)?;
+            Ok(Database::create(&path)?)
+        };
+        let db = open().map_err(|e| failed(&path, &e))?;
+        let store = Self { db, path };
+        store.named(store.check_format())?;
         Ok(store)
     }
 
-    fn failed(&self, detail: &dyn ToString) -> Error {
-        Error::Store { path: self.path.clone(), detail: detail.to_string() }
+    /// Secret of the entropy in outer headers, created with the store. It is kept, so that a restart does not move flows
+    /// to other paths.
+    ///
+    /// # Errors
+    /// The store cannot be read or written, or the system has no random numbers.
+    pub fn entropy(&self) -> Result<HashSecret, Error> {
+        self.named(self.read_entropy())
     }
 
-    fn check_format(&self) -> Result<(), Error> {
-        let write = self.db.begin_write().map_err(|e| self.failed(&e))?;
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn load(&self) -> Result<Stored, Error> {
+        self.named(self.read())
+    }
+
+    /// Replaces the state `from` by `to`: all of it or nothing.
+    ///
+    /// # Errors
+    /// The store cannot be written; it keeps the old state.
+    pub fn commit(&self, from: &Stored, to: &Stored) -> Result<(), Error> {
+        self.named(self.write(from, to))
+    }
+
+    /// Adds the file's name to an error.
+    fn named<T>(&self, outcome: Outcome<T>) -> Result<T, Error> {
+        outcome.map_err(|e| failed(&self.path, &e))
+    }
+
+    fn check_format(&self) -> Outcome<()> {
+        let write = self.db.begin_write()?;
         {
-            write.open_table(RESOURCES).map_err(|e| self.failed(&e))?;
-            let mut state = write.open_table(STATE).map_err(|e| self.failed(&e))?;
-            let found = state.get("format").map_err(|e| self.failed(&e))?.map(|v| v.value().to_vec());
+            write.open_table(RESOURCES)?;
+            let mut state = write.open_table(STATE)?;
+            let found = state.get("format")?.map(|v| v.value().to_vec());
             match found {
                 None => {
-                    state.insert("format", FORMAT.to_be_bytes().as_slice()).map_err(|e| self.failed(&e))?;
+                    state.insert("format", FORMAT.to_be_bytes().as_slice())?;
                 }
                 Some(bytes) if bytes == FORMAT.to_be_bytes() => {}
-                Some(_) => return Err(self.failed(&"was written by another version of culvertd")),
+                Some(_) => return Err("written by another version of culvertd".into()),
             }
         }
-        write.commit().map_err(|e| self.failed(&e))
+        Ok(write.commit()?)
     }
 
-    /// The secret of the entropy shown on the wire, made when the store is: it stays, so that a restart does not move
-    /// every flow to another path.
-    ///
-    /// # Errors
-    /// It cannot be read or written, or the system has no random numbers.
-    pub fn entropy(&self) -> Result<HashSecret, Error> {
-        let write = self.db.begin_write().map_err(|e| self.failed(&e))?;
-        let mut bytes = [0u8; 72];
-        {
-            let mut state = write.open_table(STATE).map_err(|e| self.failed(&e))?;
-            let found = state.get("entropy").map_err(|e| self.failed(&e))?.map(|v| v.value().to_vec());
+    fn read_entropy(&self) -> Outcome<HashSecret> {
+        let write = self.db.begin_write()?;
+        let bytes = {
+            let mut state = write.open_table(STATE)?;
+            let found = state.get("entropy")?.map(|v| v.value().to_vec());
             match found {
-                Some(found) => bytes = found.try_into().map_err(|_| self.failed(&"has a bad secret"))?,
+                Some(found) => found.try_into().map_err(|_| "the secret has a wrong length")?,
                 None => {
-                    getrandom::fill(&mut bytes).map_err(|e| self.failed(&e))?;
-                    state.insert("entropy", bytes.as_slice()).map_err(|e| self.failed(&e))?;
+                    let bytes = secret::random().map_err(|e| e.to_string())?;
+                    state.insert("entropy", bytes.as_slice())?;
+                    bytes
                 }
             }
-        }
-        write.commit().map_err(|e| self.failed(&e))?;
-        let mut words = [0u64; 9];
-        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
-            *word = u64::from_be_bytes(*bytes);
-        }
-        Ok(HashSecret(words))
+        };
+        write.commit()?;
+        Ok(secret::from_bytes(&bytes))
     }
 
-    /// Everything in it.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn load(&self) -> Result<Stored, Error> {
-        let read = self.db.begin_read().map_err(|e| self.failed(&e))?;
-        let resources = read.open_table(RESOURCES).map_err(|e| self.failed(&e))?;
-        let state = read.open_table(STATE).map_err(|e| self.failed(&e))?;
-        let mut all: BTreeMap<Key, Arc<Value>> = BTreeMap::new();
-        for entry in resources.iter().map_err(|e| self.failed(&e))? {
-            let (name, value) = entry.map_err(|e| self.failed(&e))?;
-            let (collection, id) =
-                name.value().split_once('/').ok_or_else(|| self.failed(&"has a bad key"))?;
-            let collection = Collection::from_name(collection).map_err(|e| self.failed(&e))?;
-            let value = serde_json::from_slice(value.value()).map_err(|e| self.failed(&e))?;
+    fn read(&self) -> Outcome<Stored> {
+        let read = self.db.begin_read()?;
+        let (resources, state) = (read.open_table(RESOURCES)?, read.open_table(STATE)?);
+        let mut all = BTreeMap::new();
+        for entry in resources.iter()? {
+            let (name, value) = entry?;
+            let (collection, id) = name.value().split_once('/').ok_or("a resource has a wrong key")?;
+            let collection = Collection::from_name(collection)?;
+            let value = serde_json::from_slice(value.value())?;
             all.insert((collection, id.to_owned()), Arc::new(value));
         }
-        let indices = match state.get("indices").map_err(|e| self.failed(&e))? {
-            Some(bytes) => serde_json::from_slice(bytes.value()).map_err(|e| self.failed(&e))?,
+        let indices = match state.get("indices")? {
+            Some(bytes) => serde_json::from_slice(bytes.value())?,
             None => Indices::default(),
         };
-        let version = match state.get("version").map_err(|e| self.failed(&e))? {
-            Some(bytes) => {
-                let bytes = bytes.value().try_into().map_err(|_| self.failed(&"has a bad version"))?;
-                u64::from_be_bytes(bytes)
-            }
+        let version = match state.get("version")? {
+            Some(bytes) => u64::from_be_bytes(bytes.value().try_into()?),
             None => 0,
         };
         Ok(Stored { documents: Documents::from_stored(all), indices, version })
     }
 
-    /// Goes from one state to the next, all of it or nothing.
-    ///
-    /// # Errors
-    /// It cannot be written; the old state stays.
-    pub fn commit(&self, from: &Stored, to: &Stored) -> Result<(), Error> {
-        let write = self.db.begin_write().map_err(|e| self.failed(&e))?;
+    fn write(&self, from: &Stored, to: &Stored) -> Outcome<()> {
+        let write = self.db.begin_write()?;
         {
-            let mut resources = write.open_table(RESOURCES).map_err(|e| self.failed(&e))?;
+            let mut resources = write.open_table(RESOURCES)?;
             let old: BTreeMap<&Key, &Arc<Value>> = from.documents.iter().collect();
             let new: BTreeMap<&Key, &Arc<Value>> = to.documents.iter().collect();
             for key in old.keys().filter(|k| !new.contains_key(*k)) {
-                resources.remove(name(key).as_str()).map_err(|e| self.failed(&e))?;
+                resources.remove(name(key).as_str())?;
             }
             for (key, value) in &new {
                 if old.get(key).is_some_and(|o| Arc::ptr_eq(o, value)) {
                     continue;
                 }
-                let bytes = serde_json::to_vec(value.as_ref()).map_err(|e| self.failed(&e))?;
-                resources.insert(name(key).as_str(), bytes.as_slice()).map_err(|e| self.failed(&e))?;
+                resources.insert(name(key).as_str(), serde_json::to_vec(value.as_ref())?.as_slice())?;
             }
-            let mut state = write.open_table(STATE).map_err(|e| self.failed(&e))?;
+            let mut state = write.open_table(STATE)?;
             if from.indices != to.indices {
-                let bytes = serde_json::to_vec(&to.indices).map_err(|e| self.failed(&e))?;
-                state.insert("indices", bytes.as_slice()).map_err(|e| self.failed(&e))?;
+                state.insert("indices", serde_json::to_vec(&to.indices)?.as_slice())?;
             }
-            state.insert("version", to.version.to_be_bytes().as_slice()).map_err(|e| self.failed(&e))?;
+            state.insert("version", to.version.to_be_bytes().as_slice())?;
         }
-        write.commit().map_err(|e| self.failed(&e))
+        Ok(write.commit()?)
     }
+}
+
+fn failed(path: &Path, detail: &dyn ToString) -> Error {
+    Error::Store { path: path.to_owned(), detail: detail.to_string() }
 }
 
 fn name((collection, id): &Key) -> String {

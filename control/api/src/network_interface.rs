@@ -41,7 +41,7 @@ pub enum Offload {
     Vf,
     /// A receive queue of the physical function, emptied by the host.
     Vmq,
-    /// The software path.
+    /// The switch, in software.
     Software,
 }
 

@@ -28,7 +28,7 @@ pub(crate) enum Command {
     /// Apply, show or check policies.
     #[command(subcommand)]
     Policy(Policy),
-    /// The NIC, and what it takes off the host.
+    /// The NIC and its offloads.
     #[command(subcommand)]
     Nic(Nic),
     /// Virtual ports.
@@ -40,9 +40,9 @@ pub(crate) enum Command {
     Counters,
     /// Dropped packets by reason.
     Drops,
-    /// Customer addresses and where they are.
+    /// Customer addresses and their locations.
     Mappings,
-    /// What would become of a packet, layer by layer. Changes nothing.
+    /// Show the policy's decision on a packet, layer by layer. Changes nothing.
     Trace(Trace),
     /// Send a capture through a host's policy, without a daemon or a NIC.
     ///
@@ -56,7 +56,7 @@ pub(crate) enum Command {
     /// since there is nobody to ask. The secrets of the flow hashes are always the same, and with them the UDP source
     /// ports and NVGRE FlowIDs. Both uplinks have a link, and every vport is up.
     Replay(Replay),
-    /// How the daemon is.
+    /// State of the daemon.
     Health,
 }
 
@@ -70,7 +70,7 @@ pub(crate) enum Policy {
         /// Keep resources that the file does not name.
         #[arg(long)]
         merge: bool,
-        /// Only say what would change.
+        /// Only show what would change.
         #[arg(long)]
         dry_run: bool,
     },
@@ -86,12 +86,12 @@ pub(crate) enum Policy {
     },
 }
 
-/// The NIC, and what it takes off the host.
+/// The NIC and its offloads.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum Nic {
     /// The host's NIC in one line.
     List,
-    /// Everything, with what is and is not offloaded and why.
+    /// Everything, with offloads and why others are missing.
     Show,
 }
 
@@ -111,7 +111,7 @@ pub(crate) struct Flows {
     /// Only of this VSID.
     #[arg(long)]
     pub(crate) vsid: Option<u32>,
-    /// At most so many flows.
+    /// At most this many flows.
     #[arg(long, default_value_t = 1000)]
     pub(crate) limit: usize,
 }

@@ -1,4 +1,4 @@
-//! Errors of the tool, and how they are printed.
+//! Errors of the command line tool, and their output.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::capture::Broken;
 
-/// Why a command did not do what was asked.
+/// Why a command failed.
 #[derive(Debug, Error)]
 pub(crate) enum Error {
     /// A file cannot be read or written.
@@ -16,10 +16,10 @@ pub(crate) enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file is no capture, or a broken one.
+    /// A file is not a capture, or is damaged.
     #[error("{path} is not a capture that can be replayed: {problem}")]
     Capture {
         /// The file.
@@ -35,8 +35,8 @@ pub(crate) enum Error {
         /// What happened.
         detail: String,
     },
-    /// The daemon answers something else than this tool understands.
-    #[error("culvertd's answer to {path} is not understood: {detail}")]
+    /// The daemon's reply cannot be read.
+    #[error("cannot read culvertd's reply to {path}: {detail}")]
     Answer {
         /// The request.
         path: String,

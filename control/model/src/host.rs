@@ -1,4 +1,4 @@
-//! One host's part of the fabric, as the policy engine wants it.
+//! One host's configuration of the fabric, as the policy engine wants it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub struct Site {
 
 /// What one host carries out.
 #[derive(Clone, Debug)]
-pub struct HostPart {
+pub struct HostConfig {
     /// The whole policy.
     pub fabric: Arc<Fabric>,
     /// Index of this host in it; none: the policy does not know this host.
@@ -76,12 +76,16 @@ impl SnapshotError {
     }
 }
 
-/// Derives this host's part. Numbers come from and go to `indices`, which the caller persists before it carries the
-/// part out.
+/// Derives this host's configuration. Numbers come from and go to `indices`, which the caller persists before it applies the
+/// configuration.
 ///
 /// # Errors
 /// The host runs out of numbers.
-pub fn host_part(fabric: Arc<Fabric>, site: &Site, indices: &mut Indices) -> Result<HostPart, SnapshotError> {
+pub fn host_config(
+    fabric: Arc<Fabric>,
+    site: &Site,
+    indices: &mut Indices,
+) -> Result<HostConfig, SnapshotError> {
     let host = fabric.host(&site.host);
     let snapshot = Snapshot::empty(fabric.settings.router_mac, site.entropy);
     let mut derivation = Derivation {
@@ -102,7 +106,7 @@ pub fn host_part(fabric: Arc<Fabric>, site: &Site, indices: &mut Indices) -> Res
     derivation.mappings();
     derivation.generations();
     let Derivation { vports, snapshot, .. } = derivation;
-    Ok(HostPart { fabric, host, vports, snapshot: Arc::new(snapshot) })
+    Ok(HostConfig { fabric, host, vports, snapshot: Arc::new(snapshot) })
 }
 
 struct Derivation<'a> {

@@ -20,7 +20,7 @@ pub(super) struct ApplyQuery {
     dry_run: bool,
 }
 
-/// POST: takes a whole policy over, in place of the one before or merged into it.
+/// POST: replaces the desired policy, or merges into it.
 pub(super) async fn apply(
     State(agent): State<Arc<Agent>>,
     Query(query): Query<ApplyQuery>,

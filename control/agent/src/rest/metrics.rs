@@ -33,10 +33,10 @@ fn render(health: &HealthView, counters: &CountersView, drops: &DropsView) -> St
             "# HELP culvert_{name} {help}\n# TYPE culvert_{name} {kind}\nculvert_{name} {value}"
         );
     };
-    plain("up", "Whether everything is as it should be.", "gauge", health.ok.into());
+    plain("up", "Whether the host has no problems.", "gauge", health.ok.into());
     plain("firmware_up", "Whether the NIC's firmware answers.", "gauge", health.firmware_alive.into());
     plain("policy_desired_version", "Version of the policy in the store.", "gauge", health.desired_version);
-    plain("policy_applied_version", "Version of the policy carried out.", "gauge", health.applied_version);
+    plain("policy_applied_version", "Version of the applied policy.", "gauge", health.applied_version);
     let columns: [Column; 5] = [
         ("in_packets", "Packets into the NIC", |c| c.in_packets),
         ("in_bytes", "Inner bytes into the NIC", |c| c.in_bytes),
@@ -53,23 +53,22 @@ fn render(health: &HealthView, counters: &CountersView, drops: &DropsView) -> St
             }
         }
     }
-    let _ = writeln!(out, "# HELP culvert_worker_vports Vports that a thread of the software path serves.");
+    let _ = writeln!(out, "# HELP culvert_worker_vports Vports that a worker of the switch serves.");
     let _ = writeln!(out, "# TYPE culvert_worker_vports gauge");
     for (worker, counters) in &counters.workers {
         let _ = writeln!(out, "culvert_worker_vports{{worker=\"{worker}\"}} {}", counters.vports);
     }
-    let _ =
-        writeln!(out, "# HELP culvert_worker_busy_seconds_total Time in which a thread had something to do.");
+    let _ = writeln!(out, "# HELP culvert_worker_busy_seconds_total Time that a worker spent on packets.");
     let _ = writeln!(out, "# TYPE culvert_worker_busy_seconds_total counter");
     for (worker, counters) in &counters.workers {
         let (s, ms) = (counters.busy_ms / 1000, counters.busy_ms % 1000);
         let _ = writeln!(out, "culvert_worker_busy_seconds_total{{worker=\"{worker}\"}} {s}.{ms:03}");
     }
-    for (part, values) in [("nic", &counters.nic), ("host", &counters.host)] {
-        let _ = writeln!(out, "# HELP culvert_{part}_total Counters of the {part}, by name.");
-        let _ = writeln!(out, "# TYPE culvert_{part}_total counter");
+    for (kind, values) in [("nic", &counters.nic), ("host", &counters.host)] {
+        let _ = writeln!(out, "# HELP culvert_{kind}_total Counters of the {kind}, by name.");
+        let _ = writeln!(out, "# TYPE culvert_{kind}_total counter");
         for (name, value) in values {
-            let _ = writeln!(out, "culvert_{part}_total{{name=\"{name}\"}} {value}");
+            let _ = writeln!(out, "culvert_{kind}_total{{name=\"{name}\"}} {value}");
         }
     }
     let _ = writeln!(out, "# HELP culvert_drops_total Packets dropped, by reason.");

@@ -1,4 +1,4 @@
-//! `/culvert/v1/openapi.json`: the API described by the very types that read and write it.
+//! `/culvert/v1/openapi.json`: the OpenAPI document, made from the types that read and write the API.
 
 use culvert_api::view::{
     CountersView, DropsView, FlowView, HealthView, MappingView, NicInfo, TraceReply, TraceRequest, VportView,
@@ -46,7 +46,7 @@ pub(super) fn describe() -> Value {
     view(
         "bundle",
         "post",
-        "take over a whole policy; mode=merge keeps what it does not name",
+        "apply a policy; mode=merge keeps the resources that it does not name",
         Some(bundle),
         answer,
     );
@@ -55,10 +55,10 @@ pub(super) fn describe() -> Value {
     view("flows", "get", "flows", None, list(add.of::<FlowView>()));
     view("counters", "get", "counters", None, add.of::<CountersView>());
     view("drops", "get", "drops by reason", None, add.of::<DropsView>());
-    view("mappings", "get", "customer addresses and where they are", None, list(add.of::<MappingView>()));
+    view("mappings", "get", "customer addresses and their locations", None, list(add.of::<MappingView>()));
     let request = add.of::<TraceRequest>();
-    view("trace", "post", "what would become of a packet", Some(request), add.of::<TraceReply>());
-    view("health", "get", "how the daemon is", None, add.of::<HealthView>());
+    view("trace", "post", "decide on a packet without sending it", Some(request), add.of::<TraceReply>());
+    view("health", "get", "state of the daemon", None, add.of::<HealthView>());
     add.of::<ErrorReply>();
     json!({
         "openapi": "3.1.0",
@@ -71,7 +71,7 @@ pub(super) fn describe() -> Value {
 struct Adder<'a>(&'a mut Map<String, Value>);
 
 impl Adder<'_> {
-    /// Adds a type and what it is made of; returns a reference to it.
+    /// Adds a type with the types of its fields; returns a reference to it.
     fn of<T: ToSchema>(&mut self) -> Value {
         let mut all = Vec::new();
         T::schemas(&mut all);
@@ -96,9 +96,9 @@ fn operation(tag: &str, summary: &str, parameters: &[&str], body: Option<&Value>
         "summary": summary,
         "parameters": parameters,
         "responses": {
-            "200": { "description": "done", "content": content(answer) },
+            "200": { "description": "success", "content": content(answer) },
             "default": {
-                "description": "not done, and why",
+                "description": "failure, with reason and remedy",
                 "content": content(&json!({ "$ref": "#/components/schemas/ErrorReply" })),
             },
         },

@@ -35,7 +35,7 @@ pub(super) fn ok(body: &impl Serialize) -> Reply {
     Ok(json(StatusCode::OK, body))
 }
 
-/// Runs what may wait for disk or NIC on a thread that may.
+/// Runs work that blocks on disk or NIC on a blocking thread.
 pub(super) async fn blocking<T: Send + 'static>(
     agent: Arc<Agent>,
     work: impl FnOnce(&Agent) -> Result<T, Error> + Send + 'static,

@@ -23,7 +23,7 @@ enum Target {
     One(ResourcePath),
 }
 
-/// Every path that has no route of its own.
+/// Handles every path without a route of its own.
 pub(super) async fn any(
     State(agent): State<Arc<Agent>>,
     method: Method,
@@ -51,7 +51,7 @@ pub(super) async fn any(
             &culvert_api::ErrorReply {
                 error: culvert_api::ErrorBody::new(
                     "MethodNotAllowed",
-                    format!("{method} is not possible here"),
+                    format!("{method} is not allowed here"),
                     uri.path(),
                     "use GET on collections, and GET, PUT or DELETE on resources",
                 ),
@@ -146,7 +146,7 @@ async fn delete(agent: Arc<Agent>, path: ResourcePath, precondition: Preconditio
         Ok(change.value)
     })
     .await?;
-    // MS-NCNBI: deleting what is not there is no error.
+    // MS-NCNBI: deleting a resource that does not exist is not an error.
     Ok(if existed { StatusCode::OK } else { StatusCode::NO_CONTENT }.into_response())
 }
 
@@ -157,7 +157,7 @@ fn with_etag(mut response: Response, etag: &str) -> Response {
     response
 }
 
-/// Adds what became of the resource: whether the host carries the policy out.
+/// Adds the configuration state: whether the host has applied the policy.
 fn with_state(mut value: Value, current: &Current) -> Value {
     let state = match &current.applied.problem {
         None => json!({ "status": "Success" }),

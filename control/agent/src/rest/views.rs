@@ -17,7 +17,7 @@ pub(super) async fn nic(State(agent): State<Arc<Agent>>) -> Reply {
         let mut nic = agent.datapath().nic()?;
         let current = agent.current();
         let uplinks =
-            current.part.iter().filter_map(|p| p.fabric.hosts.get(p.host?)).flat_map(|h| &h.uplinks);
+            current.config.iter().filter_map(|p| p.fabric.hosts.get(p.host?)).flat_map(|h| &h.uplinks);
         for known in uplinks {
             if let Some(shown) = nic.uplinks.iter_mut().find(|u| u.uplink == known.number) {
                 shown.provider_address = known.pa.to_string();
@@ -34,24 +34,22 @@ pub(super) async fn vports(State(agent): State<Arc<Agent>>) -> Reply {
         let current = agent.current();
         let names = current.vports();
         for vport in &mut vports {
-            let Some(part) = &current.part else { continue };
-            let Some(interface) = names.get(&vport.id).and_then(|i| part.fabric.interfaces.get(*i)) else {
+            let Some(config) = &current.config else { continue };
+            let Some(interface) = names.get(&vport.id).and_then(|i| config.fabric.interfaces.get(*i)) else {
                 continue;
             };
             vport.name = interface.name.clone();
             vport.requested = interface.offload;
             vport.reason = match (vport.requested, vport.served_by) {
-                (Offload::Vf, Offload::Vmq) => "the NIC has no virtual function left for it",
-                (Offload::Software, Offload::Vmq) => {
-                    "the software path takes its frames from a receive queue"
-                }
-                (Offload::Vf | Offload::Vmq, Offload::Software) => "this host has no NIC that could",
+                (Offload::Vf, Offload::Vmq) => "the NIC has no free virtual function",
+                (Offload::Software, Offload::Vmq) => "the NIC steers its frames to a receive queue",
+                (Offload::Vf | Offload::Vmq, Offload::Software) => "this host has no NIC with this offload",
                 _ => "",
             }
             .to_owned();
             vport.addresses = interface.addresses.iter().map(ToString::to_string).collect();
             vport.mac = interface.mac.to_string();
-            if let Some((network, subnet)) = part.fabric.subnet_of(interface) {
+            if let Some((network, subnet)) = config.fabric.subnet_of(interface) {
                 vport.virtual_network = network.name.clone();
                 vport.rdid = network.rdid.to_string();
                 vport.vsid = subnet.vsid.get();
@@ -97,11 +95,11 @@ fn port(current: &Current, name: &str) -> Result<String, Error> {
     if name.starts_with("uplink") || name.parse::<u16>().is_ok() {
         return Ok(name.to_owned());
     }
-    let here: Vec<(u16, &str)> = match &current.part {
-        Some(part) => part
+    let here: Vec<(u16, &str)> = match &current.config {
+        Some(config) => config
             .vports
             .iter()
-            .filter_map(|v| Some((v.id.0, part.fabric.interfaces.get(v.interface)?.name.as_str())))
+            .filter_map(|v| Some((v.id.0, config.fabric.interfaces.get(v.interface)?.name.as_str())))
             .collect(),
         None => Vec::new(),
     };
@@ -111,20 +109,20 @@ fn port(current: &Current, name: &str) -> Result<String, Error> {
             let names: Vec<&str> = here.iter().map(|(_, name)| *name).collect();
             Err(Error::BadRequest {
                 message: format!("there is no port \"{name}\" on this host"),
-                remedy: format!("use uplink0, uplink1, a vport's number, or one of: {}", names.join(", ")),
+                remedy: format!("use uplink0, uplink1, a vport's number, or one of {}", names.join(", ")),
             })
         }
     }
 }
 
 fn mapping_views(current: &Current) -> Vec<MappingView> {
-    let Some(part) = &current.part else { return Vec::new() };
-    let fabric: &Fabric = &part.fabric;
+    let Some(config) = &current.config else { return Vec::new() };
+    let fabric: &Fabric = &config.fabric;
     let mut out = Vec::new();
     for (index, interface) in fabric.interfaces.iter().enumerate() {
         let Some((network, subnet)) = fabric.subnet_of(interface) else { continue };
         let host = interface.host.and_then(|h| fabric.hosts.get(h));
-        let vport = part.vports.iter().find(|v| v.interface == index).map(|v| v.id.0);
+        let vport = config.vports.iter().find(|v| v.interface == index).map(|v| v.id.0);
         for address in &interface.addresses {
             out.push(MappingView {
                 virtual_network: network.name.clone(),

@@ -13,9 +13,9 @@ async fn a_bundle_is_taken_over_and_shown() {
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert_eq!(reply.json["created"].as_array().unwrap().len(), 11);
     assert_eq!(reply.json["applied"], true);
-    let part = daemon.memory.last();
+    let config = daemon.memory.last();
     let names: Vec<&str> =
-        part.vports.iter().map(|v| part.fabric.interfaces[v.interface].name.as_str()).collect();
+        config.vports.iter().map(|v| config.fabric.interfaces[v.interface].name.as_str()).collect();
     assert_eq!(names, ["contoso-sql", "fabrikam-sql"], "only this host's interfaces");
 
     let again = daemon.apply(FIGURE8).await;
@@ -100,7 +100,7 @@ async fn a_wrong_policy_changes_nothing_and_says_why() {
     assert!(codes.contains(&"GatewayAddress") && codes.contains(&"VsidOutOfRange"), "{codes:?}");
     assert!(details.iter().all(|d| !d["remedy"].as_str().unwrap().is_empty()));
     assert_eq!(daemon.get("/culvert/v1/health").await.json["desiredVersion"], 1);
-    assert_eq!(daemon.memory.parts.lock().unwrap().len(), 2, "the empty policy and figure 8");
+    assert_eq!(daemon.memory.configs.lock().unwrap().len(), 2, "the empty policy and figure 8");
 
     let form = daemon.apply("{\"servers\": 5").await;
     assert_eq!((form.status, &form.json["error"]["code"]), (400, &json!("NotJson")));

@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use culvert_agent::{Args, Error, Store};
-use culvert_model::HostPart;
+use culvert_model::HostConfig;
 use serde_json::json;
 use tokio::time::timeout;
 
 use crate::support::{Daemon, FIGURE8, LIMIT, Memory, directory};
 
-fn numbers(part: &HostPart) -> BTreeMap<String, u16> {
-    part.vports.iter().map(|v| (part.fabric.interfaces[v.interface].name.clone(), v.id.0)).collect()
+fn numbers(config: &HostConfig) -> BTreeMap<String, u16> {
+    config.vports.iter().map(|v| (config.fabric.interfaces[v.interface].name.clone(), v.id.0)).collect()
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn the_whole_daemon_starts_tries_again_and_stops() {
     timeout(LIMIT, ready).await.expect("it serves though its NIC is away");
     memory.broken.store(false, Ordering::Relaxed);
     let applied = async {
-        while memory.parts.lock().unwrap().is_empty() {
+        while memory.configs.lock().unwrap().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

@@ -10,7 +10,7 @@ use culvert_api::view::{
     CountersView, DropEntry, DropsView, FlowQuery, FlowView, NicInfo, PortCounters, TraceReply, TraceRequest,
     Verdict, VportView, WorkerCounters,
 };
-use culvert_model::HostPart;
+use culvert_model::HostConfig;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -28,22 +28,22 @@ pub(crate) const FIGURE8: &str = include_str!("../../../../docs/examples/figure8
 /// Remembers what it was told.
 #[derive(Default)]
 pub(crate) struct Memory {
-    pub(crate) parts: Mutex<Vec<Arc<HostPart>>>,
+    pub(crate) configs: Mutex<Vec<Arc<HostConfig>>>,
     pub(crate) broken: AtomicBool,
 }
 
 impl Memory {
-    pub(crate) fn last(&self) -> Arc<HostPart> {
-        self.parts.lock().unwrap().last().expect("a part was applied").clone()
+    pub(crate) fn last(&self) -> Arc<HostConfig> {
+        self.configs.lock().unwrap().last().expect("a configuration was applied").clone()
     }
 }
 
 impl Datapath for Memory {
-    fn apply(&self, part: Arc<HostPart>) -> Result<(), DatapathError> {
+    fn apply(&self, config: Arc<HostConfig>) -> Result<(), DatapathError> {
         if self.broken.load(Ordering::Relaxed) {
             return Err(DatapathError::Unavailable { detail: "unplugged".into() });
         }
-        self.parts.lock().unwrap().push(part);
+        self.configs.lock().unwrap().push(config);
         Ok(())
     }
 
@@ -54,8 +54,8 @@ impl Datapath for Memory {
     }
 
     fn vports(&self) -> Result<Vec<VportView>, DatapathError> {
-        let part = self.last();
-        Ok(part.vports.iter().map(|v| VportView { id: v.id.0, ..VportView::default() }).collect())
+        let config = self.last();
+        Ok(config.vports.iter().map(|v| VportView { id: v.id.0, ..VportView::default() }).collect())
     }
 
     fn flows(&self, query: &FlowQuery) -> Result<Vec<FlowView>, DatapathError> {

@@ -9,13 +9,13 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PortCounters {
-    /// Packets into the NIC from this port.
+    /// Packets received from this port.
     pub in_packets: u64,
-    /// Bytes into the NIC from this port.
+    /// Bytes received from this port.
     pub in_bytes: u64,
-    /// Packets out of the NIC to this port.
+    /// Packets sent to this port.
     pub out_packets: u64,
-    /// Bytes out of the NIC to this port.
+    /// Bytes sent to this port.
     pub out_bytes: u64,
     /// Packets from or to this port that were dropped.
     pub drops: u64,
@@ -29,22 +29,22 @@ pub struct CountersView {
     pub vports: BTreeMap<String, PortCounters>,
     /// By uplink: `uplink0`, `uplink1`.
     pub uplinks: BTreeMap<String, PortCounters>,
-    /// By thread of the software path, where there are any.
+    /// By worker of the switch; empty on a NIC.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub workers: BTreeMap<u16, WorkerCounters>,
     /// The NIC's own, by name.
     pub nic: BTreeMap<String, u64>,
-    /// The host's slow path's, by name.
+    /// The slow path's, by name: `upcalls` and others.
     pub host: BTreeMap<String, u64>,
 }
 
-/// What a thread of the software path has to do.
+/// Load of a worker of the switch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkerCounters {
     /// Vports that it serves.
     pub vports: u64,
-    /// Milliseconds, since it was started, in which there was something to do.
+    /// Milliseconds since its start that it spent on packets.
     pub busy_ms: u64,
 }
 
@@ -66,7 +66,7 @@ pub struct DropEntry {
     pub reason: String,
     /// Packets.
     pub packets: u64,
-    /// Who dropped them: `nic` or `host`.
+    /// What dropped them: `nic` or `software`.
     pub by: String,
     /// The reason in a sentence; may be empty.
     pub meaning: String,

@@ -1,4 +1,4 @@
-//! Flows: connections, and the records of the flow table that carry them.
+//! Records of the flow table.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -30,9 +30,9 @@ pub struct FlowView {
     pub source_port: u16,
     /// Destination port, or ICMP id.
     pub destination_port: u16,
-    /// What is done, in words: `encap VXLAN 5001 192.168.1.10 -> 192.168.2.20, uplink 0`.
+    /// Its actions in words: `route, VXLAN 5001 192.168.1.10 -> 192.168.2.20, uplink 0`.
     pub action: String,
-    /// Whether it is in the NIC, and how far.
+    /// Where it is.
     pub state: FlowState,
     /// Why it is not in the NIC; may be empty.
     pub not_offloaded: String,
@@ -44,15 +44,15 @@ pub struct FlowView {
     pub idle_ms: u32,
 }
 
-/// Where a flow is carried out.
+/// What forwards a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FlowState {
-    /// Being decided; its packets wait in order.
+    /// The host is deciding on it; its packets wait, in order.
     Pending,
-    /// In the NIC.
+    /// The NIC.
     Offloaded,
-    /// On the host.
+    /// Software on the host.
     #[default]
     Software,
 }
@@ -78,7 +78,7 @@ pub struct FlowQuery {
     /// Only of this VSID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vsid: Option<u32>,
-    /// At most so many; left out: 1000.
+    /// At most this many; left out: 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
 }

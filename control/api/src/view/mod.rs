@@ -1,4 +1,4 @@
-//! What the daemon shows of the running host. Reasons are the words of `culvert_packet::Reason`.
+//! Views of the running host. Reasons are the words of `culvert_packet::Reason`.
 
 mod counters;
 mod flow;
@@ -15,11 +15,11 @@ pub use vport::{MappingView, VportState, VportView};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// How the daemon is.
+/// State of the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HealthView {
-    /// Everything below is as it should be.
+    /// There are no problems.
     pub ok: bool,
     /// The daemon's version.
     pub version: String,
@@ -27,7 +27,7 @@ pub struct HealthView {
     pub host: String,
     /// The policy's version in the store.
     pub desired_version: u64,
-    /// The policy's version that the datapath carries out.
+    /// The policy's version that the datapath has applied.
     pub applied_version: u64,
     /// The firmware answers.
     pub firmware_alive: bool,

@@ -1,4 +1,4 @@
-//! The NIC: what it is, and what it takes off the host.
+//! The NIC: identity, state and offloads.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -33,7 +33,7 @@ pub struct NicInfo {
     pub flow_capacity: u64,
     /// Records in it now.
     pub flows: u64,
-    /// What it does, and what not and why.
+    /// Its offloads, and why others are missing.
     pub offloads: Vec<OffloadView>,
 }
 
@@ -67,7 +67,7 @@ pub struct UplinkView {
     pub provider_address: String,
 }
 
-/// One thing a NIC may do for the host.
+/// An offload that a NIC may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OffloadView {

@@ -1,4 +1,4 @@
-//! Tracing: one packet through the policy, nothing changed.
+//! Tracing: the policy's decision on one packet, without changing anything.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -42,13 +42,13 @@ pub struct TraceTuple {
     pub destination_mac: String,
 }
 
-/// What would become of the packet.
+/// The decision on the packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TraceReply {
     /// What happens to it.
     pub verdict: Verdict,
-    /// Why, where it does not simply pass; may be empty.
+    /// Why it is dropped or not offloaded; may be empty.
     pub reason: String,
     /// Every layer that was asked, in order.
     pub layers: Vec<TraceHop>,
@@ -88,7 +88,7 @@ impl Verdict {
     }
 }
 
-/// One layer's part.
+/// What one layer did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TraceHop {
@@ -99,6 +99,6 @@ pub struct TraceHop {
     pub vport: Option<u16>,
     /// The rule that matched, or `default`.
     pub rule: String,
-    /// What it said.
+    /// What the layer did.
     pub action: String,
 }

@@ -36,13 +36,13 @@ pub struct VportView {
     /// Number of the receive queue, where one serves it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vmq: Option<u16>,
-    /// Number of the software path's thread, where one serves it.
+    /// Number of the switch's worker, where one serves it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<u16>,
     /// Where the virtual machine attaches: the socket or the PCI address of its virtual function, or without one
     /// `vhost-user:` and a socket or `tap:` and an interface; may be empty.
     pub attachment: String,
-    /// Whether its driver is there.
+    /// Whether a driver has bound it.
     pub state: VportState,
     /// Largest IP packet.
     pub mtu: u16,
@@ -54,7 +54,7 @@ pub struct VportView {
     pub counters: PortCounters,
 }
 
-/// How far a vport is.
+/// State of a vport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum VportState {
@@ -78,7 +78,7 @@ impl VportState {
     }
 }
 
-/// Where a customer address lives.
+/// Location of a customer address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MappingView {

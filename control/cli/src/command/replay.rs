@@ -10,7 +10,7 @@ use std::sync::Arc;
 use culvert_abi::{pci, regs};
 use culvert_api::ErrorBody;
 use culvert_flow::{HashSecret, Port};
-use culvert_model::{Fabric, HostPart, Indices, Site, host_part};
+use culvert_model::{Fabric, HostConfig, Indices, Site, host_config};
 use culvert_packet::VportId;
 use serde::Serialize;
 
@@ -62,7 +62,7 @@ struct Output {
     bytes: usize,
 }
 
-/// One layer's part.
+/// What one layer did.
 #[derive(Serialize)]
 struct Hop {
     layer: &'static str,
@@ -76,9 +76,9 @@ struct Hop {
 struct Ports(Vec<(Port, String)>);
 
 impl Ports {
-    fn of(part: &HostPart) -> Self {
+    fn of(config: &HostConfig) -> Self {
         let uplinks = (0..Port::UPLINKS).map(|n| (Port::Uplink(n), format!("uplink{n}")));
-        let vports = part.snapshot.vports.iter().map(|(id, v)| (Port::Vport(*id), v.name.clone()));
+        let vports = config.snapshot.vports.iter().map(|(id, v)| (Port::Vport(*id), v.name.clone()));
         Self(uplinks.chain(vports).collect())
     }
 
@@ -91,13 +91,13 @@ impl Ports {
 pub(super) fn run(replay: &Replay, json: bool) -> Result<String, Error> {
     let EngineKind::Core = replay.engine;
     let (fabric, _) = policy::check(&policy::read(&replay.policy)?)?;
-    let part = part(fabric, &replay.host)?;
-    let ports = Ports::of(&part);
+    let config = config(fabric, &replay.host)?;
+    let ports = Ports::of(&config);
     let input = match replay.uplink {
         Some(n) => Port::Uplink(n),
-        None => vport(&part, &replay.host, replay.vport.as_deref().unwrap_or_default())?,
+        None => vport(&config, &replay.host, replay.vport.as_deref().unwrap_or_default())?,
     };
-    let mut host = Host::new(&part.snapshot).map_err(|e| {
+    let mut host = Host::new(&config.snapshot).map_err(|e| {
         refused("TooLarge", format!("the NIC cannot take this policy: {e}"), "/", "make the policy smaller")
     })?;
     let packets = packets(replay, &ports, input, &mut host)?;
@@ -168,33 +168,33 @@ fn describe(number: u64, captured: &Captured, treated: &Treated, ports: &Ports) 
     }
 }
 
-/// The part of one host, on a NIC of our own kind.
-fn part(fabric: Fabric, host: &str) -> Result<HostPart, Error> {
+/// The configuration of one host, on a NIC of our own kind.
+fn config(fabric: Fabric, host: &str) -> Result<HostConfig, Error> {
     let site = Site {
         host: host.to_owned(),
         entropy: ENTROPY,
         vfs: pci::TOTAL_VFS,
         vmqs: (regs::QUEUE_COUNT - regs::QUEUE_VMQ0) as u16,
     };
-    let part = host_part(Arc::new(fabric), &site, &mut Indices::default())
+    let config = host_config(Arc::new(fabric), &site, &mut Indices::default())
         .map_err(|e| refused("TooLarge", e.to_string(), &format!("/servers/{host}"), e.remedy()))?;
-    if part.host.is_none() {
-        let known: Vec<&str> = part.fabric.hosts.iter().map(|h| h.name.as_str()).collect();
+    if config.host.is_none() {
+        let known: Vec<&str> = config.fabric.hosts.iter().map(|h| h.name.as_str()).collect();
         let message = format!("the policy has no server \"{host}\"");
         return Err(refused("UnknownHost", message, host, one_of(&known)));
     }
-    Ok(part)
+    Ok(config)
 }
 
 /// The vport of a network interface.
-fn vport(part: &HostPart, host: &str, name: &str) -> Result<Port, Error> {
-    let here = part.snapshot.vports.iter().find(|(_, v)| v.name.eq_ignore_ascii_case(name));
+fn vport(config: &HostConfig, host: &str, name: &str) -> Result<Port, Error> {
+    let here = config.snapshot.vports.iter().find(|(_, v)| v.name.eq_ignore_ascii_case(name));
     if let Some((id, _)) = here {
         return Ok(Port::Vport(VportId(id.0)));
     }
-    let known: Vec<&str> = part.snapshot.vports.values().map(|v| v.name.as_str()).collect();
-    let elsewhere = part.fabric.interfaces.iter().find(|i| i.name.eq_ignore_ascii_case(name));
-    let message = match elsewhere.map(|i| i.host.and_then(|n| part.fabric.hosts.get(n))) {
+    let known: Vec<&str> = config.snapshot.vports.values().map(|v| v.name.as_str()).collect();
+    let elsewhere = config.fabric.interfaces.iter().find(|i| i.name.eq_ignore_ascii_case(name));
+    let message = match elsewhere.map(|i| i.host.and_then(|n| config.fabric.hosts.get(n))) {
         None => format!("the policy has no network interface \"{name}\""),
         Some(None) => format!("the network interface \"{name}\" is on no server"),
         Some(Some(server)) => {

@@ -52,7 +52,7 @@ fn nic_id(nic: &NicInfo) -> String {
 /// Writing to a string cannot fail; its results are dropped for that reason.
 fn nic_details(nic: &NicInfo) -> String {
     let mut out = String::new();
-    // The software path is no PCI device.
+    // The switch is not a PCI device.
     let hardware = nic.vendor_id != 0;
     if hardware {
         let _ = writeln!(out, "{} ({}) at {}", nic_name(nic), nic_id(nic), nic.location);
@@ -298,8 +298,8 @@ mod tests {
 
     #[test]
     fn software_has_no_firmware_and_no_functions() {
-        let nic = NicInfo { device: "software path".into(), location: "eth0".into(), ..NicInfo::default() };
+        let nic = NicInfo { device: "software switch".into(), location: "eth0".into(), ..NicInfo::default() };
         let text = nic_details(&nic);
-        assert!(text.starts_with("software path on eth0\nflows "), "{text}");
+        assert!(text.starts_with("software switch on eth0\nflows "), "{text}");
     }
 }

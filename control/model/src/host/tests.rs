@@ -10,7 +10,7 @@ use culvert_policy::acl::{Matched, Tuple};
 use culvert_policy::snapshot::{Location, Snapshot, Target, Vport};
 use serde_json::{Value, json};
 
-use super::{HostPart, Site, host_part};
+use super::{HostConfig, Site, host_config};
 use crate::{Fabric, Indices};
 
 const ROUTED: &str = include_str!("../../../../docs/examples/routed.json");
@@ -23,12 +23,12 @@ fn site(host: &str) -> Site {
     Site { host: host.to_owned(), entropy: HashSecret([7; 9]), vfs: 64, vmqs: 16 }
 }
 
-fn try_derive(value: &Value, site: &Site, indices: &mut Indices) -> Result<HostPart, String> {
+fn try_derive(value: &Value, site: &Site, indices: &mut Indices) -> Result<HostConfig, String> {
     let fabric = Fabric::check(&Bundle::from_value(value).unwrap().bundle).unwrap().fabric;
-    host_part(Arc::new(fabric), site, indices).map_err(|e| e.to_string())
+    host_config(Arc::new(fabric), site, indices).map_err(|e| e.to_string())
 }
 
-fn derive(value: &Value, host: &str, indices: &mut Indices) -> HostPart {
+fn derive(value: &Value, host: &str, indices: &mut Indices) -> HostConfig {
     try_derive(value, &site(host), indices).unwrap()
 }
 
@@ -36,18 +36,18 @@ fn vport<'s>(snapshot: &'s Snapshot, name: &str) -> (VportId, &'s Vport) {
     snapshot.vports.iter().find(|(_, v)| v.name == name).map(|(id, v)| (*id, v)).unwrap()
 }
 
-fn generation(part: &HostPart, name: &str) -> u32 {
-    vport(&part.snapshot, name).1.generation
+fn generation(config: &HostConfig, name: &str) -> u32 {
+    vport(&config.snapshot, name).1.generation
 }
 
-fn mapping_generation(part: &HostPart, ca: &str) -> u32 {
-    part.snapshot.mappings.by_ca(part.fabric.networks[0].rdid, ca.parse().unwrap()).unwrap().generation
+fn mapping_generation(config: &HostConfig, ca: &str) -> u32 {
+    config.snapshot.mappings.by_ca(config.fabric.networks[0].rdid, ca.parse().unwrap()).unwrap().generation
 }
 
 #[test]
 fn a_host_knows_its_tenants() {
-    let part = derive(&value(), "host1", &mut Indices::default());
-    let s = &part.snapshot;
+    let config = derive(&value(), "host1", &mut Indices::default());
+    let s = &config.snapshot;
     assert_eq!((s.vports.len(), s.mappings.len(), s.peers.len(), s.networks.len()), (4, 7, 1, 2));
     let (peer, other) = s.peers.iter().next().unwrap();
     assert_ne!(*peer, s.host);
@@ -56,7 +56,7 @@ fn a_host_knows_its_tenants() {
     assert_eq!(s.tunnels.len(), 4, "two uplinks here, two there, one encapsulation");
     assert_eq!(s.local_pas[0].gateway, Some("192.168.1.1".parse().unwrap()));
 
-    let web = s.mappings.by_ca(part.fabric.networks[0].rdid, "10.1.1.12".parse().unwrap()).unwrap();
+    let web = s.mappings.by_ca(config.fabric.networks[0].rdid, "10.1.1.12".parse().unwrap()).unwrap();
     let Location::Remote { peer: at, tunnels } = web.location else { panic!("on the other host") };
     assert_eq!(at, *peer);
     for (n, local) in ["192.168.1.10", "192.168.1.11"].into_iter().enumerate() {
@@ -77,8 +77,8 @@ fn a_host_knows_its_tenants() {
 
 #[test]
 fn broadcasts_go_once_to_each_host() {
-    let part = derive(&value(), "host1", &mut Indices::default());
-    let s = &part.snapshot;
+    let config = derive(&value(), "host1", &mut Indices::default());
+    let s = &config.snapshot;
     let front = &s.subnets[&5001];
     let out = &s.groups[&front.group_out.unwrap()].members;
     let tunnels = |m: &[Member]| m.iter().filter(|m| matches!(m, Member::Tunnel(_))).count();
@@ -94,9 +94,9 @@ fn nothing_of_tenants_that_are_elsewhere() {
         let contoso = interface["resourceId"].as_str().unwrap().starts_with("contoso");
         interface["properties"]["server"] = json!(if contoso { "/servers/host2" } else { "/servers/host1" });
     }
-    let part = derive(&value, "host1", &mut Indices::default());
-    let s = &part.snapshot;
-    assert!(s.mappings.iter().all(|m| m.rdid == part.fabric.networks[1].rdid));
+    let config = derive(&value, "host1", &mut Indices::default());
+    let s = &config.snapshot;
+    assert!(s.mappings.iter().all(|m| m.rdid == config.fabric.networks[1].rdid));
     assert_eq!((s.networks.len(), s.subnets.len(), s.peers.len(), s.tunnels.len()), (1, 1, 0, 0));
     let unknown = derive(&value, "unknown", &mut Indices::default());
     assert!(
@@ -108,8 +108,8 @@ fn nothing_of_tenants_that_are_elsewhere() {
 fn without_the_router_a_subnet_is_the_boundary() {
     let mut value = value();
     value["virtualNetworkManager"][0]["properties"]["distributedRouterState"] = json!("Disabled");
-    let part = derive(&value, "host1", &mut Indices::default());
-    let s = &part.snapshot;
+    let config = derive(&value, "host1", &mut Indices::default());
+    let s = &config.snapshot;
     assert_eq!(s.peers.values().next().unwrap().vsids.iter().copied().collect::<Vec<_>>(), [5001, 6001]);
     assert!(s.mappings.iter().all(|m| m.vsid != 5002) && !s.subnets.contains_key(&5002));
 }
@@ -118,10 +118,10 @@ fn without_the_router_a_subnet_is_the_boundary() {
 fn each_network_has_its_encapsulation() {
     let mut value = value();
     value["virtualNetworks"][1]["properties"]["networkVirtualizationProtocol"] = json!("NVGRE");
-    let part = derive(&value, "host1", &mut Indices::default());
-    let s = &part.snapshot;
+    let config = derive(&value, "host1", &mut Indices::default());
+    let s = &config.snapshot;
     assert_eq!(s.tunnels.len(), 8);
-    let fabrikam = part.fabric.networks[1].rdid;
+    let fabrikam = config.fabric.networks[1].rdid;
     assert_eq!(s.encap(fabrikam), Encap::Nvgre);
     let web = s.mappings.by_ca(fabrikam, "10.1.1.12".parse().unwrap()).unwrap();
     let Location::Remote { tunnels, .. } = web.location else { panic!("on the other host") };
@@ -137,8 +137,8 @@ fn lists_of_interface_and_subnet_both_apply() {
         json!({"resourceId": "quiet", "properties": {"inboundDefaultAction": "Deny", "aclRules": [rule]}});
     value["accessControlLists"].as_array_mut().unwrap().push(quiet);
     value["networkInterfaces"][0]["properties"]["accessControlList"] = json!("/accessControlLists/quiet");
-    let part = derive(&value, "host1", &mut Indices::default());
-    let (_, sql) = vport(&part.snapshot, "contoso-sql");
+    let config = derive(&value, "host1", &mut Indices::default());
+    let (_, sql) = vport(&config.snapshot, "contoso-sql");
     let to = |port| Tuple {
         src: "10.1.1.12".parse().unwrap(),
         dst: "10.1.1.11".parse().unwrap(),
@@ -154,14 +154,14 @@ fn lists_of_interface_and_subnet_both_apply() {
 #[test]
 fn virtual_functions_first_then_queues() {
     let mut indices = Indices::default();
-    let part = derive(&value(), "host1", &mut indices);
-    let target = |part: &HostPart, name| vport(&part.snapshot, name).1.target;
-    assert_eq!(target(&part, "contoso-sql"), Target::Vf(0));
-    assert_eq!(target(&part, "contoso-monitor"), Target::Vmq(0));
+    let config = derive(&value(), "host1", &mut indices);
+    let target = |config: &HostConfig, name| vport(&config.snapshot, name).1.target;
+    assert_eq!(target(&config, "contoso-sql"), Target::Vf(0));
+    assert_eq!(target(&config, "contoso-monitor"), Target::Vmq(0));
     let small = Site { vfs: 1, ..site("host1") };
-    let part = try_derive(&value(), &small, &mut Indices::default()).unwrap();
-    let vfs = part.vports.iter().filter(|v| matches!(v.target, Target::Vf(_))).count();
-    assert_eq!((vfs, part.vports.len()), (1, 4), "who finds no function gets a queue");
+    let config = try_derive(&value(), &small, &mut Indices::default()).unwrap();
+    let vfs = config.vports.iter().filter(|v| matches!(v.target, Target::Vf(_))).count();
+    assert_eq!((vfs, config.vports.len()), (1, 4), "who finds no function gets a queue");
     let none = Site { vfs: 1, vmqs: 1, ..site("host1") };
     let error = try_derive(&value(), &none, &mut Indices::default()).unwrap_err();
     assert_eq!(error, "this host needs more than 1 interfaces without a virtual function");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use culvert_api::Bundle;
 use culvert_flow::{HashSecret, Port};
-use culvert_model::{Fabric, Indices, Site, host_part};
+use culvert_model::{Fabric, Indices, Site, host_config};
 use culvert_packet::{MacAddr, VportId, craft, parse};
 use culvert_policy::Snapshot;
 use culvert_softpath::switch::{Opener, Switch, SwitchPort, SwitchSettings};
@@ -87,7 +87,7 @@ const VMS: [(&str, usize); 4] =
 fn snapshot(bundle: &Value, host: &str) -> Arc<Snapshot> {
     let fabric = Fabric::check(&Bundle::from_value(bundle).unwrap().bundle).unwrap().fabric;
     let site = Site { host: host.to_owned(), entropy: HashSecret([3; 9]), vfs: 0, vmqs: 0 };
-    host_part(Arc::new(fabric), &site, &mut Indices::default()).unwrap().snapshot
+    host_config(Arc::new(fabric), &site, &mut Indices::default()).unwrap().snapshot
 }
 
 fn opener(input: &Arc<Lane>, output: &Arc<Lane>) -> Opener {

@@ -2,7 +2,7 @@
 
 use culvert_api::Bundle;
 use culvert_flow::HashSecret;
-use culvert_model::{Fabric, Indices, Site, host_part};
+use culvert_model::{Fabric, Indices, Site, host_config};
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{Encap, OuterSpec, VportId};
 
@@ -17,9 +17,9 @@ const WIRE: Port = Port::Uplink(0);
 fn host1() -> (Host, Port) {
     let fabric = Fabric::check(&Bundle::parse(FIGURE8).unwrap().bundle).unwrap().fabric;
     let site = Site { host: "host1".into(), entropy: HashSecret([1; 9]), vfs: 64, vmqs: 16 };
-    let part = host_part(Arc::new(fabric), &site, &mut Indices::default()).unwrap();
-    let (id, _) = part.snapshot.vports.iter().find(|(_, v)| v.name == "contoso-sql").unwrap();
-    (Host::new(&part.snapshot).unwrap(), Port::Vport(*id))
+    let config = host_config(Arc::new(fabric), &site, &mut Indices::default()).unwrap();
+    let (id, _) = config.snapshot.vports.iter().find(|(_, v)| v.name == "contoso-sql").unwrap();
+    (Host::new(&config.snapshot).unwrap(), Port::Vport(*id))
 }
 
 fn ends() -> Ends {

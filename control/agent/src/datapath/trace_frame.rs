@@ -1,4 +1,4 @@
-//! The frame that a trace is asked about: given in hexadecimal digits, or made from a packet in words.
+//! The frame of a trace request: given in hexadecimal digits, or built from addresses and ports.
 
 use std::net::IpAddr;
 
@@ -8,27 +8,29 @@ use culvert_packet::craft::{self, Ends};
 use culvert_packet::{MacAddr, VportId, tcp};
 use culvert_policy::snapshot::{Snapshot, Vport};
 
-use crate::DatapathError;
+use super::interface::DatapathError;
 
 /// Source port where the request names none.
-const SOURCE_PORT: u16 = 49152;
-/// Longest frame that can be asked about.
-const LONGEST: usize = 9216;
+const DEFAULT_SOURCE_PORT: u16 = 49152;
+/// Longest frame that can be traced.
+const MAX_FRAME: usize = 9216;
 
 fn invalid(detail: impl Into<String>) -> DatapathError {
     DatapathError::Invalid { detail: detail.into() }
 }
 
-/// Where the frame comes in, and its bytes.
-pub(super) fn of(request: &TraceRequest, snapshot: &Snapshot) -> Result<(Port, Vec<u8>), DatapathError> {
+/// The input port and the frame of a request.
+pub(super) fn resolve(request: &TraceRequest, snapshot: &Snapshot) -> Result<(Port, Vec<u8>), DatapathError> {
     let port = port(&request.port, snapshot)?;
     if !request.frame.is_empty() {
         return Ok((port, from_hex(&request.frame)?));
     }
-    let tuple =
-        request.tuple.as_ref().ok_or_else(|| invalid("there is neither a frame nor a destination"))?;
+    let tuple = request
+        .tuple
+        .as_ref()
+        .ok_or_else(|| invalid("the request has neither a frame nor a destination: give one of them"))?;
     let Port::Vport(id) = port else {
-        return Err(invalid("what comes in at an uplink is encapsulated: give the whole frame"));
+        return Err(invalid("packets from an uplink are encapsulated: give the whole frame"));
     };
     let vport = snapshot.vports.get(&id).ok_or_else(|| invalid(format!("there is no vport {id}")))?;
     Ok((port, build(tuple, vport, snapshot)?))
@@ -45,7 +47,7 @@ fn port(name: &str, snapshot: &Snapshot) -> Result<Port, DatapathError> {
 
 fn build(tuple: &TraceTuple, vport: &Vport, snapshot: &Snapshot) -> Result<Vec<u8>, DatapathError> {
     let address =
-        |text: &str| text.parse::<IpAddr>().map_err(|_| invalid(format!("\"{text}\" is not an address")));
+        |text: &str| text.parse::<IpAddr>().map_err(|_| invalid(format!("\"{text}\" is not an IP address")));
     let mac = |text: &str| text.parse::<MacAddr>().map_err(|e| invalid(format!("\"{text}\" is {e}")));
     let dst = address(&tuple.destination)?;
     let src = match tuple.source.as_str() {
@@ -61,7 +63,7 @@ fn build(tuple: &TraceTuple, vport: &Vport, snapshot: &Snapshot) -> Result<Vec<u
         mac(&tuple.destination_mac)?
     };
     let ends = Ends { src_mac, dst_mac, src, dst };
-    let (from, to) = (tuple.source_port.unwrap_or(SOURCE_PORT), tuple.destination_port);
+    let (from, to) = (tuple.source_port.unwrap_or(DEFAULT_SOURCE_PORT), tuple.destination_port);
     let to = || to.ok_or_else(|| invalid("TCP and UDP need a destination port"));
     let mut out = [0; 256];
     let length = match tuple.protocol.to_ascii_lowercase().as_str() {
@@ -79,14 +81,14 @@ fn build(tuple: &TraceTuple, vport: &Vport, snapshot: &Snapshot) -> Result<Vec<u
         }
         "udp" => craft::udp(&mut out, &ends, from, to()?, &[]),
         "icmp" => craft::ping(&mut out, &ends, 1, 1, &[]),
-        other => return Err(invalid(format!("the protocol \"{other}\" is not tcp, udp or icmp"))),
+        other => return Err(invalid(format!("protocol \"{other}\": use tcp, udp or icmp"))),
     };
     let length =
-        length.map_err(|reason| invalid(format!("no such packet can be made: {}", reason.describe())))?;
+        length.map_err(|reason| invalid(format!("cannot build the packet: {}", reason.describe())))?;
     Ok(out[..length].to_vec())
 }
 
-/// The MAC that a guest would send to: of the address itself within its subnet, else the router's.
+/// The MAC address that a guest would send to: the destination's within its subnet, else the router's.
 fn next_hop(dst: IpAddr, vport: &Vport, snapshot: &Snapshot) -> MacAddr {
     let local = snapshot.subnets.get(&vport.vsid).is_some_and(|s| s.prefixes.iter().any(|p| p.contains(dst)));
     let mapping = snapshot.mappings.by_ca(vport.rdid, dst).filter(|_| local);
@@ -99,10 +101,10 @@ fn from_hex(text: &str) -> Result<Vec<u8>, DatapathError> {
         .filter(|b| !b.is_ascii_whitespace() && *b != b':')
         .map(|b| char::from(b).to_digit(16).map(|d| d as u8))
         .collect::<Option<_>>()
-        .ok_or_else(|| invalid("the frame has other than hexadecimal digits"))?;
-    if digits.is_empty() || !digits.len().is_multiple_of(2) || digits.len() > 2 * LONGEST {
+        .ok_or_else(|| invalid("the frame has characters that are not hexadecimal digits"))?;
+    if digits.is_empty() || !digits.len().is_multiple_of(2) || digits.len() > 2 * MAX_FRAME {
         return Err(invalid(format!(
-            "the frame has {} hexadecimal digits: two for each byte are meant",
+            "the frame has {} hexadecimal digits: give two for each of 1 to {MAX_FRAME} bytes",
             digits.len()
         )));
     }

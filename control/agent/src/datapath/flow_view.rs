@@ -1,4 +1,4 @@
-//! Flow records in words.
+//! Flow records as views: numbers become names and words.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +8,7 @@ use culvert_flow::{Port, tables::Member};
 use culvert_packet::{MacAddr, Reason, VportId};
 use culvert_policy::snapshot::Snapshot;
 
-/// The policy's names for the numbers in records.
+/// Names for the numbers in flow records, from the policy.
 pub(super) struct Names<'s> {
     snapshot: Option<&'s Snapshot>,
 }
@@ -18,7 +18,7 @@ impl<'s> Names<'s> {
         Self { snapshot }
     }
 
-    /// The vport that a flow comes from, or goes to.
+    /// The vport that a flow comes from or goes to.
     pub(super) fn vport(&self, record: &FlowRecord) -> Option<u16> {
         match (record.key.direction(), record.hot.out()) {
             (Some(Direction::Outbound), _) => Some(record.key.source),
@@ -27,7 +27,7 @@ impl<'s> Names<'s> {
         }
     }
 
-    /// The VSID of its packets where they come in.
+    /// The VSID of its packets where they arrive.
     pub(super) fn vsid(&self, record: &FlowRecord) -> u32 {
         match record.key.direction() {
             Some(Direction::Inbound) => record.key.vsid,
@@ -38,7 +38,7 @@ impl<'s> Names<'s> {
         }
     }
 
-    /// A record of a NIC or, with the reason why it is in none, of the software path.
+    /// The view of a record; `not_offloaded` says why it is not in a NIC.
     pub(super) fn view(&self, id: u64, record: &FlowRecord, not_offloaded: Option<Reason>) -> FlowView {
         let (key, hot) = (&record.key, &record.hot);
         FlowView {
@@ -70,7 +70,7 @@ impl<'s> Names<'s> {
         }
     }
 
-    /// What a record does, in words.
+    /// The actions of a record, in words.
     pub(super) fn actions(&self, record: &FlowRecord) -> Vec<String> {
         let (hot, actions) = (&record.hot, record.hot.actions());
         let mut out = Vec::new();
@@ -80,7 +80,7 @@ impl<'s> Names<'s> {
             }
         };
         add(Actions::DROP, format!("drop {}", hot.drop_reason().as_str()));
-        add(Actions::POP_OUTER, "take the outer headers off".to_owned());
+        add(Actions::POP_OUTER, "decapsulate".to_owned());
         add(Actions::ROUTE, "route".to_owned());
         add(Actions::SET_DST_MAC, format!("to {}", MacAddr(hot.dst_mac)));
         add(Actions::POP_VLAN, "untag".to_owned());

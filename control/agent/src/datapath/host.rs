@@ -1,13 +1,4 @@
-//! The datapath of a host: a Culvert NIC or the software NIC, and the slow path, seen through [`Datapath`].
-
-mod flow;
-mod frame;
-mod hardware;
-mod offloads;
-mod open;
-mod ports;
-mod software;
-mod vmqs;
+//! [`HostDatapath`]: the slow path above a Culvert NIC or the switch, as the daemon sees it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,36 +6,41 @@ use culvert_api::view::{
     CountersView, DropEntry, DropsView, FlowQuery, FlowView, NicInfo, PortCounters, TraceHop, TraceReply,
     TraceRequest, Verdict, VportView,
 };
-use culvert_model::HostPart;
+use culvert_model::HostConfig;
 use culvert_packet::VportId;
 use culvert_policy::Decision;
 use culvert_policy::snapshot::{Snapshot, Target};
 use culvert_softpath::software::Outcome;
 use culvert_softpath::{Handle, SlowPath, Status, Traced};
 
-use self::hardware::Hardware;
+use super::backend::Backend;
+use super::flow_view::{self, Names};
+use super::interface::{Datapath, DatapathError};
+use super::trace_frame;
 
-use crate::{Datapath, DatapathError};
+/// Flow records in a reply whose query names no limit.
+const DEFAULT_FLOW_LIMIT: usize = 1000;
 
-/// Most flows in an answer where the question names no number.
-const MOST_FLOWS: usize = 1000;
-
-/// The slow path, and the NIC or the software NIC below it.
-pub struct SoftDatapath {
-    hardware: Hardware,
-    slow: SlowPath,
-    /// What was applied last: names for numbers.
-    part: Mutex<Option<Arc<HostPart>>>,
+/// The slow path and its backend.
+pub struct HostDatapath {
+    backend: Backend,
+    slow_path: SlowPath,
+    /// The configuration applied last: it has the names of vports.
+    config: Mutex<Option<Arc<HostConfig>>>,
 }
 
-impl SoftDatapath {
+impl HostDatapath {
+    pub(super) fn new(backend: Backend, slow_path: SlowPath) -> Self {
+        Self { backend, slow_path, config: Mutex::new(None) }
+    }
+
     fn handle(&self) -> Handle {
-        self.slow.handle()
+        self.slow_path.handle()
     }
 
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        let part = self.part.lock().unwrap_or_else(PoisonError::into_inner);
-        part.as_ref().map(|p| p.snapshot.clone())
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        config.as_ref().map(|p| p.snapshot.clone())
     }
 
     fn vport(&self, n: u16, vport: &culvert_flow::tables::Vport, snapshot: Option<&Snapshot>) -> VportView {
@@ -63,13 +59,13 @@ impl SoftDatapath {
             ..VportView::default()
         };
         let Some(known) = known else { return view };
-        view.attachment = self.hardware.attachment(VportId(n), known.target);
+        view.attachment = self.backend.attachment(VportId(n), known.target);
         view.mtu = known.mtu;
-        (view.served_by, view.state) = self.hardware.state(VportId(n), known.target);
+        (view.served_by, view.state) = self.backend.state(VportId(n), known.target);
         match known.target {
             Target::Vf(vf) => view.vf = Some(vf),
             Target::Vmq(vmq) => view.vmq = Some(vmq),
-            Target::Software => view.worker = self.hardware.worker(VportId(n)),
+            Target::Software => view.worker = self.backend.worker(VportId(n)),
         }
         let pa = snapshot.and_then(|s| s.local_pas.get(usize::from(known.local_pa)));
         view.uplink = pa.map_or(0, |pa| pa.uplink);
@@ -77,53 +73,53 @@ impl SoftDatapath {
     }
 }
 
-impl Datapath for SoftDatapath {
-    fn apply(&self, part: Arc<HostPart>) -> Result<(), DatapathError> {
-        let snapshot = self.hardware.before(&part)?;
-        self.handle().apply(snapshot).map_err(|e| failed(&e))?;
-        self.hardware.after(&part)?;
-        *self.part.lock().unwrap_or_else(PoisonError::into_inner) = Some(part);
+impl Datapath for HostDatapath {
+    fn apply(&self, config: Arc<HostConfig>) -> Result<(), DatapathError> {
+        self.backend.prepare(&config)?;
+        self.handle().apply(config.snapshot.clone())?;
+        self.backend.commit(&config)?;
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
         Ok(())
     }
 
     fn nic(&self) -> Result<NicInfo, DatapathError> {
-        self.hardware.info(&self.handle())
+        self.backend.info(&self.handle())
     }
 
     fn vports(&self) -> Result<Vec<VportView>, DatapathError> {
         let snapshot = self.snapshot();
-        let all = self.handle().vports().map_err(|e| failed(&e))?;
+        let all = self.handle().vports()?;
         Ok(all.iter().map(|(n, v)| self.vport(*n, v, snapshot.as_deref())).collect())
     }
 
     fn flows(&self, query: &FlowQuery) -> Result<Vec<FlowView>, DatapathError> {
         let snapshot = self.snapshot();
-        let names = flow::Names::new(snapshot.as_deref());
-        let limit = query.limit.unwrap_or(MOST_FLOWS);
+        let names = Names::new(snapshot.as_deref());
+        let limit = query.limit.unwrap_or(DEFAULT_FLOW_LIMIT);
         let wanted = |record: &culvert_flow::FlowRecord| {
             query.vport.is_none_or(|v| names.vport(record) == Some(v))
                 && query.vsid.is_none_or(|v| names.vsid(record) == v)
         };
-        let records = self.handle().flows(limit, wanted).map_err(|e| failed(&e))?;
+        let records = self.handle().flows(limit, wanted)?;
         Ok(records
             .iter()
             .enumerate()
-            .map(|(n, r)| names.view(n as u64, r, self.hardware.not_offloaded()))
+            .map(|(n, r)| names.view(n as u64, r, self.backend.not_offloaded()))
             .collect())
     }
 
     fn counters(&self) -> Result<CountersView, DatapathError> {
         let snapshot = self.snapshot();
         let handle = self.handle();
-        let counters = handle.counters().map_err(|e| failed(&e))?;
+        let counters = handle.counters()?;
         let mut view = CountersView::default();
-        for (n, vport) in handle.vports().map_err(|e| failed(&e))? {
+        for (n, vport) in handle.vports()? {
             let shown = self.vport(n, &vport, snapshot.as_deref());
             let name =
                 snapshot.as_deref().and_then(|s| s.vports.get(&VportId(n))).map_or("", |v| v.name.as_str());
             view.vports.insert(format!("{n} {name}").trim_end().to_owned(), shown.counters);
         }
-        for (n, c) in counters.uplinks.iter().enumerate().take(self.hardware.uplinks().into()) {
+        for (n, c) in counters.uplinks.iter().enumerate().take(self.backend.uplinks().into()) {
             let shown = PortCounters {
                 in_packets: c.in_packets,
                 in_bytes: c.in_bytes,
@@ -133,36 +129,36 @@ impl Datapath for SoftDatapath {
             };
             view.uplinks.insert(format!("uplink{n}"), shown);
         }
-        view.workers = self.hardware.workers()?;
+        view.workers = self.backend.workers()?;
         view.nic = [("finished", counters.finished), ("punted", counters.punted)]
             .map(|(name, value)| (name.to_owned(), value))
             .into();
-        let status = handle.status().map_err(|e| failed(&e))?;
+        let status = handle.status()?;
         view.host = host_counters(&status).map(|(name, value)| (name.to_owned(), value)).into();
         Ok(view)
     }
 
     fn drops(&self) -> Result<DropsView, DatapathError> {
-        let mut all = self.handle().drops().map_err(|e| failed(&e))?;
+        let mut all = self.handle().drops()?;
         all.retain(|(_, packets)| *packets > 0);
         all.sort_by_key(|(_, packets)| std::cmp::Reverse(*packets));
         let total = all.iter().map(|(_, packets)| packets).sum();
         let drops = all.into_iter().map(|(reason, packets)| DropEntry {
             reason: reason.as_str().to_owned(),
             packets,
-            by: self.hardware.word().to_owned(),
+            by: self.backend.name().to_owned(),
             meaning: reason.describe().to_owned(),
         });
         Ok(DropsView { drops: drops.collect(), total })
     }
 
     fn trace(&self, request: &TraceRequest) -> Result<TraceReply, DatapathError> {
-        let snapshot = self.snapshot().ok_or_else(|| DatapathError::Unavailable {
-            detail: "no policy is carried out yet".to_owned(),
-        })?;
-        let (port, frame) = frame::of(request, &snapshot)?;
-        let traced = self.handle().trace(port, frame).map_err(|e| failed(&e))?;
-        Ok(reply(&traced, &flow::Names::new(Some(&snapshot))))
+        let snapshot = self
+            .snapshot()
+            .ok_or_else(|| DatapathError::Unavailable { detail: "no policy is applied yet".to_owned() })?;
+        let (port, frame) = trace_frame::resolve(request, &snapshot)?;
+        let traced = self.handle().trace(port, frame)?;
+        Ok(reply(&traced, &Names::new(Some(&snapshot))))
     }
 }
 
@@ -170,7 +166,7 @@ fn host_counters(status: &Status) -> [(&'static str, u64); 9] {
     let tally = &status.tally;
     [
         ("connections", status.connections as u64),
-        ("exceptions", tally.exceptions),
+        ("upcalls", tally.exceptions),
         ("tcp_copies", tally.copies),
         ("underlay_frames", tally.control),
         ("waited_for_next_hop", tally.held),
@@ -181,7 +177,7 @@ fn host_counters(status: &Status) -> [(&'static str, u64); 9] {
     ]
 }
 
-fn reply(traced: &Traced, names: &flow::Names<'_>) -> TraceReply {
+fn reply(traced: &Traced, names: &Names<'_>) -> TraceReply {
     let layers = traced.layers.iter().map(|step| TraceHop {
         layer: step.layer.as_str().to_owned(),
         vport: step.vport.map(|v| v.0),
@@ -190,8 +186,8 @@ fn reply(traced: &Traced, names: &flow::Names<'_>) -> TraceReply {
     });
     let mut reply = TraceReply { layers: layers.collect(), ..TraceReply::default() };
     if let Outcome::Send(frames) = &traced.outcome {
-        reply.outputs = frames.iter().map(|(port, _)| flow::port_name(*port)).collect();
-        reply.frame = frames.first().map(|(_, f)| frame::to_hex(f)).unwrap_or_default();
+        reply.outputs = frames.iter().map(|(port, _)| flow_view::port_name(*port)).collect();
+        reply.frame = frames.first().map(|(_, f)| trace_frame::to_hex(f)).unwrap_or_default();
     }
     match &traced.decision {
         Ok(Decision::Forward(forward)) => {
@@ -201,8 +197,8 @@ fn reply(traced: &Traced, names: &flow::Names<'_>) -> TraceReply {
                 reply.reason = format!("not offloaded: {}", reason.as_str());
             }
             if let Outcome::Drop(reason) = &traced.outcome {
-                // The policy lets it pass, but what it needs is not there, such as a next hop's MAC.
-                reply.reason = format!("cannot leave now: {}", reason.as_str());
+                // The policy forwards it, but something is missing, such as the next hop's MAC address.
+                reply.reason = format!("cannot be sent now: {}", reason.as_str());
             }
         }
         Ok(Decision::Reply(_)) => reply.verdict = Verdict::Reply,
@@ -212,18 +208,4 @@ fn reply(traced: &Traced, names: &flow::Names<'_>) -> TraceReply {
         }
     }
     reply
-}
-
-fn failed(error: &culvert_softpath::Error) -> DatapathError {
-    use culvert_softpath::Error;
-    let detail = error.to_string();
-    match error {
-        Error::Frame { .. } => DatapathError::Invalid { detail },
-        Error::Ended | Error::Timeout { .. } => DatapathError::Unavailable { detail },
-        _ => DatapathError::Failed { detail },
-    }
-}
-
-fn lost(error: &culvert_pf::Error) -> DatapathError {
-    DatapathError::Unavailable { detail: error.to_string() }
 }

@@ -1,41 +1,41 @@
-//! The narrow side of the packet path: all that the daemon asks of it.
+//! What the daemon asks of the packet path.
 
 use std::sync::Arc;
 
 use culvert_api::view::{
     CountersView, DropsView, FlowQuery, FlowView, NicInfo, TraceReply, TraceRequest, VportView,
 };
-use culvert_model::HostPart;
+use culvert_model::HostConfig;
 use thiserror::Error;
 
-/// What carries a host's policy out. Calls may take milliseconds; they come from threads that may wait.
+/// Applies a host's configuration and reports on packets. Calls may take milliseconds, on threads that may wait.
 pub trait Datapath: Send + Sync + 'static {
-    /// Carries out a host's part of the policy in place of the one before. When it returns, no packet is served by a
-    /// flow of the old one that the new one changes.
+    /// Replaces the host's configuration. When it returns, no flow of the old configuration that the new one changes
+    /// serves a packet.
     ///
     /// # Errors
-    /// It could not, or not completely: the daemon tries again.
-    fn apply(&self, part: Arc<HostPart>) -> Result<(), DatapathError>;
+    /// Nothing, or not everything, was applied: the daemon tries again.
+    fn apply(&self, config: Arc<HostConfig>) -> Result<(), DatapathError>;
 
-    /// The NIC.
+    /// Identity, state and offloads of the NIC.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The NIC does not answer.
     fn nic(&self) -> Result<NicInfo, DatapathError>;
 
-    /// The vports with their states and counters. Names of resources are filled in by the daemon.
+    /// Vports with their states and counters. The daemon fills in the names of resources.
     ///
     /// # Errors
     /// The NIC does not answer.
     fn vports(&self) -> Result<Vec<VportView>, DatapathError>;
 
-    /// Flows, at most as many as asked for.
+    /// Flow records, at most as many as the query asks for.
     ///
     /// # Errors
     /// The NIC does not answer.
     fn flows(&self, query: &FlowQuery) -> Result<Vec<FlowView>, DatapathError>;
 
-    /// Counters of ports, NIC and host.
+    /// Counters of ports, NIC and slow path.
     ///
     /// # Errors
     /// The NIC does not answer.
@@ -47,29 +47,29 @@ pub trait Datapath: Send + Sync + 'static {
     /// The NIC does not answer.
     fn drops(&self) -> Result<DropsView, DatapathError>;
 
-    /// What would become of a packet. Changes nothing. The request's port is a vport's number or an uplink.
+    /// Decides on a packet without changing anything. The request's port is a vport's number or an uplink.
     ///
     /// # Errors
-    /// The request makes no packet, or the slow path does not answer.
+    /// The request describes no packet, or the slow path does not answer.
     fn trace(&self, request: &TraceRequest) -> Result<TraceReply, DatapathError>;
 }
 
-/// What the packet path could not do.
+/// Why the packet path did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DatapathError {
-    /// It is not there now.
+    /// It does not answer, or what it needs is missing.
     #[error("the datapath is not available: {detail}")]
     Unavailable {
         /// Why.
         detail: String,
     },
-    /// It is there and failed.
+    /// It answered with an error.
     #[error("the datapath failed: {detail}")]
     Failed {
         /// What happened.
         detail: String,
     },
-    /// The request makes no sense to it.
+    /// The request is invalid.
     #[error("{detail}")]
     Invalid {
         /// What is wrong.
@@ -78,7 +78,11 @@ pub enum DatapathError {
 }
 
 impl DatapathError {
-    /// A stable word for programs.
+    pub(super) fn unavailable(error: impl ToString) -> Self {
+        DatapathError::Unavailable { detail: error.to_string() }
+    }
+
+    /// Error code for programs; does not change between versions.
     pub fn code(&self) -> &'static str {
         match self {
             DatapathError::Unavailable { .. } => "DatapathUnavailable",
@@ -91,10 +95,11 @@ impl DatapathError {
     pub fn remedy(&self) -> &'static str {
         match self {
             DatapathError::Unavailable { .. } => {
-                "check that what --nic, --uplink or --core names is there; a culvertd that runs tries again by itself"
+                "check that the device, interfaces and processors named by --nic, --uplink and --core exist; a running \
+                 culvertd retries by itself"
             }
-            DatapathError::Failed { .. } => "see culvertd's log; culvertd tries again by itself",
-            DatapathError::Invalid { .. } => "correct what was asked for",
+            DatapathError::Failed { .. } => "see culvertd's log; culvertd retries by itself",
+            DatapathError::Invalid { .. } => "correct the request",
         }
     }
 }

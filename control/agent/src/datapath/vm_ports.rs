@@ -1,4 +1,4 @@
-//! Ports of virtual machines that no VF serves: which kind each one has, kept in place as a policy has them.
+//! Ports of virtual machines that no VF serves: attaches and detaches them as a configuration asks.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -6,67 +6,68 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use culvert_api::SoftwarePort;
-use culvert_model::HostPart;
+use culvert_model::HostConfig;
 use culvert_packet::{MacAddr, VportId};
 use culvert_policy::snapshot::Target;
 use culvert_softpath::switch::Opener;
 use culvert_softpath::switch::ports::{Tap, VhostUser};
 
+use super::interface::DatapathError;
+use crate::Args;
 use crate::args::Port as PortKind;
-use crate::{Args, DatapathError};
 
 /// Queue pairs that a virtual machine may use.
 const QUEUE_PAIRS: usize = 8;
 
-/// A port as it is attached.
+/// How a port is attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Attachment {
     kind: SoftwarePort,
     mac: MacAddr,
     mtu: u16,
-    /// What the port is attached to.
+    /// What serves its vport.
     pub(super) target: Target,
 }
 
-/// The ports of this host.
-pub(super) struct Ports {
+/// The VM ports of this host.
+pub(super) struct VmPorts {
     default: SoftwarePort,
     run_dir: PathBuf,
     attached: Mutex<BTreeMap<VportId, Attachment>>,
 }
 
-/// Ports as a policy wants them.
-pub(super) type Wanted = BTreeMap<VportId, Attachment>;
+/// Ports by their vport.
+pub(super) type Attachments = BTreeMap<VportId, Attachment>;
 
-impl Ports {
-    /// None yet. Sockets will be in `run_dir`.
+impl VmPorts {
+    /// No ports yet. Sockets will be in `run_dir`.
     pub(super) fn new(args: &Args, run_dir: PathBuf) -> Self {
         let default = match args.port {
             PortKind::Tap => SoftwarePort::Tap,
             PortKind::VhostUser => SoftwarePort::VhostUser,
         };
-        Ports { default, run_dir, attached: Mutex::default() }
+        VmPorts { default, run_dir, attached: Mutex::default() }
     }
 
-    fn attached(&self) -> MutexGuard<'_, Wanted> {
+    fn attached(&self) -> MutexGuard<'_, Attachments> {
         self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a policy wants for the vports whose target `ours` chooses.
-    pub(super) fn wanted(&self, part: &HostPart, ours: impl Fn(Target) -> bool) -> Wanted {
-        let wanted = part.vports.iter().filter_map(|vport| {
-            let known = part.snapshot.vports.get(&vport.id).filter(|known| ours(known.target))?;
-            let asked = part.fabric.interfaces.get(vport.interface).and_then(|i| i.software_port);
+    /// The attachments that a configuration wants for the vports whose target `ours` accepts.
+    pub(super) fn wanted(&self, config: &HostConfig, ours: impl Fn(Target) -> bool) -> Attachments {
+        let wanted = config.vports.iter().filter_map(|vport| {
+            let known = config.snapshot.vports.get(&vport.id).filter(|known| ours(known.target))?;
+            let asked = config.fabric.interfaces.get(vport.interface).and_then(|i| i.software_port);
             let (kind, target) = (asked.unwrap_or(self.default), known.target);
             Some((vport.id, Attachment { kind, mac: known.mac, mtu: known.mtu, target }))
         });
         wanted.collect()
     }
 
-    /// Takes away what is not wanted, or wanted otherwise.
+    /// Detaches ports that are not wanted, or wanted in another way.
     pub(super) fn remove(
         &self,
-        wanted: &Wanted,
+        wanted: &Attachments,
         mut detach: impl FnMut(VportId) -> Result<(), DatapathError>,
     ) -> Result<(), DatapathError> {
         let mut attached = self.attached();
@@ -79,10 +80,10 @@ impl Ports {
         Ok(())
     }
 
-    /// Attaches what is wanted and not there.
+    /// Attaches wanted ports that are not attached yet.
     pub(super) fn add(
         &self,
-        wanted: Wanted,
+        wanted: Attachments,
         mut attach: impl FnMut(VportId, &Attachment, Opener) -> Result<(), DatapathError>,
     ) -> Result<(), DatapathError> {
         let mut attached = self.attached();
@@ -113,7 +114,7 @@ impl Ports {
     }
 
     /// Where the virtual machine of a vport attaches.
-    pub(super) fn place(&self, id: VportId) -> String {
+    pub(super) fn attachment(&self, id: VportId) -> String {
         let kind = self.attached().get(&id).map(|a| a.kind);
         match kind {
             Some(SoftwarePort::Tap) => format!("tap:{}", tap_name(id)),
@@ -123,7 +124,7 @@ impl Ports {
     }
 }
 
-/// The interface of a vport's TAP.
+/// Name of a vport's TAP interface.
 fn tap_name(id: VportId) -> String {
     format!("vport{}", id.0)
 }

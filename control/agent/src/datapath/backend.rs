@@ -1,0 +1,160 @@
+//! The backend below the slow path: a Culvert NIC, or the switch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use culvert_api::Offload;
+use culvert_api::view::{FirmwareView, NicInfo, UplinkView, VportState, WorkerCounters};
+use culvert_model::HostConfig;
+use culvert_packet::{Reason, VportId};
+use culvert_pci::VfHandle;
+use culvert_pf::Nic;
+use culvert_policy::snapshot::Target;
+use culvert_softpath::Handle;
+
+use super::interface::DatapathError;
+use super::offloads;
+use super::switch::SwitchBackend;
+use super::vmq_ports::VmqPorts;
+
+/// What forwards packets.
+pub(super) enum Backend {
+    /// A Culvert NIC, with the VMs on its VMQs.
+    Nic { nic: Arc<Nic>, vfs: Vec<VfHandle>, vmqs: VmqPorts },
+    /// The software datapath, on workers of this host.
+    Switch(SwitchBackend),
+}
+
+impl Backend {
+    /// Prepares for a configuration, before the slow path applies its snapshot.
+    pub(super) fn prepare(&self, config: &HostConfig) -> Result<(), DatapathError> {
+        match self {
+            Backend::Nic { vmqs, .. } => vmqs.prepare(config),
+            Backend::Switch(switch) => switch.prepare(config),
+        }
+    }
+
+    /// Completes a configuration, after the slow path has applied its snapshot.
+    pub(super) fn commit(&self, config: &HostConfig) -> Result<(), DatapathError> {
+        match self {
+            Backend::Nic { vmqs, .. } => vmqs.commit(config),
+            Backend::Switch(switch) => switch.commit(config),
+        }
+    }
+
+    /// Where the virtual machine of a vport attaches.
+    pub(super) fn attachment(&self, id: VportId, target: Target) -> String {
+        match (self, target) {
+            (Backend::Nic { vfs, .. }, Target::Vf(n)) => {
+                vfs.iter().find(|vf| vf.index == n).map(|vf| vf.address.to_string()).unwrap_or_default()
+            }
+            (Backend::Nic { vmqs, .. }, _) => vmqs.attachment(id),
+            (Backend::Switch(switch), _) => switch.attachment(id),
+        }
+    }
+
+    /// What serves a vport, and whether a driver has bound it.
+    pub(super) fn state(&self, id: VportId, target: Target) -> (Offload, VportState) {
+        let state = |up| if up { VportState::Up } else { VportState::Down };
+        match (self, target) {
+            // If the board does not answer, other calls report it.
+            (Backend::Nic { nic, .. }, Target::Vf(vf)) => {
+                (Offload::Vf, state(nic.vf_is_driven(vf).unwrap_or(false)))
+            }
+            (Backend::Nic { vmqs, .. }, _) => (Offload::Vmq, state(vmqs.has_link(id))),
+            (Backend::Switch(switch), _) => (Offload::Software, state(switch.has_link(id))),
+        }
+    }
+
+    /// The worker that serves a vport.
+    pub(super) fn worker(&self, id: VportId) -> Option<u16> {
+        match self {
+            Backend::Nic { .. } => None,
+            Backend::Switch(switch) => switch.worker(id),
+        }
+    }
+
+    /// Load of the workers.
+    pub(super) fn workers(&self) -> Result<BTreeMap<u16, WorkerCounters>, DatapathError> {
+        match self {
+            Backend::Nic { .. } => Ok(BTreeMap::new()),
+            Backend::Switch(switch) => switch.workers(),
+        }
+    }
+
+    /// Its name in views.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Backend::Nic { .. } => "nic",
+            Backend::Switch(_) => "software",
+        }
+    }
+
+    /// Why its flows are not offloaded.
+    pub(super) fn not_offloaded(&self) -> Option<Reason> {
+        match self {
+            Backend::Nic { .. } => None,
+            Backend::Switch(_) => Some(Reason::NoFlowOffload),
+        }
+    }
+
+    /// Number of uplinks.
+    pub(super) fn uplinks(&self) -> u8 {
+        match self {
+            Backend::Nic { nic, .. } => nic.identity().uplinks,
+            Backend::Switch(switch) => switch.uplinks(),
+        }
+    }
+
+    /// Identity, state and offloads.
+    pub(super) fn info(&self, handle: &Handle) -> Result<NicInfo, DatapathError> {
+        let mut info = match self {
+            Backend::Nic { nic, vfs, .. } => nic_info(nic, vfs.len() as u16)?,
+            Backend::Switch(switch) => switch.info()?,
+        };
+        let links = handle.links()?;
+        // If the slow path does not answer, only the MAC addresses are missing.
+        let addresses = handle.status().map(|s| s.addresses).unwrap_or_default();
+        let uplinks = (0..self.uplinks()).map(|n| {
+            let pa = addresses.iter().find(|a| a.pa.uplink == n);
+            UplinkView {
+                uplink: n,
+                mac: pa.map(|a| a.pa.mac.to_string()).unwrap_or_default(),
+                link: links.get(usize::from(n)).copied().unwrap_or(false),
+                provider_address: pa.map(|a| a.pa.addr.to_string()).unwrap_or_default(),
+            }
+        });
+        info.uplinks = uplinks.collect();
+        if info.firmware.alive {
+            // If the slow path does not answer, only this count is missing.
+            let vports = handle.vports().unwrap_or_default();
+            info.flows = vports.iter().map(|(_, v)| u64::from(v.records)).sum();
+        }
+        Ok(info)
+    }
+}
+
+fn nic_info(nic: &Nic, num_vfs: u16) -> Result<NicInfo, DatapathError> {
+    let (identity, info) = (nic.identity(), nic.firmware());
+    let status = nic.firmware_status()?;
+    Ok(NicInfo {
+        location: identity.location.clone(),
+        vendor_id: identity.vendor,
+        device_id: identity.device,
+        device: identity.name.clone(),
+        driver: "culvert-pf".to_owned(),
+        firmware: FirmwareView {
+            version: format!("{:?}", status.state).to_lowercase(),
+            abi: info.version.to_string(),
+            alive: nic.alive(),
+            boot_epoch: status.epoch,
+            heartbeat: status.heartbeat.into(),
+        },
+        total_vfs: identity.total_vfs,
+        num_vfs,
+        vmqs: identity.vmqs,
+        flow_capacity: info.flows.into(),
+        offloads: offloads::nic(),
+        ..NicInfo::default()
+    })
+}

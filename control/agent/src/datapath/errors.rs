@@ -1,0 +1,21 @@
+//! Errors of the slow path and of the driver, as the daemon reports them.
+
+use super::interface::DatapathError;
+
+impl From<culvert_softpath::Error> for DatapathError {
+    fn from(error: culvert_softpath::Error) -> Self {
+        use culvert_softpath::Error;
+        let detail = error.to_string();
+        match error {
+            Error::Frame { .. } => DatapathError::Invalid { detail },
+            Error::Ended | Error::Timeout { .. } => DatapathError::Unavailable { detail },
+            _ => DatapathError::Failed { detail },
+        }
+    }
+}
+
+impl From<culvert_pf::Error> for DatapathError {
+    fn from(error: culvert_pf::Error) -> Self {
+        DatapathError::unavailable(error)
+    }
+}

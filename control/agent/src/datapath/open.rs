@@ -1,0 +1,123 @@
+//! Opens the NIC, or the uplink interfaces, named on the command line.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use culvert_model::Fabric;
+use culvert_pci::FunctionAddress;
+use culvert_pf::{Config, Nic};
+use culvert_softpath::switch::{Switch, SwitchSettings};
+use culvert_softpath::{Limits, Settings, SlowPath};
+use tracing::info;
+
+use super::backend::Backend;
+use super::host::HostDatapath;
+use super::interface::DatapathError;
+use super::switch::SwitchBackend;
+use super::vmq_ports::VmqPorts;
+use crate::args::ProviderAddress;
+use crate::{Args, Error, secret};
+
+/// Connections of one vport, whatever the size of the flow table.
+const MAX_CONNECTIONS_PER_VPORT: usize = 500_000;
+/// Largest flow table of a worker: twice the two million records that the design asks for.
+const MAX_FLOWS: u32 = 1 << 22;
+
+impl HostDatapath {
+    /// Opens the backend that the command line names and starts the slow path. Packets flow once the first policy is
+    /// applied; a NIC that was already running never stops.
+    ///
+    /// # Errors
+    /// The NIC or an interface does not exist, or does not come up.
+    pub fn open(args: &Args) -> Result<Self, Error> {
+        let (backend, slow_path) = match &args.nic {
+            Some(location) => open_nic(location, args)?,
+            None => open_switch(args)?,
+        };
+        Ok(Self::new(backend, slow_path))
+    }
+}
+
+fn unavailable(error: impl ToString) -> DatapathError {
+    DatapathError::unavailable(error)
+}
+
+/// Opens the NIC, loads its firmware where none runs, and enables its VFs.
+fn open_nic(location: &str, args: &Args) -> Result<(Backend, SlowPath), Error> {
+    let image = match &args.firmware {
+        None => Vec::new(),
+        Some(path) => std::fs::read(path)
+            .map_err(|e| unavailable(format_args!("firmware image {}: {e}", path.display())))?,
+    };
+    let location =
+        ["vfio-user:", "vfio:"].iter().find_map(|kind| location.strip_prefix(kind)).unwrap_or(location);
+    let address: FunctionAddress = location.parse().map_err(|e: culvert_pci::Error| unavailable(e))?;
+    let device = address.open().map_err(unavailable)?;
+    // The default, until a policy sets the router's MAC address.
+    let config = Config::new(image, Fabric::default().settings.router_mac).map_err(unavailable)?;
+    let nic = Arc::new(Nic::open(device, &config).map_err(unavailable)?);
+    let wanted = args.vfs.min(nic.identity().total_vfs);
+    let vfs = nic.enable_vfs(wanted, &[]).map_err(unavailable)?;
+    let vmqs = VmqPorts::start(&nic, args, run_dir(&args.socket)?).map_err(unavailable)?;
+    let slow_path = SlowPath::start(nic.clone(), Settings::default()).map_err(unavailable)?;
+    info!(nic = nic.identity().location, adopted = nic.adopted(), vfs = vfs.len(), "NIC ready");
+    Ok((Backend::Nic { nic, vfs, vmqs }, slow_path))
+}
+
+/// Starts the switch and its workers.
+fn open_switch(args: &Args) -> Result<(Backend, SlowPath), Error> {
+    let max = usize::from(culvert_flow::Port::UPLINKS);
+    if args.uplink.len() > max {
+        let all = args.uplink.join(", ");
+        let detail =
+            format!("--uplink names {} interfaces ({all}): a host has at most {max}", args.uplink.len());
+        return Err(DatapathError::Invalid { detail }.into());
+    }
+    let secret = secret::from_bytes(&secret::random().map_err(unavailable)?);
+    let flows = args.flows.clamp(64, MAX_FLOWS).next_power_of_two();
+    let settings = SwitchSettings { workers: workers(args)?, ..SwitchSettings::new(flows, secret) };
+    let switch = Arc::new(Switch::start(&settings).map_err(unavailable)?);
+    // Fanout groups of packet sockets have numbers that each process chooses for itself.
+    let mut fanout = [0; 2];
+    getrandom::fill(&mut fanout).map_err(unavailable)?;
+    let run_dir = run_dir(&args.socket)?;
+    let kernel = (args.provider_address == ProviderAddress::Kernel).then(|| args.uplink.clone());
+    // The switch's flows end with the process; connections outlive it, in a file named after the socket.
+    let mut connections = args.socket.clone().into_os_string();
+    connections.push(".connections");
+    let connections = Some(connections.into());
+    let limits = limits(flows, switch.workers());
+    let settings = Settings { limits, kernel, connections };
+    let slow_path = SlowPath::start(switch.clone(), settings).map_err(unavailable)?;
+    info!(uplinks = args.uplink.join(", "), flows, workers = switch.workers(), "software datapath ready");
+    let backend = SwitchBackend::new(switch, args, run_dir, u16::from_ne_bytes(fanout));
+    Ok((Backend::Switch(backend), slow_path))
+}
+
+/// The switch's workers, each with the processor that it is pinned to.
+fn workers(args: &Args) -> Result<Vec<Option<usize>>, DatapathError> {
+    let invalid = |detail| Err(DatapathError::Invalid { detail });
+    let (cores, max) = (args.core.len(), SwitchSettings::MAX_WORKERS);
+    match args.workers.unwrap_or(cores.max(1)) {
+        n if n == 0 || n > max => invalid(format!("--workers {n}: choose 1 to {max}")),
+        n if cores > 0 && n != cores => invalid(format!(
+            "--workers {n}, but --core names {cores} processors: name one for each worker, or leave --workers out"
+        )),
+        _ if cores > 0 => Ok(args.core.iter().map(|core| Some(*core)).collect()),
+        n => Ok(vec![None; n]),
+    }
+}
+
+/// Sizes the connection table for `flows` records at each worker: a connection has two records.
+fn limits(flows: u32, workers: usize) -> Limits {
+    let flows = flows as usize;
+    let per_vport = (flows / 4).min(MAX_CONNECTIONS_PER_VPORT);
+    Limits { connections: flows / 2 * workers, per_vport, ..Limits::default() }
+}
+
+/// The directory of the API's socket, where those of VMs are too.
+fn run_dir(socket: &Path) -> Result<PathBuf, DatapathError> {
+    let dir = socket.parent().unwrap_or(Path::new(".")).to_owned();
+    std::fs::create_dir_all(&dir).map_err(|e| unavailable(format_args!("{}: {e}", dir.display())))?;
+    Ok(dir)
+}

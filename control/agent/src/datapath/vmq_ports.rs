@@ -1,0 +1,56 @@
+//! Vports of a Culvert NIC that no VF serves: a bridge between each one's VMQ and its virtual machine's port.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use culvert_model::HostConfig;
+use culvert_packet::VportId;
+use culvert_pf::Nic;
+use culvert_policy::snapshot::Target;
+use culvert_softpath::switch::Relay;
+
+use super::interface::DatapathError;
+use super::vm_ports::VmPorts;
+use crate::Args;
+
+/// The VMQ bridge of this host, and its VM ports.
+pub(super) struct VmqPorts {
+    bridge: Relay,
+    ports: VmPorts,
+}
+
+fn on_vmq(target: Target) -> bool {
+    matches!(target, Target::Vmq(_))
+}
+
+impl VmqPorts {
+    pub(super) fn start(nic: &Arc<Nic>, args: &Args, run_dir: PathBuf) -> Result<Self, culvert_pf::Error> {
+        Ok(VmqPorts { bridge: Relay::start(nic.clone())?, ports: VmPorts::new(args, run_dir) })
+    }
+
+    /// Detaches ports that a configuration does not have, before it is applied: afterwards their VMQs may receive frames
+    /// of other virtual machines.
+    pub(super) fn prepare(&self, config: &HostConfig) -> Result<(), DatapathError> {
+        let wanted = self.ports.wanted(config, on_vmq);
+        self.ports.remove(&wanted, |id| Ok(self.bridge.detach(id)?))
+    }
+
+    /// Attaches the ports of a configuration, after it is applied.
+    pub(super) fn commit(&self, config: &HostConfig) -> Result<(), DatapathError> {
+        self.ports.add(self.ports.wanted(config, on_vmq), |id, attachment, open| match attachment.target {
+            Target::Vmq(n) => Ok(self.bridge.attach(id, n, open)?),
+            Target::Vf(_) | Target::Software => Ok(()),
+        })
+    }
+
+    /// Where the virtual machine of a vport attaches.
+    pub(super) fn attachment(&self, id: VportId) -> String {
+        self.ports.attachment(id)
+    }
+
+    /// Whether a virtual machine is connected to a vport.
+    pub(super) fn has_link(&self, id: VportId) -> bool {
+        // If the bridge does not answer, other calls report it.
+        self.bridge.links().unwrap_or_default().contains(&(id, true))
+    }
+}
