@@ -86,6 +86,7 @@ fn names(crates: &[&str]) -> String {
 
 /// A mermaid graph with a box for each folder.
 fn picture(allowed: &[(&str, &[&str])], folders: &BTreeMap<String, String>) -> String {
+    let node = |name: &str| name.replace('-', "_");
     let short = |name: &str| name.strip_prefix("culvert-").unwrap_or(name).to_owned();
     let mut boxes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, _) in allowed {
@@ -93,15 +94,15 @@ fn picture(allowed: &[(&str, &[&str])], folders: &BTreeMap<String, String>) -> S
     }
     let mut text = "```mermaid\nflowchart TB\n".to_owned();
     for (folder, crates) in boxes {
-        let _ = writeln!(text, "  subgraph {folder}");
+        let _ = writeln!(text, "  subgraph {}[\"{folder}\"]", node(folder));
         for name in crates {
-            let _ = writeln!(text, "    {name}[{}]", short(name));
+            let _ = writeln!(text, "    {}[\"{}\"]", node(name), short(name));
         }
         text.push_str("  end\n");
     }
     for (from, to) in allowed {
         for to in *to {
-            let _ = writeln!(text, "  {from} --> {to}");
+            let _ = writeln!(text, "  {} --> {}", node(from), node(to));
         }
     }
     text.push_str("```\n");
@@ -146,7 +147,10 @@ mod tests {
         assert!(list(RULE).contains("| `culvert-high` | `culvert-low` |\n"));
         let folders = BTreeMap::from([("culvert-low".to_owned(), "dataplane".to_owned())]);
         let picture = picture(RULE, &folders);
-        assert!(picture.contains("  culvert-high --> culvert-low\n"), "{picture}");
-        assert!(picture.contains("  subgraph dataplane\n    culvert-low[low]\n  end\n"), "{picture}");
+        assert!(picture.contains("  culvert_high --> culvert_low\n"), "{picture}");
+        assert!(
+            picture.contains("  subgraph dataplane[\"dataplane\"]\n    culvert_low[\"low\"]\n  end\n"),
+            "{picture}"
+        );
     }
 }

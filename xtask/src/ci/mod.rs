@@ -2,6 +2,7 @@
 
 mod circles;
 mod deny;
+mod doc_paths;
 mod edge_docs;
 mod edges;
 mod modules;
@@ -41,7 +42,7 @@ enum Step {
     Fmt,
     /// Dependencies between the crates against the allowed edges, and these against the documents.
     Edges,
-    /// Absolute paths, unsafe code.
+    /// Absolute paths, unsafe code, paths that documents name.
     Sources,
     /// Lengths of files and of crates.
     Sizes,
@@ -114,7 +115,7 @@ fn check(workspace: &Workspace, step: Step) -> Result<()> {
     match step {
         Step::Fmt => run::run(workspace.cargo("fmt").args(["--all", "--check"])),
         Step::Edges => edges::check(workspace).and_then(|()| edge_docs::check(workspace)),
-        Step::Sources => sources::check(workspace),
+        Step::Sources => sources::check(workspace).and_then(|()| doc_paths::check(workspace)),
         Step::Sizes => sizes::check(workspace),
         Step::Typos => typos::check(workspace),
         Step::Words => words::check(workspace),
