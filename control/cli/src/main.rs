@@ -9,6 +9,7 @@ mod capture;
 mod client;
 mod command;
 mod error;
+mod output;
 mod replay;
 mod table;
 
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    // A reader that closed its end has seen enough.
+    // A reader that closed the pipe does not want the rest.
     let _ = std::io::stdout().write_all(text.as_bytes());
     code
 }

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use culvert_api::{Direction, Offload, Protocol, RuleAction, SoftwarePort, Warning};
-use culvert_packet::{MacAddr, Prefix, Rdid, VlanId, Vsid};
+use culvert_packet::{Encap, MacAddr, Prefix, Rdid, VlanId, Vsid};
+
+use crate::indices::fingerprint;
 
 /// A policy that holds together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -193,6 +195,23 @@ impl Fabric {
         Some((network, network.subnets.get(interface.subnet)?))
     }
 
+    /// What an interface can reach: its network where hosts route, its subnet where they do not.
+    pub(crate) fn scope(&self, interface: &Interface) -> (usize, usize) {
+        let subnet = if self.settings.distributed_router { 0 } else { interface.subnet };
+        (interface.network, subnet)
+    }
+
+    /// The uplink that carries an interface: the policy's choice, or one chosen by name, the same on every host.
+    pub(crate) fn uplink_of(&self, interface: &Interface) -> Option<&HostUplink> {
+        let uplinks = &self.hosts.get(interface.host?)?.uplinks;
+        let chosen = uplinks.iter().find(|u| Some(u.number) == interface.uplink);
+        let by_name = || {
+            let hash = fingerprint(&interface.name.to_ascii_lowercase());
+            uplinks.get(hash as usize % uplinks.len().max(1))
+        };
+        chosen.or_else(by_name)
+    }
+
     /// Largest IP packet a virtual machine may send: what every provider subnet can carry with the largest outer
     /// headers (IPv6, UDP, VXLAN, inner Ethernet: 70 bytes), at most 1500.
     pub fn vm_mtu(&self) -> u16 {
@@ -204,4 +223,14 @@ impl Fabric {
     pub const OVERHEAD: u16 = 70;
     /// The provider network's MTU where a policy says nothing.
     pub const DEFAULT_PA_MTU: u16 = 1600;
+}
+
+impl Network {
+    /// The encapsulation of its packets.
+    pub(crate) fn encap(&self) -> Encap {
+        match self.protocol {
+            Protocol::Vxlan => Encap::Vxlan,
+            Protocol::Nvgre => Encap::Nvgre,
+        }
+    }
 }

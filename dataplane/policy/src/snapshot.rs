@@ -47,7 +47,7 @@ pub enum Target {
     Vf(u16),
     /// A VMQ of the PF.
     Vmq(u16),
-    /// A port of the software path.
+    /// A port of the switch.
     Software,
 }
 

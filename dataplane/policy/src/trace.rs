@@ -1,4 +1,4 @@
-//! The way of a packet through the layers, for those who ask; costs nothing for those who do not.
+//! A trace of a packet's way through the layers. Costs nothing where it is not asked for.
 
 use alloc::borrow::ToOwned as _;
 use alloc::string::String;
@@ -40,13 +40,13 @@ impl Layer {
     }
 }
 
-/// Hears of every layer that looked at a packet.
+/// Records each layer that looked at a packet.
 pub trait TraceSink {
-    /// A layer of a vport (or of the wire) has decided by a rule.
+    /// A layer of a vport (or of the wire) has applied a rule.
     fn step(&mut self, layer: Layer, vport: Option<VportId>, rule: &str, action: &str);
 }
 
-/// Nobody asks.
+/// Discards the trace.
 impl TraceSink for () {
     #[inline(always)]
     fn step(&mut self, _: Layer, _: Option<VportId>, _: &str, _: &str) {}
@@ -57,7 +57,7 @@ impl TraceSink for () {
 pub struct Step {
     /// The layer.
     pub layer: Layer,
-    /// Whose it is.
+    /// The vport whose layer it is.
     pub vport: Option<VportId>,
     /// The rule that matched.
     pub rule: String,
@@ -65,7 +65,7 @@ pub struct Step {
     pub action: String,
 }
 
-/// Writes everything down.
+/// Keeps every step.
 impl TraceSink for Vec<Step> {
     fn step(&mut self, layer: Layer, vport: Option<VportId>, rule: &str, action: &str) {
         self.push(Step { layer, vport, rule: rule.to_owned(), action: action.to_owned() });

@@ -1,4 +1,4 @@
-//! The commands: each asks the daemon (or a file) and renders the answer.
+//! The commands: each asks the daemon, or reads a file, and renders the result.
 
 mod policy;
 mod replay;
@@ -7,13 +7,11 @@ mod views;
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::args::{Cli, Command};
 use crate::client::Client;
 use crate::error::Error;
 
-/// Runs a command; returns what is to be printed.
+/// Runs a command; returns its output.
 pub(crate) fn run(cli: &Cli) -> Result<String, Error> {
     let client = Client::new(&cli.host_socket, Duration::from_secs(cli.timeout));
     match &cli.command {
@@ -28,14 +26,4 @@ pub(crate) fn run(cli: &Cli) -> Result<String, Error> {
         Command::Trace(packet) => trace::run(packet, &client, cli.json),
         Command::Replay(replay) => replay::run(replay, cli.json),
     }
-}
-
-/// A value as JSON, or as its text for people.
-fn show<T: Serialize>(value: &T, json: bool, text: impl FnOnce(&T) -> String) -> String {
-    if json {
-        let mut out = serde_json::to_string_pretty(value).unwrap_or_default();
-        out.push('\n');
-        return out;
-    }
-    text(value)
 }

@@ -9,10 +9,10 @@ use culvert_model::Fabric;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::show;
 use crate::args::Policy;
 use crate::client::Client;
 use crate::error::Error;
+use crate::output::show;
 
 pub(super) fn run(command: &Policy, client: &Client, json: bool) -> Result<String, Error> {
     match command {

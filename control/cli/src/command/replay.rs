@@ -14,10 +14,11 @@ use culvert_model::{Fabric, HostConfig, Indices, Site, host_config};
 use culvert_packet::VportId;
 use serde::Serialize;
 
-use super::{policy, show};
+use super::policy;
 use crate::args::{EngineKind, Replay};
 use crate::capture::{Captured, Reader, Writer};
 use crate::error::Error;
+use crate::output::show;
 use crate::replay::{Host, NEXT_HOP, Treated, Verdict};
 use crate::table::{Table, or_dash};
 

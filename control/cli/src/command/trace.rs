@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use culvert_api::view::{TraceReply, TraceRequest, TraceTuple};
 
-use super::show;
 use crate::args::Trace;
 use crate::client::Client;
 use crate::error::Error;
+use crate::output::show;
 use crate::table::{Table, or_dash};
 
 pub(super) fn run(packet: &Trace, client: &Client, json: bool) -> Result<String, Error> {

@@ -6,10 +6,10 @@ use culvert_api::view::{
     CountersView, DropsView, FlowView, HealthView, MappingView, NicInfo, PortCounters, VportView,
 };
 
-use super::show;
 use crate::args::{Flows, Nic};
 use crate::client::Client;
 use crate::error::Error;
+use crate::output::show;
 use crate::table::{Table, or_dash};
 
 pub(super) fn nic(command: Nic, client: &Client, json: bool) -> Result<String, Error> {

@@ -1,4 +1,4 @@
-//! Answers that the host gives in the place of others: ARP and neighbour discovery from policy, and what the gateway says.
+//! Replies of the host: ARP, neighbour discovery and the router's ICMP, from the policy.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -7,7 +7,8 @@ use core::net::IpAddr;
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{Family, Fragment, Reason, VportId, arp, icmp};
 
-use super::{Outcome, Packet, Stop};
+use super::decision::{Outcome, Stop};
+use super::packet::Packet;
 use crate::snapshot::{Snapshot, Subnet, Vport};
 use crate::trace::{Layer, TraceSink};
 

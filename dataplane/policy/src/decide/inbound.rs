@@ -4,8 +4,10 @@ use alloc::boxed::Box;
 
 use culvert_packet::{Encap, Family, Rdid, Reason, VportId};
 
+use super::decision::{Decision, Forward, Outcome, Stop};
+use super::packet::Packet;
 use super::record::{self, Common};
-use super::{Decision, Forward, Outcome, Packet, Stop, stateful};
+use super::stateful;
 use crate::connection::Connections;
 use crate::snapshot::{Location, Mapping, Snapshot, Subnet};
 use crate::trace::{Layer, TraceSink};

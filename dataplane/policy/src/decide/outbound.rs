@@ -5,8 +5,10 @@ use core::net::IpAddr;
 
 use culvert_packet::{Family, MacAddr, Reason, VportId};
 
+use super::decision::{Decision, Forward, Outcome, Stop};
+use super::packet::Packet;
 use super::record::{self, Common};
-use super::{Decision, Forward, Outcome, Packet, Stop, answer, stateful};
+use super::{answer, stateful};
 use crate::connection::Connections;
 use crate::snapshot::{Location, Mapping, Snapshot, Subnet, Vport};
 use crate::trace::{Layer, TraceSink};

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use culvert_flow::FlowKey;
 use culvert_packet::{Fragment, Rdid, Reason, VportId};
 
-use super::Packet;
+use super::packet::Packet;
 use crate::acl::{AclSet, Matched, Tuple};
 use crate::connection::{
     Connection, ConnectionId, Connections, Effect, Effects, Ends, Full, State, first_state, next_state,
