@@ -157,7 +157,7 @@ fn configuration(folder: &Path) -> Result<String> {
          Dir::State::status \"{folder}/status\";\nDir::Cache \"{folder}\";\nAPT::Architecture \"amd64\";\n\
          APT::Architectures {{ \"amd64\"; }};\nAPT::Sandbox::User \"\";\nAcquire::Languages \"none\";\nAcquire::Retries \"3\";\n"
     );
-    // The way out of this network is the system's.
+    // The system's proxy.
     for line in run::output(Command::new("apt-config").args(["dump"]))?.lines() {
         if line.starts_with("Acquire::http") && !line.ends_with("\"\";") {
             text += line;

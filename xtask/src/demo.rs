@@ -16,10 +16,10 @@ pub(crate) struct Options {
     /// One of the guests is a Linux VM with its own virtio-net driver.
     #[arg(long)]
     vm: bool,
-    /// Both hosts are without a NIC: the software path alone.
+    /// Both hosts have no NIC: the switch alone.
     #[arg(long, conflicts_with_all = ["vm", "mixed"])]
     software: bool,
-    /// Host 1 has an emulated NIC, host 2 has software alone.
+    /// Host 1 has an emulated NIC, host 2 the switch alone.
     #[arg(long, conflicts_with = "vm")]
     mixed: bool,
     /// Print the summary as JSON.

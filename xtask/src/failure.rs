@@ -27,7 +27,7 @@ impl From<&str> for Failure {
     }
 }
 
-/// Says what was being done when an error came.
+/// Adds to an error what was being done.
 pub(crate) trait Context<T> {
     /// Puts `what()` in front of the error's own text.
     fn context<S: fmt::Display>(self, what: impl FnOnce() -> S) -> Result<T>;

@@ -10,7 +10,7 @@ pub(crate) fn create_dir(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).context(|| format!("cannot create the folder {}", folder.display()))
 }
 
-/// A neighbour of a folder of the cache, for work that is not complete yet.
+/// A folder beside a folder of the cache, for incomplete work.
 pub(crate) fn beside(folder: &Path, suffix: &str) -> PathBuf {
     let mut name = folder.file_name().unwrap_or_default().to_owned();
     name.push(".");

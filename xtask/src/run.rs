@@ -1,4 +1,4 @@
-//! Running other programs: shown before they start, checked when they end.
+//! Runs other programs: shows them before they start, checks them when they end.
 
 use std::env;
 use std::ffi::OsStr;
@@ -21,7 +21,7 @@ fn quoted(word: &str) -> String {
 
 /// Shows the command, runs it on this terminal and fails if it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    // Standard output is the program's: with `--json` nothing but data comes there.
+    // Standard output belongs to the program: with `--json` it carries nothing but data.
     eprintln!("$ {}", shown(command));
     quietly(command)
 }

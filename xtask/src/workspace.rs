@@ -1,4 +1,4 @@
-//! Where things are: the workspace, cargo's output, the cache, and cargo itself.
+//! The paths of the workspace, cargo's output, the cache, and cargo itself.
 
 use std::env;
 use std::fs::File;
@@ -26,7 +26,7 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Asks cargo.
+    /// Finds the workspace by `cargo metadata`.
     pub(crate) fn find() -> Result<Self> {
         // Cargo sets it for what it runs; the value at build time could be another clone's with the same output folder.
         let manifest = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());

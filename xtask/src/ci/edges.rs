@@ -22,9 +22,9 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ("culvert-api", &["culvert-packet"]),
     ("culvert-model", &["culvert-api", "culvert-policy"]),
     ("culvert-agent", &["culvert-model", "culvert-softpath"]),
-    // `culvert replay` is a host without its hardware: the slow path, and the core in the place of a NIC.
+    // `culvert replay` is a host without hardware: the slow path, and the core in place of a NIC.
     ("culvert-cli", &["culvert-api", "culvert-model", "culvert-softpath"]),
-    // The guest stands for a stranger's machine: of our code it may know only how to reach a PCI device.
+    // The guest is a machine of its own: of our code it may use only the access to PCI devices.
     ("culvert-guest", &["culvert-pci"]),
 ];
 
@@ -33,9 +33,9 @@ pub(super) const TOP: &[&str] = &["culvert-lockstep", "culvert-e2e", "culvert-be
 
 /// Exceptions at the top.
 pub(super) const EXCEPTIONS: &[(&str, &str)] = &[
-    // The benchmark of the firmware fills its memory the way the lockstep tests do.
+    // The firmware benchmark fills its memory as the lockstep tests do.
     ("culvert-benches", "culvert-lockstep"),
-    // The benchmark with VMs starts those of the end-to-end tests.
+    // The benchmark with VMs starts the end-to-end tests' VMs.
     ("culvert-benches", "culvert-e2e"),
 ];
 

@@ -10,9 +10,9 @@ use crate::workspace::Workspace;
 const UNSAFE: &[&str] = &[
     // The carry-less product of the flow hash.
     "dataplane/flow/src/clmul.rs",
-    // The processor's instruction that calls memory into the cache.
+    // The processor's prefetch instruction.
     "dataplane/flow/src/prefetch.rs",
-    // Memory files shared with guests, and the handler that survives a file's shrinking.
+    // Memory files shared with guests, and the SIGBUS handler for files that shrink.
     "hdl-model/device/src/dma",
     // Memory shared with the firmware.
     "hdl-model/device/src/soc",
@@ -23,11 +23,11 @@ const UNSAFE: &[&str] = &[
     "host-driver/pci/src/linux_vfio/function.rs",
     "host-driver/pci/src/mapped.rs",
     "host-driver/pci/src/memory.rs",
-    // The words of the file that connections are kept in.
+    // The mapped words of the connection store.
     "host-driver/softpath/src/kept/mapping.rs",
     // The packet ring and the requests that rustix lacks; in its tests, a thread's network namespace and a socket's option.
     "host-driver/softpath/src/switch/ports/sys.rs",
-    // The handler that survives the shrinking of a guest's memory file.
+    // The SIGBUS handler for guests' memory files that shrink.
     "host-driver/softpath/src/switch/ports/vhost_user/sigbus.rs",
     "host-driver/softpath/tests/ports/namespace.rs",
     "host-driver/softpath/tests/ports/streams.rs",
@@ -43,9 +43,9 @@ const UNSAFE: &[&str] = &[
     "benches/src/allocations.rs",
     "benches/src/clock.rs",
     "benches/src/bin/soft.rs",
-    // The memory of guests that this process plays.
+    // The memory of the benchmark's own guests.
     "benches/src/vhost/memory.rs",
-    // The buffers of DPDK that the frames for a peer are written into.
+    // The DPDK buffers of Open vSwitch that frames are written to.
     "benches/examples/ovs_frames.rs",
 ];
 
@@ -132,7 +132,7 @@ fn crates_without_forbid(workspace: &Workspace) -> Result<Vec<String>> {
         let file = path.strip_prefix(&workspace.root).unwrap_or(path);
         let folder = file.parent().unwrap_or(file);
         let source = fs::read_to_string(path).context(|| format!("cannot read {}", path.display()))?;
-        // A binary beside a library that has such a place has a root of its own to say it in.
+        // A binary beside a library with such a file has a root of its own.
         let listed = UNSAFE.iter().any(|allowed| {
             let allowed = Path::new(allowed);
             if kind == "lib" {

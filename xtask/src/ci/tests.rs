@@ -1,4 +1,4 @@
-//! Tests of the checks' own judgement.
+//! What the checks of edges and sources find.
 
 use serde_json::json;
 

@@ -71,7 +71,7 @@ fn flat(elf: &[u8]) -> Result<Vec<u8>> {
         crc: crc32fast::hash(&memory.bytes),
     };
     let image = [header.as_bytes(), &memory.bytes].concat();
-    // What the board will check, checked where the cause is at hand.
+    // The board checks the same; here the message can name the cause.
     match Header::parse(&image) {
         Ok(_) => Ok(image),
         Err(error) => Err(format!(

@@ -1,4 +1,4 @@
-//! Tests of the way from ELF to image.
+//! From ELF file to image.
 
 use culvert_abi::image::Header;
 use culvert_abi::soc::RAM_BASE;

@@ -62,7 +62,7 @@ fn link(to: &Path, from: &Path) -> Result<()> {
     symlink(to, from).context(|| format!("cannot link {} to {}", from.display(), to.display()))
 }
 
-/// Boots the guest without a NIC and waits for its first word.
+/// Boots the guest without a NIC and waits for its first line on the console.
 fn boot(folder: &Path) -> Result<()> {
     const LIMIT: Duration = Duration::from_secs(60);
     let log = folder.join("boot.log");

@@ -15,10 +15,10 @@ pub(super) const CHECKS: &[Need] =
 /// A program that the demo, the tests or the checks start.
 pub(super) struct Need {
     program: &'static str,
-    /// Packages that may hold it, the first that the system offers is taken.
+    /// Packages that may hold it, in the order of preference.
     packages: &'static [&'static str],
     why: &'static str,
-    /// Services that the package would start, which nobody has asked for; the first is its init script.
+    /// Services that the package would start without being asked; the first is its init script.
     services: &'static [&'static str],
 }
 
@@ -46,7 +46,7 @@ pub(super) const NEEDS: &[Need] = &[
     Need {
         program: "ping",
         packages: &["iputils-ping"],
-        why: "asks and answers through the software path's ports in tests",
+        why: "pings through the switch's ports in tests",
         services: &[],
     },
     Need {

@@ -1,5 +1,4 @@
-//! Services of packages that are wanted for their programs alone: an installation neither starts them nor has them start
-//! when the machine does.
+//! Keeps services of packages from starting, at installation and at boot: only their programs are wanted.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -10,11 +9,11 @@ use std::process::Command;
 use crate::failure::{Context, Result};
 use crate::run;
 
-/// What Debian's packages ask before they start a service (Debian's policy manual, section 9.3.3.1).
+/// The program that Debian's packages ask before they start a service (Debian's policy manual, section 9.3.3.1).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// The answer that forbids it.
 const FORBIDDEN: i32 = 101;
-/// Tells our answers from the machine's owner's.
+/// Marks our policy, so that it is not taken for the administrator's.
 const MARK: &str = "# Made by `cargo xtask setup` while it installs packages; it removes this again.";
 
 /// Runs an installation that starts none of these services. They were not installed before.
@@ -28,14 +27,14 @@ pub(super) fn held_back(services: &[&str], install: impl FnOnce() -> Result<()>)
     let policy = Policy::forbid(Path::new(POLICY), services)?;
     let installed = install();
     drop(policy);
-    // Also after a failure, which may have come after a package that was complete.
+    // Also after a failure: some packages may be complete.
     for service in services.iter().filter(|service| Path::new("/etc/init.d").join(service).exists()) {
         run::run(Command::new("update-rc.d").args([service, "disable"]))?;
     }
     installed
 }
 
-/// A policy of ours in the place of the system's. It is gone when this is dropped.
+/// Our policy in place of the system's, removed when this is dropped.
 #[derive(Debug)]
 struct Policy {
     /// The file, if it is ours.
@@ -45,11 +44,11 @@ struct Policy {
 impl Policy {
     fn forbid(file: &Path, services: &[&str]) -> Result<Self> {
         match fs::read_to_string(file) {
-            // An installation that was killed has left it.
+            // A killed installation has left it.
             Ok(text) if text.contains(MARK) => {
                 fs::remove_file(file).context(|| file.display())?;
             }
-            // Container images have one that forbids everything. Any other is its owner's business.
+            // Container images have one that forbids everything. Any other is the administrator's.
             Ok(_) => {
                 let forbids = |service: &&str| {
                     let answer = Command::new(file).args([service, "start"]).output();
