@@ -59,10 +59,9 @@ impl Collection {
     /// # Errors
     /// [`Error::UnknownCollection`].
     pub fn from_name(name: &str) -> Result<Self, Error> {
-        Self::ALL
-            .into_iter()
-            .find(|c| c.name().eq_ignore_ascii_case(name))
-            .ok_or_else(|| Error::UnknownCollection { name: name.to_owned() })
+        Self::ALL.into_iter().find(|c| c.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
+            Error::UnknownCollection { name: name.to_owned(), known: Self::names().join(", ") }
+        })
     }
 
     /// The child collections: path of property names from the resource down.

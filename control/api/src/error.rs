@@ -1,4 +1,4 @@
-//! What can be wrong with a document, and the form in which every error reaches the user.
+//! Errors of documents, and the form of every error in the API.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -10,7 +10,7 @@ pub enum Error {
     /// Not JSON.
     #[error("the document is not JSON: {detail}")]
     NotJson {
-        /// The parser's words, with line and column.
+        /// The parser's message, with line and column.
         detail: String,
     },
     /// Neither an object of collections nor a list of resources.
@@ -24,6 +24,8 @@ pub enum Error {
     UnknownCollection {
         /// As written.
         name: String,
+        /// The names of the collections.
+        known: String,
     },
     /// A path that does not name a resource.
     #[error("\"{path}\" is not the path of a resource")]
@@ -46,13 +48,13 @@ pub enum Error {
         value: String,
     },
     /// Two resources of one name in a collection.
-    #[error("{target} is there twice")]
+    #[error("{target} occurs twice")]
     DuplicateId {
         /// Its place.
         target: String,
     },
     /// A property twice, in different case.
-    #[error("{target}.{name} is there twice, in different case")]
+    #[error("{target}.{name} occurs twice, in different case")]
     DuplicateProperty {
         /// The object's place.
         target: String,
@@ -60,7 +62,7 @@ pub enum Error {
         name: String,
     },
     /// A value of the wrong kind.
-    #[error("{target} is {got}; {expected} is meant")]
+    #[error("{target} is {got}, not {expected}")]
     WrongType {
         /// Its place.
         target: String,
@@ -72,7 +74,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// A stable word for programs.
+    /// Error code for programs; does not change between versions.
     pub fn code(&self) -> &'static str {
         match self {
             Error::NotJson { .. } => "NotJson",
@@ -91,7 +93,7 @@ impl Error {
     pub fn target(&self) -> &str {
         match self {
             Error::NotJson { .. } | Error::NotABundle { .. } => "",
-            Error::UnknownCollection { name } => name,
+            Error::UnknownCollection { name, .. } => name,
             Error::BadPath { path } => path,
             Error::MissingId { target }
             | Error::BadId { target, .. }
@@ -108,9 +110,7 @@ impl Error {
             Error::NotABundle { .. } => {
                 "write {\"virtualNetworks\": [...], \"networkInterfaces\": [...], ...}".into()
             }
-            Error::UnknownCollection { .. } => {
-                format!("use one of {}", crate::Collection::names().join(", "))
-            }
+            Error::UnknownCollection { known, .. } => format!("use one of {known}"),
             Error::BadPath { .. } => {
                 "write /collection/id or /collection/id/child/id, for example /virtualNetworks/contoso/subnets/sql"
                     .into()
@@ -124,7 +124,7 @@ impl Error {
     }
 }
 
-/// Something the daemon did not understand and left out.
+/// A part of a document that the daemon ignored, or that is unusual.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Warning {
     /// The place in the document.
@@ -136,7 +136,7 @@ pub struct Warning {
 /// An error as the API shows it: what, where, and what to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
-    /// A stable word for programs.
+    /// Error code for programs; does not change between versions.
     pub code: String,
     /// One sentence with the thing and its value.
     pub message: String,
@@ -146,7 +146,7 @@ pub struct ErrorBody {
     /// What to do about it; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub remedy: String,
-    /// The single problems, where there are several.
+    /// The problems, if there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(no_recursion)]
     pub details: Vec<ErrorBody>,
@@ -164,7 +164,7 @@ impl ErrorBody {
         }
     }
 
-    /// Several problems as one error; one stays as it is.
+    /// Combines several problems into one error; a single problem stays as it is.
     pub fn many(code: &str, what: &str, mut details: Vec<ErrorBody>) -> Self {
         if details.len() == 1 {
             return details.remove(0);

@@ -64,7 +64,7 @@ impl Reader<'_> {
     ) -> Option<Value> {
         let object = match value {
             Value::Object(object) => object,
-            // A bare path where a reference object is meant.
+            // A bare path in place of a reference object.
             Value::String(path) if properties.len() == 1 && properties.contains_key("resourceref") => {
                 return (!path.is_empty()).then(|| serde_json::json!({ "resourceRef": path }));
             }

@@ -5,11 +5,11 @@
 //! * **Resources** in the shape of MS-NCNBI: an envelope ([`Resource`]) around the properties of one collection
 //!   ([`Collection`]). A [`Bundle`] is a whole policy: every collection with its resources. What clients send is
 //!   read leniently ([`lenient`]): property names in any case, numbers and booleans as strings, MAC addresses in
-//!   any usual notation, one element where a list is meant. What leaves is canonical. The tables for this are the
+//!   any usual notation, one element in place of a list. Output is canonical. The tables for this are the
 //!   OpenAPI schemas of the very same types ([`Shape`]), so there is one definition of every property.
-//! * **Views** ([`view`]): what the daemon shows of the running host, and the CLI prints.
+//! * **Views** ([`view`]): the state of the running host, as the daemon reports it and the CLI prints it.
 //!
-//! Nothing here judges a policy: addresses, prefixes and references are text until `culvert-model` checks them.
+//! This crate does not check policies: addresses, prefixes and references are text until `culvert-model` checks them.
 
 #![forbid(unsafe_code)]
 

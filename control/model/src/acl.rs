@@ -1,4 +1,4 @@
-//! Access control lists as the policy engine wants them: one set for each direction of a vport.
+//! Access control lists in the policy engine's form: one set for each direction of a vport.
 
 use culvert_api::{Direction, RuleAction};
 use culvert_policy::acl::{self, AclSet, Action, Rule};
@@ -6,10 +6,10 @@ use culvert_policy::acl::{self, AclSet, Action, Rule};
 use crate::Fabric;
 use crate::fabric::{Acl, AclEntry, Interface, Subnet};
 
-/// The rule that stands for a list's default action.
+/// Name of the rule for a list's default action.
 const DEFAULT: &str = "default";
 
-/// What goes to the virtual machine, and what comes from it: the interface's list and its subnet's.
+/// The sets for packets to and from the virtual machine: the interface's list and its subnet's.
 pub(crate) fn acl_sets(fabric: &Fabric, interface: &Interface, subnet: &Subnet) -> (AclSet, AclSet) {
     let own = interface.acl.filter(|own| Some(*own) != subnet.acl);
     let lists: Vec<&Acl> = own.into_iter().chain(subnet.acl).filter_map(|n| fabric.acls.get(n)).collect();
@@ -25,7 +25,7 @@ fn one(list: &Acl, direction: Direction) -> acl::Acl {
     };
     rules.push(Rule {
         name: DEFAULT.to_owned(),
-        // Behind every rule of the policy.
+        // After every rule of the policy.
         priority: u32::MAX,
         action: action(default),
         protocol: None,

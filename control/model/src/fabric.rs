@@ -1,4 +1,4 @@
-//! The validated policy: a graph whose references are indices that hold.
+//! The checked policy: a graph whose references are valid indices.
 
 use std::net::IpAddr;
 
@@ -7,10 +7,10 @@ use culvert_packet::{Encap, MacAddr, Prefix, Rdid, VlanId, Vsid};
 
 use crate::indices::fingerprint;
 
-/// A policy that holds together.
+/// A checked policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fabric {
-    /// What holds for all networks.
+    /// Settings of all networks.
     pub settings: Settings,
     /// Subnets of the provider's networks.
     pub provider_subnets: Vec<ProviderSubnet>,
@@ -24,7 +24,7 @@ pub struct Fabric {
     pub interfaces: Vec<Interface>,
 }
 
-/// A fabric, and what is odd about it without being wrong.
+/// A fabric with warnings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// The policy.
@@ -33,7 +33,7 @@ pub struct Checked {
     pub warnings: Vec<Warning>,
 }
 
-/// What holds for all networks.
+/// Settings of all networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Whether hosts route between a network's subnets.
@@ -85,7 +85,7 @@ pub struct HostUplink {
     pub mac: MacAddr,
 }
 
-/// An access control list, rules in the order they are asked.
+/// An access control list, rules in the order in which they are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acl {
     /// Resource id.
@@ -105,7 +105,7 @@ pub struct AclEntry {
     pub name: String,
     /// Which packets, as seen by the virtual machine.
     pub direction: Direction,
-    /// The lowest is asked first.
+    /// The lowest is checked first.
     pub priority: u16,
     /// IP protocol number.
     pub protocol: Option<u8>,
@@ -165,7 +165,7 @@ pub struct Interface {
     pub name: String,
     /// MAC address.
     pub mac: MacAddr,
-    /// Index into [`Fabric::hosts`]; none: it runs nowhere now.
+    /// Index into [`Fabric::hosts`]; none: it is on no host now.
     pub host: Option<usize>,
     /// Index into [`Fabric::networks`].
     pub network: usize,
@@ -175,9 +175,9 @@ pub struct Interface {
     pub addresses: Vec<IpAddr>,
     /// Index into [`Fabric::acls`]: its own. Its subnet's applies too.
     pub acl: Option<usize>,
-    /// What should serve it.
+    /// What serves it, if the host has it.
     pub offload: Offload,
-    /// Where it attaches when software serves it; none: as its host likes.
+    /// Kind of port where no VF serves it; none: the host's default.
     pub software_port: Option<SoftwarePort>,
     /// The uplink that policy pins it to.
     pub uplink: Option<u8>,

@@ -1,11 +1,11 @@
-//! Numbers that outlive a policy change and a restart: who has which index, and how often what it stands for changed.
+//! Numbers that outlive policy changes and restarts: indices of names, and generations of their contents.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-/// Everything of a host's snapshot that must not be made anew. The caller persists it together with the policy, before
-/// the snapshot made with it is carried out.
+/// The numbers of a host's snapshot that a restart must keep. The caller stores them together with the policy, before it
+/// applies the snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Indices {
@@ -27,8 +27,8 @@ pub struct Indices {
     pub(crate) cell_generations: Generations,
 }
 
-/// Gives names numbers, and each name the same number as long as it is in use. A number that became free is given again
-/// as late as possible, so that what the data path still remembers of it is long gone.
+/// Allocates numbers for names; a name keeps its number as long as it is in use. A free number is reused as late as
+/// possible, so that the datapath has forgotten its old meaning.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Allocator {
     held: BTreeMap<String, u16>,
@@ -36,7 +36,7 @@ pub(crate) struct Allocator {
 }
 
 impl Allocator {
-    /// Forgets the names that are not in use any more.
+    /// Frees the numbers of names that are no longer in use.
     pub(crate) fn keep(&mut self, used: &BTreeSet<String>) {
         self.held.retain(|name, _| used.contains(name));
     }
@@ -55,7 +55,7 @@ impl Allocator {
     }
 }
 
-/// Values that grow whenever what they stand for changes, and never go back, also when it is removed and comes again.
+/// Generations: values that grow whenever their content changes, also when it is removed and added again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Generations {
     cells: BTreeMap<u16, Cell>,
@@ -68,8 +68,7 @@ struct Cell {
 }
 
 impl Generations {
-    /// The values for these contents. Cells whose content differs from last time's, or that have none any more, get
-    /// a new value.
+    /// Updates the values for these contents. A cell whose content changed or was removed gets a new value.
     pub(crate) fn update(&mut self, contents: &BTreeMap<u16, u64>) {
         for (index, cell) in &mut self.cells {
             let fingerprint = contents.get(index).copied().unwrap_or(EMPTY);
@@ -83,7 +82,7 @@ impl Generations {
         }
     }
 
-    /// A cell's value; 0 where there was never anything.
+    /// A cell's value; 0 if it never had content.
     pub(crate) fn value(&self, index: u16) -> u32 {
         self.cells.get(&index).map_or(0, |c| c.value)
     }
@@ -92,8 +91,8 @@ impl Generations {
 /// The fingerprint of nothing.
 const EMPTY: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// A fingerprint of some content: FNV-1a of its debug text. It need not be the same for ever: another version of the
-/// daemon that reckons it differently only has flows re-evaluated.
+/// A fingerprint of some content: FNV-1a of its debug text. If another version of the daemon computes another value,
+/// flows are re-evaluated, and nothing else happens.
 pub(crate) fn fingerprint(content: &impl std::fmt::Debug) -> u64 {
     format!("{content:?}").bytes().fold(EMPTY, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
 }

@@ -1,10 +1,10 @@
-//! Text to checked values, and what is reckoned from them.
+//! Conversions of policy text to checked values, and values computed from them.
 
 use std::net::IpAddr;
 
 use culvert_packet::{MacAddr, Prefix, Rdid};
 
-/// A host's MAC address: no group address, not zero.
+/// Parses a host's MAC address: neither a group address nor zero.
 pub(crate) fn host_mac(text: &str) -> Option<MacAddr> {
     text.parse().ok().filter(|mac: &MacAddr| *mac != MacAddr::ZERO && !mac.is_multicast())
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with a policy. Each problem names the thing, the value and the remedy.
+//! Problems of a policy. Each names the thing, the value and the remedy.
 
 use std::fmt;
 
@@ -158,7 +158,7 @@ impl Kind {
             Kind::RouterMac { .. } => {
                 "choose another, or set routerMacAddress of virtualNetworkManager".into()
             }
-            Kind::UnknownReference { near: Some(near), .. } => format!("write {near}, or add what is meant"),
+            Kind::UnknownReference { near: Some(near), .. } => format!("write {near}, or add the resource"),
             Kind::UnknownReference { wanted, .. } => {
                 format!("write {wanted} of a resource of this policy, or add it")
             }
@@ -202,7 +202,7 @@ impl Kind {
         }
     }
 
-    /// A stable word for programs: the variant's name.
+    /// Error code for programs: the variant's name.
     pub fn code(&self) -> String {
         let debug = format!("{self:?}");
         debug.split([' ', '{', '(']).next().unwrap_or_default().to_owned()

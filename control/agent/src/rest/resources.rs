@@ -86,7 +86,7 @@ fn target(path: &str) -> Result<Target, Error> {
 
 fn form(error: culvert_api::Error) -> Error {
     match error {
-        culvert_api::Error::UnknownCollection { name } => {
+        culvert_api::Error::UnknownCollection { name, .. } => {
             Error::NotFound { path: format!("the collection {name}") }
         }
         other => Error::Form(vec![other]),

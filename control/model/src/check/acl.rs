@@ -40,7 +40,7 @@ impl Check {
                 }
             }
             rules.sort_by_key(|r| (r.direction, r.priority));
-            self.is_good(&path, (self.fabric.acls.len(), 0));
+            self.add_valid(&path, (self.fabric.acls.len(), 0));
             self.fabric.acls.push(Acl {
                 name: acl.resource_id.clone(),
                 inbound_default: spec.inbound_default_action.unwrap_or(RuleAction::Allow),

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use culvert_api::{Bundle, Collection, IpConfiguration, NetworkInterface, Resource, ResourcePath};
 use culvert_packet::MacAddr;
 
-use super::{Check, Slot, Wanted};
+use super::{Check, FabricIndex, Wanted};
 use crate::Kind;
 use crate::fabric::Interface;
 
@@ -19,7 +19,7 @@ struct Taken {
     /// By network.
     addresses: HashMap<(usize, IpAddr), ResourcePath>,
     /// By subnet.
-    macs: HashMap<(Slot, [u8; 6]), ResourcePath>,
+    macs: HashMap<(FabricIndex, [u8; 6]), ResourcePath>,
 }
 
 impl Check {
@@ -50,25 +50,25 @@ impl Check {
         };
         let host = match &spec.server {
             None => Some(None),
-            Some(reference) => self.follow(path, "server", reference, Wanted::Server).map(|s| Some(s.0)),
+            Some(reference) => self.resolve(path, "server", reference, Wanted::Server).map(|s| Some(s.0)),
         };
         let uplink = spec.uplink.and_then(|value| self.pinned(path, value, host.flatten()));
         let mut acl = match &spec.access_control_list {
             None => Some(None),
             Some(reference) => {
-                self.follow(path, "accessControlList", reference, Wanted::Acl).map(|s| Some(s.0))
+                self.resolve(path, "accessControlList", reference, Wanted::Acl).map(|s| Some(s.0))
             }
         };
         if spec.ip_configurations.is_empty() {
             let example = "[{\"resourceId\": \"ip\", \"properties\": {...}}]";
             self.problem(path, Kind::Missing { property: "ipConfigurations", example });
         }
-        let mut at: Option<(Slot, String)> = None;
+        let mut at: Option<(FabricIndex, String)> = None;
         let mut addresses = Vec::new();
         for ip in &spec.ip_configurations {
             let path_ip = path.child("ipConfigurations", &ip.resource_id);
             if let Some(reference) = &ip.spec().access_control_list {
-                let own = self.follow(&path_ip, "accessControlList", reference, Wanted::Acl);
+                let own = self.resolve(&path_ip, "accessControlList", reference, Wanted::Acl);
                 if acl == Some(None) {
                     acl = own.map(|s| Some(s.0));
                 }
@@ -120,13 +120,17 @@ impl Check {
         None
     }
 
-    fn ip_subnet(&mut self, path: &ResourcePath, ip: &Resource<IpConfiguration>) -> Option<(Slot, String)> {
+    fn ip_subnet(
+        &mut self,
+        path: &ResourcePath,
+        ip: &Resource<IpConfiguration>,
+    ) -> Option<(FabricIndex, String)> {
         let Some(reference) = &ip.spec().subnet else {
             let example = "{\"resourceRef\": \"/virtualNetworks/contoso/subnets/sql\"}";
             self.problem(path, Kind::Missing { property: "subnet", example });
             return None;
         };
-        let slot = self.follow(path, "subnet", reference, Wanted::VirtualSubnet)?;
+        let slot = self.resolve(path, "subnet", reference, Wanted::VirtualSubnet)?;
         Some((slot, reference.resource_ref.clone()))
     }
 
@@ -134,7 +138,7 @@ impl Check {
         &mut self,
         path: &ResourcePath,
         ip: &Resource<IpConfiguration>,
-        (network, subnet): Slot,
+        (network, subnet): FabricIndex,
         taken: &mut Taken,
     ) -> Option<IpAddr> {
         let address = self.address(path, "privateIPAddress", &ip.spec().private_ip_address)?;
@@ -158,7 +162,7 @@ impl Check {
         None
     }
 
-    fn unique_mac(&mut self, path: &ResourcePath, mac: MacAddr, slot: Slot, taken: &mut Taken) {
+    fn unique_mac(&mut self, path: &ResourcePath, mac: MacAddr, slot: FabricIndex, taken: &mut Taken) {
         if mac == self.fabric.settings.router_mac {
             self.problem(path, Kind::RouterMac { value: mac.to_string() });
         }

@@ -1,4 +1,4 @@
-//! From a bundle to a fabric: every resource is looked at, every problem is noted.
+//! Checks a bundle and builds the fabric: examines every resource, collects every problem.
 
 mod acl;
 mod interface;
@@ -52,16 +52,16 @@ struct Check {
     vsids: VsidRange,
     /// Every resource that others may refer to, by lower-case path: its path as written.
     known: BTreeMap<String, String>,
-    /// Those of them without problems, by lower-case path.
-    good: HashMap<String, Slot>,
+    /// Those without problems, by lower-case path.
+    valid: HashMap<String, FabricIndex>,
     /// Subnets of logical networks that may not carry virtual networks, by lower-case path.
     disabled: HashSet<String>,
 }
 
-/// Where a resource is in the fabric: index, and index of the child in it.
-type Slot = (usize, usize);
+/// Index of a resource in the fabric, and of the child in it.
+type FabricIndex = (usize, usize);
 
-/// What a reference may mean.
+/// Kind of resource that a reference names.
 #[derive(Clone, Copy)]
 enum Wanted {
     Acl,
@@ -119,7 +119,7 @@ impl Check {
             protocol: Protocol::default(),
             vsids: VsidRange::default(),
             known,
-            good: HashMap::new(),
+            valid: HashMap::new(),
             disabled: HashSet::new(),
         }
     }
@@ -132,19 +132,19 @@ impl Check {
         self.warnings.push(Warning { target: target.to_string(), message });
     }
 
-    /// Remembers that others may refer to this resource.
-    fn is_good(&mut self, path: &ResourcePath, slot: Slot) {
-        self.good.insert(path.to_string().to_ascii_lowercase(), slot);
+    /// Notes that other resources may refer to this one.
+    fn add_valid(&mut self, path: &ResourcePath, slot: FabricIndex) {
+        self.valid.insert(path.to_string().to_ascii_lowercase(), slot);
     }
 
-    /// Follows a reference. `None` is a problem of the reference, or of what it refers to; either is noted.
-    fn follow(
+    /// Resolves a reference. `None`: the reference, or the resource that it names, has a problem, which is noted.
+    fn resolve(
         &mut self,
         target: &ResourcePath,
         property: &'static str,
         reference: &Reference,
         wanted: Wanted,
-    ) -> Option<Slot> {
+    ) -> Option<FabricIndex> {
         let (collection, children, what, form) = wanted.form();
         let fits = |p: &ResourcePath| p.collection == collection && p.children.len() == children;
         let path = ResourcePath::parse(&reference.resource_ref).ok().filter(fits);
@@ -153,7 +153,7 @@ impl Check {
             if self.disabled.contains(&key) {
                 self.problem(target, Kind::NotEnabled { property, value: reference.resource_ref.clone() });
             }
-            return self.good.get(&key).copied();
+            return self.valid.get(&key).copied();
         }
         let near = self.nearest(&reference.resource_ref, fits);
         self.problem(
@@ -169,7 +169,7 @@ impl Check {
         None
     }
 
-    /// The resource whose path is most like a mistyped one.
+    /// The resource whose path is closest to a mistyped one.
     fn nearest(&self, text: &str, fits: impl Fn(&ResourcePath) -> bool) -> Option<String> {
         let text = text.to_ascii_lowercase();
         if text.len() > 256 {

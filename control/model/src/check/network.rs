@@ -17,7 +17,7 @@ impl Check {
         for network in &bundle.virtual_networks {
             let path = ResourcePath::top(Collection::VirtualNetworks, &network.resource_id);
             if let Some(reference) = &network.spec().logical_network {
-                self.follow(&path, "logicalNetwork", reference, Wanted::LogicalNetwork);
+                self.resolve(&path, "logicalNetwork", reference, Wanted::LogicalNetwork);
             }
             let Some(rdid) = self.rdid(&path, network) else { continue };
             if let Some(other) = rdids.get(&rdid) {
@@ -41,11 +41,11 @@ impl Check {
                 let acl = match &subnet.spec().access_control_list {
                     None => Some(None),
                     Some(reference) => {
-                        self.follow(&path, "accessControlList", reference, Wanted::Acl).map(|s| Some(s.0))
+                        self.resolve(&path, "accessControlList", reference, Wanted::Acl).map(|s| Some(s.0))
                     }
                 };
                 let (Some(vsid), Some(prefix), Some(acl)) = (vsid, prefix, acl) else { continue };
-                self.is_good(&path, (index, subnets.len()));
+                self.add_valid(&path, (index, subnets.len()));
                 subnets.push(Subnet { name: subnet.resource_id.clone(), vsid, prefix, acl });
             }
             self.fabric.networks.push(Network {

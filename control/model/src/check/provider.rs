@@ -20,7 +20,7 @@ impl Check {
         let mut seen: Vec<(Prefix, ResourcePath)> = Vec::new();
         for (index, network) in bundle.logical_networks.iter().enumerate() {
             let path = ResourcePath::top(Collection::LogicalNetworks, &network.resource_id);
-            self.is_good(&path, (index, 0));
+            self.add_valid(&path, (index, 0));
             if network.spec().network_virtualization_enabled == Some(false) {
                 let subnets = network.spec().subnets.iter();
                 self.disabled.extend(
@@ -41,7 +41,7 @@ impl Check {
                     continue;
                 }
                 seen.push((provider.prefix, path.clone()));
-                self.is_good(&path, (self.fabric.provider_subnets.len(), 0));
+                self.add_valid(&path, (self.fabric.provider_subnets.len(), 0));
                 self.fabric.provider_subnets.push(provider);
             }
         }

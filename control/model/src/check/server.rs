@@ -11,8 +11,8 @@ use crate::Kind;
 use crate::fabric::{Host, HostUplink};
 use crate::names::{from_u128, to_u128};
 
-/// An uplink that is right but for its provider address.
-struct Waiting {
+/// An uplink that only lacks a provider address.
+struct UnleasedUplink {
     path: ResourcePath,
     host: usize,
     number: u8,
@@ -30,7 +30,7 @@ impl Check {
             let path = ResourcePath::top(Collection::Servers, &server.resource_id);
             let host = self.fabric.hosts.len();
             self.fabric.hosts.push(Host { name: server.resource_id.clone(), uplinks: Vec::new() });
-            self.is_good(&path, (host, 0));
+            self.add_valid(&path, (host, 0));
             let uplinks = &server.spec().network_interfaces;
             if uplinks.len() > 2 {
                 self.problem(&path, Kind::TooManyUplinks { count: uplinks.len() });
@@ -54,7 +54,7 @@ impl Check {
         self.fabric.hosts.iter_mut().for_each(|h| h.uplinks.sort_by_key(|u| u.number));
     }
 
-    /// Takes the uplink over, or returns it where it still needs an address.
+    /// Adds the uplink to its host, or returns it if it still needs an address.
     fn uplink(
         &mut self,
         path: &ResourcePath,
@@ -62,7 +62,7 @@ impl Check {
         number: u64,
         uplink: &Resource<Uplink>,
         used: &mut HashMap<IpAddr, ResourcePath>,
-    ) -> Option<Waiting> {
+    ) -> Option<UnleasedUplink> {
         let spec = uplink.spec();
         let number = match u8::try_from(number) {
             Ok(n) if n < 2 => n,
@@ -76,7 +76,7 @@ impl Check {
             text => Some(self.mac(path, "macAddress", text)?),
         };
         let named = match &spec.logical_subnet {
-            Some(reference) => Some(self.follow(path, "logicalSubnet", reference, Wanted::LogicalSubnet)?.0),
+            Some(reference) => Some(self.resolve(path, "logicalSubnet", reference, Wanted::LogicalSubnet)?.0),
             None => None,
         };
         if spec.provider_address.is_empty() {
@@ -85,7 +85,7 @@ impl Check {
                 self.problem(path, Kind::Missing { property: "providerAddress", example });
                 return None;
             };
-            return Some(Waiting { path: path.clone(), host, number, subnet, mac });
+            return Some(UnleasedUplink { path: path.clone(), host, number, subnet, mac });
         }
         let pa = self.address(path, "providerAddress", &spec.provider_address)?;
         let value = pa.to_string();
@@ -120,13 +120,13 @@ impl Check {
             return None;
         }
         used.insert(pa, path.clone());
-        self.take(&Waiting { path: path.clone(), host, number, subnet, mac }, pa);
+        self.add_uplink(&UnleasedUplink { path: path.clone(), host, number, subnet, mac }, pa);
         None
     }
 
     fn lease(
         &mut self,
-        uplink: &Waiting,
+        uplink: &UnleasedUplink,
         pools: &HashMap<String, Vec<IpPool>>,
         used: &mut HashMap<IpAddr, ResourcePath>,
     ) {
@@ -151,7 +151,7 @@ impl Check {
         match free {
             Some(pa) if pa.is_ipv4() => {
                 used.insert(pa, uplink.path.clone());
-                self.take(uplink, pa);
+                self.add_uplink(uplink, pa);
             }
             Some(pa) => self.problem(&uplink.path, Kind::PaFamily { value: pa.to_string() }),
             None => {
@@ -162,7 +162,7 @@ impl Check {
         }
     }
 
-    fn take(&mut self, uplink: &Waiting, pa: IpAddr) {
+    fn add_uplink(&mut self, uplink: &UnleasedUplink, pa: IpAddr) {
         let mac = uplink.mac.unwrap_or_else(|| mac_of(pa));
         self.fabric.hosts[uplink.host].uplinks.push(HostUplink {
             number: uplink.number,

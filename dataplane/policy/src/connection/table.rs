@@ -11,8 +11,8 @@ use super::slab::Slab;
 use super::wheel::Wheel;
 use super::{Connection, ConnectionId, Effect, Effects, Ends, Full, State, Timeouts, next_state};
 
-/// Connections that are looked at for each one that may be found to be over.
-const LOOKS: usize = 4;
+/// Connections examined for each expired one that is returned.
+const MAX_POLLS: usize = 4;
 
 /// An entry of the index by ends: the hash, so that growing looks at nothing else, and the place.
 #[derive(Clone, Copy, Debug)]
@@ -219,7 +219,7 @@ impl Connections {
         let missing = limit.saturating_sub(self.wheel.due());
         let (slab, timeouts) = (&self.slab, &self.timeouts);
         if missing > 0 {
-            self.wheel.turn(now, missing.saturating_mul(LOOKS), |at| {
+            self.wheel.turn(now, missing.saturating_mul(MAX_POLLS), |at| {
                 slab.at(at).map_or(0, |(_, c)| left(timeouts, c, now))
             });
         }
