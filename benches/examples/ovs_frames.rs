@@ -1,14 +1,13 @@
-//! Frames for Open vSwitch, made in its own process: a library that `bench peers` loads in front of DPDK's.
+//! Frame source in Open vSwitch's process: a library that `bench ovs-dpdk` preloads in front of DPDK's.
 //!
-//! DPDK's port `net_null` hands out empty buffers as fast as it is asked. When Open vSwitch starts the port that is
-//! named in `peers::control`, this library hangs a receive callback on it, which writes the same frames into the
-//! buffers, in the same order, as our own path is measured with. What to write is read from a file in memory before
-//! each burst, so that one process serves many cases. A transmit callback on the other port shows a frame when it is
-//! asked for one.
+//! DPDK's port `net_null` returns empty buffers whenever it is polled. When Open vSwitch starts the port named in
+//! `ovs_dpdk::control`, this library adds a receive callback, which writes the same frames, in the same order, as Culvert
+//! is measured with. It reads what to write from the control file before each burst, so that one process serves many
+//! cases. A transmit callback on the other port captures a frame on request.
 //!
-//! DPDK's headers are not needed: of its packet buffer only the first line's fields are touched, which its stable ABI
-//! fixes, and functions are looked up in the process.
-#![expect(unsafe_code, reason = "it stands between two C programs and writes into the buffers of one")]
+//! DPDK's headers are not needed: this uses only fields of the packet buffer's first cache line, which the stable ABI
+//! fixes, and looks functions up in the process.
+#![expect(unsafe_code, reason = "it is loaded between two C programs and writes into their buffers")]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fs::File;
@@ -17,9 +16,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use culvert_benches::generator::{Generator, Order};
-use culvert_benches::peers::control::{LEN, Mode, SINK, SOURCE, Shape, VARIABLE, words};
+use culvert_benches::ovs_dpdk::control::{LEN, Mode, SINK, SOURCE, Shape, VARIABLE, words};
 
-/// DPDK's packet buffer, as far as it is touched (`rte_mbuf_core.h` of DPDK 22.11).
+/// The beginning of DPDK's packet buffer (`rte_mbuf_core.h` of DPDK 22.11).
 #[repr(C)]
 struct Mbuf {
     buffer: *mut u8,
@@ -38,7 +37,7 @@ struct Mbuf {
     buffer_len: u16,
 }
 
-/// `RTE_MBUF_F_RX_L4_CKSUM_GOOD` and `RTE_MBUF_F_RX_IP_CKSUM_GOOD`: what a NIC says, so that nobody has to add.
+/// `RTE_MBUF_F_RX_L4_CKSUM_GOOD` and `RTE_MBUF_F_RX_IP_CKSUM_GOOD`: as a NIC sets them, so that Open vSwitch verifies no checksum.
 const GOOD: u64 = 1 << 7 | 1 << 8;
 /// `RTE_ETH_NAME_MAX_LEN`.
 const NAME: usize = 64;
@@ -53,7 +52,7 @@ type Transmit = unsafe extern "C" fn(u16, u16, *mut *mut Mbuf, u16, *mut c_void)
 type AddTransmit = unsafe extern "C" fn(u16, u16, Transmit, *mut c_void) -> *const c_void;
 type Add = unsafe extern "C" fn(u16, u16, Receive, *mut c_void) -> *const c_void;
 
-/// What is shared with the benchmark.
+/// The control file.
 type Words = [AtomicU64; LEN / 8];
 
 /// The state of the port's callback.
@@ -64,18 +63,18 @@ struct Source {
     shape: Option<Shape>,
     generator: Option<Generator>,
     order: Order,
-    /// Frames that are yet to be written with their payload. It stays in the buffers, which are used over and over.
+    /// Frames still to be written with their payload, which stays in the reused buffers.
     payloads: u32,
 }
 
-/// More frames than there are buffers, which come back in no certain order.
+/// More frames than buffers, since buffers are reused in no particular order.
 const PAYLOADS: u32 = 1_000_000;
 
-/// Takes the place of DPDK's function: starts the port, then hangs a callback on it if it is one of ours.
+/// Replaces DPDK's function: starts the port, then adds a callback if it is the source or the sink.
 ///
 /// # Safety
 /// As DPDK's.
-// SAFETY: the name is DPDK's; this library is loaded to stand in front of it.
+// SAFETY: the name is DPDK's; this library is preloaded to replace it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rte_eth_dev_start(port: u16) -> c_int {
     // SAFETY: these are the functions' types in DPDK's `rte_ethdev.h`.
@@ -92,16 +91,16 @@ pub unsafe extern "C" fn rte_eth_dev_start(port: u16) -> c_int {
     }
     // SAFETY: DPDK ends the name with a zero, and so did the buffer from the start.
     let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_bytes();
-    let hung = match name {
-        name if name == SOURCE.as_bytes() => hang_source(port),
-        name if name == SINK.as_bytes() => hang_sink(port),
+    let added = match name {
+        name if name == SOURCE.as_bytes() => add_source(port),
+        name if name == SINK.as_bytes() => add_sink(port),
         _ => Some(()),
     };
-    if hung.is_some() { 0 } else { -1 }
+    if added.is_some() { 0 } else { -1 }
 }
 
-/// Hangs the frames' maker on the port's only receive queue.
-fn hang_source(port: u16) -> Option<()> {
+/// Adds the receive callback to the port's only receive queue.
+fn add_source(port: u16) -> Option<()> {
     // SAFETY: these are the functions' types in DPDK's `rte_ethdev.h` and `rte_mbuf.h`.
     let (add, free) = unsafe {
         (function::<Add>(c"rte_eth_add_rx_callback")?, function::<Free>(c"rte_pktmbuf_free_bulk")?)
@@ -109,12 +108,12 @@ fn hang_source(port: u16) -> Option<()> {
     let (shape, generator, order) = (None, None, Order::default());
     let source = Box::new(Source { words: map()?, free, bits: 0, shape, generator, order, payloads: 0 });
     // SAFETY: the source lives as long as the process, and one thread polls the queue.
-    let hung = unsafe { add(port, 0, receive, Box::into_raw(source).cast()) };
-    (!hung.is_null()).then_some(())
+    let added = unsafe { add(port, 0, receive, Box::into_raw(source).cast()) };
+    (!added.is_null()).then_some(())
 }
 
-/// Hangs the look at frames on all transmit queues that the port has.
-fn hang_sink(port: u16) -> Option<()> {
+/// Adds the transmit callback to all transmit queues of the port.
+fn add_sink(port: u16) -> Option<()> {
     // SAFETY: this is the function's type in DPDK's `rte_ethdev.h`.
     let add = unsafe { function::<AddTransmit>(c"rte_eth_add_tx_callback")? };
     let words: *const Words = map()?;
@@ -123,7 +122,7 @@ fn hang_sink(port: u16) -> Option<()> {
     (added.count() > 0).then_some(())
 }
 
-/// A function of the libraries behind this one.
+/// Looks up a function of the libraries behind this one.
 ///
 /// # Safety
 /// `F` is the function's type.
@@ -132,17 +131,17 @@ unsafe fn function<F: Copy>(name: &CStr) -> Option<F> {
     const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
     // SAFETY: the name is a C string.
     let at = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
-    // SAFETY: a function's pointer has a pointer's size, and this one is none that is null.
+    // SAFETY: a function's pointer has a pointer's size, and this one is not null.
     (!at.is_null()).then(|| unsafe { std::mem::transmute_copy(&at) })
 }
 
-/// Maps the file that says what to write.
+/// Maps the control file.
 fn map() -> Option<&'static Words> {
     let file = File::options().read(true).write(true).open(std::env::var_os(VARIABLE)?).ok()?;
     if file.metadata().ok()?.len() != LEN as u64 {
         return None;
     }
-    // SAFETY: a new mapping, which touches nothing that is there.
+    // SAFETY: a new mapping, which changes no other.
     let at = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
@@ -153,11 +152,11 @@ fn map() -> Option<&'static Words> {
             0,
         )
     };
-    // SAFETY: the mapping is never undone, is a page long, and its words are only touched as atomics.
+    // SAFETY: the mapping is permanent and a page long, and its words are only accessed as atomics.
     (at != libc::MAP_FAILED).then(|| unsafe { &*at.cast() })
 }
 
-/// DPDK calls it with each burst that the port has handed out; what it returns is what Open vSwitch receives.
+/// DPDK's receive callback, for each burst of the port. Returns the number of buffers that Open vSwitch receives.
 ///
 /// # Safety
 /// `buffers` are `n` buffers in one segment each, and `source` is the port's [`Source`].
@@ -170,7 +169,7 @@ unsafe extern "C" fn receive(
     _most: u16,
     source: *mut c_void,
 ) -> u16 {
-    // SAFETY: the pointer is that of `rte_eth_dev_start`, and only the thread that polls the queue comes here.
+    // SAFETY: the pointer is that of `rte_eth_dev_start`, and only the thread that polls the queue calls this.
     let source = unsafe { &mut *source.cast::<Source>() };
     let bits = source.words[words::SHAPE].load(Relaxed);
     if bits != source.bits {
@@ -186,7 +185,7 @@ unsafe extern "C" fn receive(
     let limit = source.words[words::LIMIT].load(Relaxed);
     let allowed = limit == 0 || source.words[words::WRITTEN].load(Relaxed) + u64::from(n) <= limit;
     if let (Some(shape), Some(generator), true) = (source.shape, &source.generator, allowed) {
-        // SAFETY: there are `n` buffers, each of which is the port's alone until it is handed on.
+        // SAFETY: there are `n` buffers, which only this port uses until this function returns.
         let all = unsafe { std::slice::from_raw_parts(buffers, usize::from(n)) };
         for &buffer in all {
             // SAFETY: as above.
@@ -195,7 +194,7 @@ unsafe extern "C" fn receive(
             if len > usize::from(buffer.buffer_len.saturating_sub(buffer.offset)) {
                 continue;
             }
-            // SAFETY: the buffer has so many bytes from there on.
+            // SAFETY: the buffer has `len` bytes after the offset.
             let frame =
                 unsafe { std::slice::from_raw_parts_mut(buffer.buffer.add(usize::from(buffer.offset)), len) };
             if source.payloads > 0 {
@@ -211,15 +210,15 @@ unsafe extern "C" fn receive(
             return n;
         }
     }
-    // SAFETY: the buffers are nobody else's.
+    // SAFETY: nothing else uses the buffers.
     unsafe { (source.free)(buffers, u32::from(n)) };
     0
 }
 
-/// DPDK calls it with each burst that is about to leave.
+/// DPDK's transmit callback, for each burst before it is sent.
 ///
 /// # Safety
-/// `buffers` are `n` buffers in one segment each, and `words` are what is shared.
+/// `buffers` are `n` buffers in one segment each, and `words` is the mapped control file.
 // SAFETY: the contract of DPDK's transmit callbacks.
 unsafe extern "C" fn transmit(
     _port: u16,
@@ -228,13 +227,13 @@ unsafe extern "C" fn transmit(
     n: u16,
     words: *mut c_void,
 ) -> u16 {
-    // SAFETY: the pointer is that of `hang_sink`.
+    // SAFETY: the pointer is that of `add_sink`.
     let words = unsafe { &*words.cast::<Words>() };
     if n > 0 && words[words::TAKEN].load(Relaxed) == 0 {
-        // SAFETY: there is a buffer, which is the port's alone.
+        // SAFETY: there is a buffer, which only this port uses.
         let buffer = unsafe { &**buffers };
         let len = usize::from(buffer.data_len).min(LEN - words::FRAME * 8);
-        // SAFETY: so many bytes of it are the frame.
+        // SAFETY: the frame is `len` bytes of the buffer.
         let frame = unsafe { std::slice::from_raw_parts(buffer.buffer.add(usize::from(buffer.offset)), len) };
         for (word, bytes) in words[words::FRAME..].iter().zip(frame.chunks(8)) {
             let mut whole = [0; 8];

@@ -16,14 +16,14 @@ pub fn cycles() -> u64 {
     }
 }
 
-/// Nanoseconds that this thread has run: not those in which another had its core.
+/// Processor time of this thread, in nanoseconds.
 pub fn ran() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Time that a hypervisor took from this machine's processors since it was started, in clock ticks, and the load of the
-/// last minute: what a figure should be read with.
+/// Disturbance of measurements: clock ticks since boot that the hypervisor took from this machine's processors (steal), and the
+/// load of the last minute.
 pub fn disturbance() -> (u64, f64) {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     // proc(5): `cpu user nice system idle iowait irq softirq steal ...`.
@@ -33,7 +33,7 @@ pub fn disturbance() -> (u64, f64) {
     (steal.unwrap_or(0), load.unwrap_or(0.0))
 }
 
-/// Huge pages of this process's own memory, in KiB (proc(5), `smaps_rollup`).
+/// Transparent huge pages of this process, in KiB (proc(5), `smaps_rollup`).
 pub fn huge_pages() -> u64 {
     let all = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
     let line = all.lines().find_map(|l| l.strip_prefix("AnonHugePages:"));

@@ -1,5 +1,5 @@
-//! New connections without end: a port that sends the SYN of another one with each frame, and a wire that answers for the
-//! next hop and counts what leaves.
+//! A flood of new connections: a port that sends a SYN of another connection in each frame, and a wire that answers ARP for the
+//! next hop and counts frames.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,17 +12,17 @@ use culvert_packet::{MacAddr, arp, tcp};
 use culvert_pf::Interrupt;
 use culvert_softpath::switch::{Packet, Pool, Sent, SwitchPort};
 
-/// What the ports know together.
+/// State that the ports share.
 #[derive(Debug, Default)]
 pub struct Flood {
     /// Whether SYNs are sent.
     pub open: AtomicBool,
-    /// Encapsulated frames that have left.
+    /// Encapsulated frames that the wire has received.
     pub left: AtomicU64,
 }
 
-/// A vport whose virtual machine opens connections as fast as it is listened to.
-pub struct Opening {
+/// The port of a VM that opens connections as fast as the switch polls it.
+pub struct SynPort {
     flood: Arc<Flood>,
     syn: Vec<u8>,
     /// Sum of the segment without ports and checksum (RFC 1071).
@@ -34,14 +34,14 @@ pub struct Opening {
 
 /// Offset of the TCP header of an untagged IPv4 frame.
 const TCP: usize = 34;
-/// Spreads the numbers of connections over all pairs of ports: odd, so that no pair comes twice.
+/// Multiplier from a connection's number to its pair of ports: odd, so that no pair is used twice.
 const SPREAD: u32 = 2_654_435_761;
 
-impl Opening {
-    /// Opens `count` connections from one end to the other, each from and to other ports.
+impl SynPort {
+    /// A port that opens `count` connections between two addresses, each with other ports.
     ///
     /// # Errors
-    /// No descriptor is to be had.
+    /// Out of file descriptors.
     pub fn new(flood: Arc<Flood>, ends: &Ends, count: u32) -> io::Result<Self> {
         let header = tcp::Header { flags: tcp::Flags::SYN, window: 64_240, ..tcp::Header::default() };
         let mut syn = vec![0; 128];
@@ -49,7 +49,7 @@ impl Opening {
         syn.truncate(len);
         let sum = u32::from(!u16::from_be_bytes([syn[TCP + 16], syn[TCP + 17]]));
         let never = Interrupt::new().map_err(io::Error::other)?;
-        Ok(Opening { flood, syn, sum, next: 0, end: count, never })
+        Ok(SynPort { flood, syn, sum, next: 0, end: count, never })
     }
 
     fn write(&mut self, frame: &mut [u8]) {
@@ -64,7 +64,7 @@ impl Opening {
     }
 }
 
-impl SwitchPort for Opening {
+impl SwitchPort for SynPort {
     fn receive(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>, most: usize) -> io::Result<()> {
         while packets.len() < most && self.next < self.end && self.flood.open.load(Relaxed) {
             let Some(mut packet) = pool.take() else { break };
@@ -91,27 +91,27 @@ impl SwitchPort for Opening {
     }
 }
 
-/// The wire.
-pub struct Wire {
+/// The port to the wire, on which every next hop answers.
+pub struct WirePort {
     flood: Arc<Flood>,
     answers: VecDeque<Vec<u8>>,
     never: Interrupt,
 }
 
-/// MAC of whoever is asked for on the wire.
+/// MAC of every next hop.
 const NEXT_HOP: MacAddr = MacAddr([2, 0, 0, 0, 0, 0x77]);
 
-impl Wire {
-    /// A wire where every next hop answers.
+impl WirePort {
+    /// A wire without traffic of its own.
     ///
     /// # Errors
-    /// No descriptor is to be had.
+    /// Out of file descriptors.
     pub fn new(flood: Arc<Flood>) -> io::Result<Self> {
         let never = Interrupt::new().map_err(io::Error::other)?;
-        Ok(Wire { flood, answers: VecDeque::new(), never })
+        Ok(WirePort { flood, answers: VecDeque::new(), never })
     }
 
-    fn hear(&mut self, frame: &[u8]) {
+    fn take_frame(&mut self, frame: &[u8]) {
         if frame.get(12..14) != Some(&[8, 6]) {
             self.flood.left.fetch_add(1, Relaxed);
             return;
@@ -126,7 +126,7 @@ impl Wire {
     }
 }
 
-impl SwitchPort for Wire {
+impl SwitchPort for WirePort {
     fn receive(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>, most: usize) -> io::Result<()> {
         while packets.len() < most
             && let Some(answer) = self.answers.pop_front()
@@ -142,7 +142,7 @@ impl SwitchPort for Wire {
         let mut sent = Sent { packets: packets.len() as u64, ..Sent::default() };
         for packet in packets.drain(..) {
             sent.bytes += packet.bytes().len() as u64;
-            self.hear(packet.bytes());
+            self.take_frame(packet.bytes());
             pool.give(packet);
         }
         Ok(sent)

@@ -1,8 +1,8 @@
-//! Frames of many flows, made from one template without touching memory of their own.
+//! Frames of many flows, written from one template.
 
 use crate::work::{self, Kind};
 
-/// Bytes that are written for each frame: all headers. The payload stays what it was.
+/// Bytes written for each frame: all headers. The payload in the buffer stays.
 const HEAD: usize = 128;
 
 /// Writes frames of flows.
@@ -15,7 +15,7 @@ pub struct Generator {
     /// Sums of the inner IPv4 header, and of the TCP segment with its pseudo-header, without checksum and the parts
     /// that change.
     sums: (u32, u32),
-    /// The addresses, if they are the same in all flows.
+    /// The addresses' lower halves, if they are the same in all flows.
     pair: Option<(u16, u16)>,
     whole: Vec<u8>,
 }
@@ -48,7 +48,7 @@ impl Generator {
         Generator { kind, head, len: whole.len(), inner, sums, pair, whole }
     }
 
-    /// What is to be done to its frames.
+    /// Direction and encapsulation of its frames.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -63,14 +63,14 @@ impl Generator {
         false
     }
 
-    /// Writes the bytes that all frames have in common, payload and all.
+    /// Writes the bytes that all frames have in common, with the payload.
     pub fn write_payload(&self, out: &mut [u8]) {
         if let Some(out) = out.get_mut(..self.len) {
             out.copy_from_slice(&self.whole);
         }
     }
 
-    /// Writes the headers of a frame of flow `n`, with the checksums that go with the common payload.
+    /// Writes the headers of a frame of flow `n`, with checksums that include the common payload.
     #[inline(always)]
     pub fn write(&self, n: u32, out: &mut [u8]) {
         let Some(head) = out.get_mut(..self.head.len()) else { return };
@@ -89,7 +89,7 @@ impl Generator {
     }
 }
 
-/// The random order that flows come in.
+/// A random order of flows.
 #[derive(Clone, Copy)]
 pub struct Order(u64);
 
@@ -100,10 +100,10 @@ impl Default for Order {
 }
 
 impl Order {
-    /// The next frame's flow, of `flows` of them.
+    /// The next frame's flow, below `flows`.
     #[inline(always)]
     pub fn next(&mut self, flows: u32) -> u32 {
-        // PCG's linear congruential generator, of which the upper half is good.
+        // PCG's linear congruential generator; only its upper half is random enough.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (((self.0 >> 32) * u64::from(flows)) >> 32) as u32
     }

@@ -1,4 +1,4 @@
-//! The work that is measured: flows of one kind, their tables, their frames.
+//! The measured work: flows of one kind, their tables, their frames.
 
 use culvert_abi::soc::Sizes;
 use culvert_flow::record::{Actions, FlowHot, FlowRecord};
@@ -8,25 +8,25 @@ use culvert_lockstep::frames::{Outer, encapsulate, ethernet, ipv4, tcp};
 use culvert_packet::encap::OuterSpec;
 use culvert_packet::{Encap, MacAddr, VportId, parse};
 
-/// Our own provider address.
+/// The local provider address.
 pub const LOCAL: [u8; 4] = [192, 168, 1, 10];
-/// The peer's.
+/// The remote provider address.
 pub const REMOTE: [u8; 4] = [192, 168, 2, 20];
-/// MAC that the peer's address has.
+/// MAC of the remote provider address.
 pub const REMOTE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-/// MAC that frames from the wire are for.
+/// Destination MAC of frames from the wire.
 pub const WIRE_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
-/// The subnet that all flows are of.
+/// The VSID of all flows.
 pub const VSID: u32 = 5001;
 /// The FlowID of NVGRE frames from the wire (RFC 7637 section 3.2).
 pub const FLOW_ID: u8 = 0x5a;
-/// Generation that everything has.
+/// Generation of vports and mappings.
 const GENERATION: u32 = 7;
 
-/// What is done to each packet.
+/// Direction and encapsulation of each packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
-    /// From the wire instead of to it.
+    /// Decapsulation of frames from the wire, instead of encapsulation.
     pub decap: bool,
     /// Encapsulation.
     pub encap: Encap,
@@ -41,13 +41,13 @@ impl Kind {
         Kind { decap: true, encap: Encap::Nvgre },
     ];
 
-    /// For a table.
+    /// Its name in tables.
     pub fn name(self) -> String {
         format!("{} {}", self.encap, if self.decap { "decap" } else { "encap" })
     }
 }
 
-/// Where its packets come in.
+/// The port that receives its packets.
 pub fn input(kind: Kind) -> Port {
     if kind.decap { Port::Uplink(0) } else { Port::Vport(VportId(0)) }
 }
@@ -63,7 +63,7 @@ pub fn vport() -> Vport {
     }
 }
 
-/// Our own address, and the peer's.
+/// The local and the remote provider address.
 pub fn addresses() -> (Peer, Peer) {
     let peer = |a: [u8; 4], index| {
         let mut addr = [0; 16];
@@ -73,7 +73,7 @@ pub fn addresses() -> (Peer, Peer) {
     (peer(LOCAL, 0), peer(REMOTE, 1))
 }
 
-/// The tunnel to the peer.
+/// The tunnel to the remote provider address.
 pub fn tunnel(encap: Encap) -> Tunnel {
     let spec = OuterSpec {
         encap,
@@ -91,13 +91,13 @@ pub fn secret() -> HashSecret {
     HashSecret(std::array::from_fn(|i| (i as u64 + 3).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
 }
 
-/// Sizes of tables for `flows` flows: at most two thirds full.
+/// Sizes of tables for `flows` flows, which fill them to two thirds at most.
 pub fn sizes(flows: u32) -> Sizes {
     Sizes::new((flows * 3 / 2).next_power_of_two().ilog2().max(10))
 }
 
-/// Both hosts of flow `n`: the lower half of 10.1.0.0/16 sends, the upper half of 10.2.0.0/16 receives. No two flows
-/// have the same.
+/// The hosts of flow `n`: the lower half is the source in 10.1.0.0/16, the upper half the destination in 10.2.0.0/16. No two
+/// flows have the same.
 pub fn host(n: u32) -> u32 {
     n.wrapping_mul(2_654_435_761)
 }
@@ -107,19 +107,19 @@ pub fn port(n: u32) -> u16 {
     1024 + (n % 60_000) as u16
 }
 
-/// MACs of the hosts that send and of those that receive.
+/// MACs of senders and of receivers.
 pub const MACS: [[u8; 6]; 2] = [[0, 0x1d, 0xd8, 7, 0, 1], [0, 0x1d, 0xd8, 7, 0, 2]];
 /// Addresses of the two hosts whose flows differ by port alone.
 pub const PAIR: [[u8; 4]; 2] = [[10, 1, 1, 11], [10, 1, 1, 12]];
 
-/// A frame of flow `n`, `len` bytes with its Ethernet header, from the guest or from the wire.
+/// A frame of flow `n` from the guest, or from the wire; its inner frame has `len` bytes with the Ethernet header.
 pub fn frame(kind: Kind, n: u32, len: usize) -> Vec<u8> {
     let host = host(n);
     let ends = [[10, 1, (host >> 8) as u8, host as u8], [10, 2, (host >> 24) as u8, (host >> 16) as u8]];
     frame_between(kind, ends, n, len)
 }
 
-/// The same between the two hosts of [`PAIR`].
+/// A frame of flow `n` between the two hosts of [`PAIR`].
 pub fn pair_frame(kind: Kind, n: u32, len: usize) -> Vec<u8> {
     frame_between(kind, PAIR, n, len)
 }

@@ -1,16 +1,16 @@
-//! The firmware's instructions per packet are counted, not timed: what they cost may be held.
+//! Limits the firmware's instructions per packet, which are counted, not timed.
 #![forbid(unsafe_code)]
 
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Guest instructions for one packet that the firmware finishes alone. A change that needs more of them has a reason, and
-/// says so here.
+/// Guest instructions for one packet that the firmware forwards without the host. A change that needs more gives its reason
+/// here.
 const LIMIT: f64 = 420.0;
 
 #[test]
-fn a_hit_costs_no_more_instructions_than_it_did() {
+fn a_hit_stays_below_the_limit_of_instructions() {
     let mut bench = Command::new(env!("CARGO_BIN_EXE_firmware"));
     let output = bench.args(["--json", "--packets", "1000", "--flows", "1000"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);

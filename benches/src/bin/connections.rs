@@ -1,5 +1,5 @@
-//! New connections per second of the software path on one core, and what the ageing of those that live costs: a switch
-//! and its slow path as the daemon runs them, with a policy of the control plane, between ports in memory.
+//! New connections per second of the software switch on one core, and the cost of aging: a switch and its slow path as the daemon
+//! runs them, with a policy of the control plane, between ports in memory.
 
 #![forbid(unsafe_code)]
 
@@ -9,16 +9,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use culvert_api::Bundle;
 use culvert_benches::allocations::{Counting, allocations, live_bytes};
 use culvert_benches::clock::{self, disturbance};
-use culvert_benches::flood::{Flood, Opening, Wire};
+use culvert_benches::flood::{Flood, SynPort, WirePort};
+use culvert_benches::policy::{EXAMPLE, config_of, wait_for_next_hops};
 use culvert_benches::work;
 use culvert_flow::Port;
-use culvert_model::{Fabric, HostConfig, Indices, Site, host_config};
+use culvert_model::HostConfig;
 use culvert_packet::craft::Ends;
 use culvert_policy::Timeouts;
-use culvert_softpath::next_hop::State;
 use culvert_softpath::switch::{BURST, Pool, Switch, SwitchPort, SwitchSettings};
 use culvert_softpath::{Handle, Limits, OffloadTarget as _, Settings, SlowPath};
 use serde_json::{Value, json};
@@ -26,45 +25,43 @@ use serde_json::{Value, json};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Measures new connections and ageing on this machine.
+/// Measures new connections and aging on this machine.
 #[derive(Parser)]
 struct Args {
     /// Print data instead of a table.
     #[arg(long)]
     json: bool,
-    /// Connections that are opened.
+    /// Number of connections.
     #[arg(long, default_value_t = 1_000_000)]
     connections: u32,
-    /// Virtual machines that open them, each as many.
+    /// VMs that open them, an equal share each.
     #[arg(long, default_value_t = 4)]
     vports: u32,
-    /// Flow records of the software path.
+    /// Flow records of the switch.
     #[arg(long, default_value_t = 1 << 22)]
     flows: u32,
-    /// Seconds after which a connection without an answer ends.
+    /// Seconds after which a connection without an answer expires.
     #[arg(long, default_value_t = 15)]
     timeout: u32,
-    /// Seconds for which nothing happens but ageing; 0: ageing is not measured.
+    /// Seconds of aging without traffic; 0: do not measure aging.
     #[arg(long, default_value_t = 10)]
     idle: u32,
-    /// Measurements, each in a process of its own, of which the median counts.
+    /// Runs, each in a process of its own; the median counts.
     #[arg(long, default_value_t = 3)]
     runs: usize,
-    /// The processor that all threads share.
+    /// The processor of all threads.
     #[arg(long, default_value_t = 1)]
     core: usize,
-    /// Do not keep the connections in a file, as a daemon beside a NIC does not.
+    /// Do not save the connections in a file, like a daemon with a NIC.
     #[arg(long)]
     no_file: bool,
     #[arg(long, hide = true)]
     child: bool,
 }
 
-/// The example whose policy is carried out.
-const PAIR: &str = include_str!("../../../docs/examples/pair.json");
-/// Where a daemon's run directory is: in memory.
+/// A directory in memory, as a daemon's run directory.
 const MEMORY: &str = "/dev/shm";
-/// Time without progress after which packets count as lost.
+/// Time without progress after which missing packets count as lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() {
@@ -84,10 +81,10 @@ fn main() {
         args.connections, args.vports, args.flows
     );
     let columns =
-        ["new/s", "us", "feeder us", "allocs", "heap bytes", "lost", "idle %", "look us", "1M/180s %"];
+        ["new/s", "us", "feeder us", "allocs", "heap bytes", "lost", "idle %", "check us", "1M/180s %"];
     println!("{}", columns.map(|name| format!("{name:>11}")).concat());
     for row in &rows {
-        let keys = ["rate", "us", "feederUs", "allocations", "bytes", "lost", "idle", "lookUs", "ageing"];
+        let keys = ["rate", "us", "feederUs", "allocations", "bytes", "lost", "idle", "checkUs", "ageing"];
         println!("{}", keys.map(|key| format!("{:11.2}", number(row, key))).concat());
     }
     let median = &rows[rows.len() / 2];
@@ -102,7 +99,7 @@ fn number(row: &Value, key: &str) -> f64 {
     row[key].as_f64().unwrap_or(f64::NAN)
 }
 
-/// One measurement in a process of its own: tables and buffers are never given back.
+/// One run in a child process, since tables and buffers are never freed.
 fn child() -> Value {
     let program = std::env::current_exe().expect("this program has a name");
     let arguments = std::env::args_os().skip(1).filter(|a| a != "--json");
@@ -117,9 +114,9 @@ fn used() -> f64 {
     now.tv_sec as f64 * 1e6 + now.tv_nsec as f64 / 1e3
 }
 
-/// The example's policy with more virtual machines like its first one.
+/// The example's policy with more VMs like its first one.
 fn policy(vports: u32) -> HostConfig {
-    let mut documents: Value = serde_json::from_str(PAIR).expect("the example is JSON");
+    let mut documents: Value = serde_json::from_str(EXAMPLE).expect("the example is JSON");
     let interfaces = documents["networkInterfaces"].as_array_mut().expect("it has interfaces");
     let first = interfaces[0].clone();
     interfaces.retain(|i| i["resourceId"] == "contoso-web");
@@ -131,10 +128,7 @@ fn policy(vports: u32) -> HostConfig {
             json!(format!("10.1.1.{}", 100 + n));
         interfaces.push(more);
     }
-    let bundle = Bundle::from_value(&documents).expect("a policy").bundle;
-    let fabric = Fabric::check(&bundle).expect("a policy without problems").fabric;
-    let site = Site { host: "host1".to_owned(), entropy: work::secret(), vfs: 0, vmqs: 0 };
-    host_config(Arc::new(fabric), &site, &mut Indices::default()).expect("enough numbers")
+    config_of(&documents).expect("a valid policy")
 }
 
 fn pin(core: usize) {
@@ -161,17 +155,17 @@ fn measure(args: &Args) -> Value {
     let flood = Arc::new(Flood::default());
     let wire = Arc::clone(&flood);
     switch
-        .attach(Port::Uplink(0), Box::new(move || Ok(Box::new(Wire::new(wire.clone())?))))
+        .attach(Port::Uplink(0), Box::new(move || Ok(Box::new(WirePort::new(wire.clone())?))))
         .expect("it runs");
-    handle.apply(config.snapshot.clone()).expect("a policy that can be carried out");
+    handle.apply(config.snapshot.clone()).expect("a policy that can be applied");
     let ends = ends(&config);
     let each = args.connections / args.vports;
     for (port, ends) in &ends {
         let (flood, ends) = (Arc::clone(&flood), *ends);
-        let open = move || Ok(Box::new(Opening::new(flood.clone(), &ends, each)?) as Box<dyn SwitchPort>);
+        let open = move || Ok(Box::new(SynPort::new(flood.clone(), &ends, each)?) as Box<dyn SwitchPort>);
         switch.attach(*port, Box::new(open)).expect("it runs");
     }
-    wait_for_next_hops(&handle);
+    wait_for_next_hops(&handle).expect("the next hop answers");
     let feeder = feeder(&ends[0].1, args.connections);
     let (steal, bytes, count) = (disturbance().0, live_bytes(), allocations());
     let (before, begin) = (used(), Instant::now());
@@ -191,15 +185,15 @@ fn measure(args: &Args) -> Value {
         let (before, begin) = (used(), Instant::now());
         std::thread::sleep(Duration::from_secs(args.idle.into()));
         row["idle"] = json!((used() - before) / begin.elapsed().as_micros() as f64 * 100.0);
-        let look = looks(&handle, open, args.timeout);
-        row["lookUs"] = json!(look);
-        // In percent of a core, each of a million UDP connections being looked at every 180 seconds.
-        row["ageing"] = json!(look * 1e6 / 180e6 * 100.0);
+        let check = expiry_cost(&handle, open, args.timeout);
+        row["checkUs"] = json!(check);
+        // Percent of a core to check each of a million UDP connections every 180 seconds.
+        row["ageing"] = json!(check * 1e6 / 180e6 * 100.0);
     }
     row
 }
 
-/// Where virtual machines send from, and to whom.
+/// The ports of the VMs, and the addresses of their connections.
 fn ends(config: &HostConfig) -> Vec<(Port, Ends)> {
     let to = std::net::IpAddr::from([10, 1, 1, 12]);
     let web = config.snapshot.mappings.iter().find(|m| m.ca == to).expect("it is mapped");
@@ -212,19 +206,7 @@ fn ends(config: &HostConfig) -> Vec<(Port, Ends)> {
         .collect()
 }
 
-fn wait_for_next_hops(handle: &Handle) {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let hops = handle.status().expect("it runs").next_hops;
-        if !hops.is_empty() && hops.iter().all(|(_, state, _)| matches!(state, State::Resolved(_))) {
-            return;
-        }
-        assert!(Instant::now() < end, "the next hop answers: {hops:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// Waits until as many frames have left, or no more leave. Returns how many did.
+/// Waits until `expected` frames have left, or no more leave. Returns their number.
 fn wait_for(flood: &Flood, expected: u64) -> u64 {
     let (mut seen, mut since) = (0, Instant::now());
     while seen < expected && since.elapsed() < PATIENCE {
@@ -237,13 +219,13 @@ fn wait_for(flood: &Flood, expected: u64) -> u64 {
     seen
 }
 
-/// Microseconds that the feeder and the wire take for each frame without a switch between them.
+/// Microseconds per frame of the SYN port and the wire, without a switch.
 fn feeder(ends: &Ends, frames: u32) -> f64 {
     let mut pool = Pool::new(2 * BURST, 0).expect("memory");
     let flood = Arc::new(Flood::default());
     flood.open.store(true, Relaxed);
-    let mut from = Opening::new(flood.clone(), ends, frames).expect("a descriptor");
-    let mut to = Wire::new(flood).expect("a descriptor");
+    let mut from = SynPort::new(flood.clone(), ends, frames).expect("a descriptor");
+    let mut to = WirePort::new(flood).expect("a descriptor");
     let mut packets = Vec::with_capacity(BURST);
     let before = clock::ran();
     for _ in 0..frames.div_ceil(BURST as u32) {
@@ -257,9 +239,9 @@ fn connections(handle: &Handle) -> usize {
     handle.status().expect("it runs").connections
 }
 
-/// Microseconds that a look at a connection whose time is over takes. There are two at each: at the first one the NIC has
-/// counted a packet, and it lives on; after the second one it is gone.
-fn looks(handle: &Handle, open: usize, timeout: u32) -> f64 {
+/// Microseconds to check an expired connection. Each is checked twice: at the first check the datapath has counted a packet, so the
+/// connection stays; at the second it is removed.
+fn expiry_cost(handle: &Handle, open: usize, timeout: u32) -> f64 {
     let before = used();
     let last = Instant::now() + Duration::from_secs(2 * u64::from(timeout) + 20);
     let mut left = open;

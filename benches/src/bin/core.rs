@@ -27,7 +27,7 @@ struct Args {
 }
 
 const HEADROOM: usize = 130;
-/// Frames that are in use at a time, as a NIC's ring would have them.
+/// Frames in use at a time, as in a NIC's ring.
 const RING: usize = 1024;
 
 fn main() {
@@ -54,7 +54,7 @@ fn main() {
     }
 }
 
-/// Median of five runs: cycles and nanoseconds per packet. Writing the frames anew is measured alone and taken off.
+/// Median of five runs: cycles and nanoseconds per packet, less the cost of writing the frames, which is measured alone.
 fn measure(kind: Kind, len: usize, flows: u32, packets: u32) -> (f64, f64) {
     let memory = Store::new(&work::sizes(flows)).leak();
     let mut dp = Datapath {
@@ -76,7 +76,6 @@ fn measure(kind: Kind, len: usize, flows: u32, packets: u32) -> (f64, f64) {
     for n in 0..flows {
         dp.install(&work::record(kind, n), 0).expect("there is room");
     }
-    // The first 64 bytes of inner frame and all outer headers differ from flow to flow: what a NIC's DMA would bring.
     let heads: Vec<Vec<u8>> = (0..flows).map(|n| work::frame(kind, n, len.min(1500))).collect();
     let mut ring: Vec<Vec<u8>> = (0..RING).map(|_| vec![0; HEADROOM + heads[0].len()]).collect();
     let input = work::input(kind);
@@ -87,7 +86,7 @@ fn measure(kind: Kind, len: usize, flows: u32, packets: u32) -> (f64, f64) {
             order = order.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let head = &heads[(order >> 8) as usize % heads.len()];
             let buffer = &mut ring[i as usize % RING];
-            // Headers are written anew, the payload is left: DMA does not cost the processor.
+            // Write the headers only: a NIC's DMA would write frames without the processor.
             let headers = head.len().min(120);
             buffer[HEADROOM..HEADROOM + headers].copy_from_slice(&head[..headers]);
             if process {

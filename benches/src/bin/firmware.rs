@@ -24,7 +24,7 @@ struct Args {
     /// Packets in each measurement.
     #[arg(long, default_value_t = 20_000)]
     packets: u32,
-    /// Flows in the table: packets are of random ones.
+    /// Flows in the table; packets belong to random ones.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 65_536])]
     flows: Vec<u32>,
 }
@@ -64,7 +64,7 @@ fn run(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-/// A firmware with everything set up and `flows` flows in its table.
+/// A firmware with its tables configured and `flows` flows installed.
 fn prepare(kind: Kind, flows: u32) -> Result<SocLink, String> {
     let log2 = work::sizes(flows).flows.ilog2();
     let options = Options { flows_log2: log2, count_instructions: true, ..Options::default() };
@@ -98,7 +98,7 @@ fn command(link: &mut SocLink, op: Op, payload: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Instructions between taking a burst of descriptors and showing the board what became of it, for each packet.
+/// Instructions per packet, from reading a burst of descriptors to publishing the answers.
 fn measure(link: &mut SocLink, kind: Kind, flows: u32, len: usize, packets: u32) -> Result<f64, String> {
     let port = if kind.decap { BoardPort::Uplink(0) } else { BoardPort::Vf(0) };
     let offload = OffloadBits {
@@ -108,7 +108,7 @@ fn measure(link: &mut SocLink, kind: Kind, flows: u32, len: usize, packets: u32)
     let before = (link.soc().word64(ctrl::BENCH_INSTRET), link.soc().word64(ctrl::BENCH_PACKETS));
     let (mut sent, mut done, mut order) = (0, 0, 1u32);
     while done < packets {
-        // Full bursts: a NIC under load.
+        // Full bursts, as under load.
         for _ in 0..512.min(packets - sent) {
             order = order.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let frame = work::frame(kind, (order >> 8) % flows, len);

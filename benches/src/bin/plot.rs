@@ -1,4 +1,4 @@
-//! Pictures as SVG of what `soft` and `peers` printed with `--json`.
+//! SVG pictures of the results of `switch` and `ovs_dpdk` with `--json`.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use culvert_benches::plot::{of_peers, of_soft};
+use culvert_benches::plot::{draw as draw_svg, of_ovs_dpdk, of_switch};
 
-/// Draws what was measured.
+/// Draws results of benchmarks.
 #[derive(Parser)]
 struct Args {
-    /// What `soft` or `peers` printed with `--json`.
+    /// Output of `switch` or `ovs_dpdk` with `--json`.
     #[arg(long, required = true)]
     from: Vec<PathBuf>,
     /// The folder of the pictures.
@@ -33,12 +33,12 @@ fn main() -> ExitCode {
 fn draw(from: &Path, to: &Path) -> Result<(), String> {
     let text = fs::read_to_string(from).map_err(|e| e.to_string())?;
     let data: serde_json::Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
-    // Only `peers` names one.
-    let figures = if data["peer"].is_string() { of_peers(&data)? } else { of_soft(&data)? };
+    // Only `ovs_dpdk` names its version.
+    let figures = if data["openVswitch"].is_string() { of_ovs_dpdk(&data)? } else { of_switch(&data)? };
     fs::create_dir_all(to).map_err(|e| format!("{}: {e}", to.display()))?;
     for figure in figures {
         let file = to.join(figure.name).with_extension("svg");
-        fs::write(&file, figure.svg()).map_err(|e| format!("{}: {e}", file.display()))?;
+        fs::write(&file, draw_svg(&figure)).map_err(|e| format!("{}: {e}", file.display()))?;
         println!("{}", file.display());
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! How the software path grows with its workers: packets per second of one and of several, each with a virtual machine
-//! that sends and receives as fast as it is let, between ports in memory.
+//! Scaling of the software switch: packets per second of one and of several workers, each with a VM that sends and receives as fast
+//! as it can, between ports in memory.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ use culvert_abi::FlowRecord;
 use culvert_abi::command::CellWrite;
 use culvert_benches::clock::disturbance;
 use culvert_benches::generator::{Generator, Order};
+use culvert_benches::stats::median;
 use culvert_benches::work::{self, Kind};
 use culvert_flow::Port;
 use culvert_packet::{Encap, MacAddr, VportId};
@@ -22,7 +23,7 @@ use culvert_softpath::switch::{Opener, Packet, Pool, Sent, Switch, SwitchPort, S
 use culvert_softpath::{OffloadTarget as _, Station};
 use serde_json::{Value, json};
 
-/// Measures how the software path grows with its workers on this machine.
+/// Measures the scaling of the software switch on this machine.
 #[derive(Parser)]
 struct Args {
     /// Print data instead of a table.
@@ -31,64 +32,64 @@ struct Args {
     /// Processors, one for each worker.
     #[arg(long, value_delimiter = ',', default_value = "0,1")]
     cores: Vec<usize>,
-    /// Numbers of flows of each virtual machine.
+    /// Numbers of flows of each VM.
     #[arg(long, value_delimiter = ',', default_value = "1000,100000")]
     flows: Vec<u32>,
     /// Length of inner frames, with Ethernet header.
     #[arg(long, default_value_t = 64)]
     bytes: usize,
-    /// Turns of each case, of which the median counts.
+    /// Interleaved runs of each case; the median counts.
     #[arg(long, default_value_t = 5)]
-    turns: usize,
-    /// Milliseconds of a turn.
+    runs: usize,
+    /// Milliseconds of a run.
     #[arg(long, default_value_t = 500)]
     ms: u64,
-    /// Measures one turn of one case, and prints its rate.
+    /// Measure one run of one case, and print its rate.
     #[arg(long, hide = true, requires = "flows")]
-    child: Option<Ends>,
+    child: Option<WireOwner>,
     #[arg(long, hide = true)]
     decap: bool,
 }
 
-/// Who has the wire.
+/// The workers that own ports to the wire.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Ends {
-    /// One worker is all there is.
+enum WireOwner {
+    /// There is only one worker.
     Alone,
-    /// Each worker has an end: nothing is passed on, but for frames from the wire that come in by the wrong one.
+    /// Each worker has a port to the wire. Only frames from the wire that arrive at the wrong worker are handed off.
     Each,
-    /// The first worker has it: whatever is the others' crosses a ring.
+    /// The first worker has the only port to the wire: the others' frames are handed off.
     First,
 }
 
-impl Ends {
-    const ALL: [Ends; 3] = [Ends::Alone, Ends::Each, Ends::First];
+impl WireOwner {
+    const ALL: [WireOwner; 3] = [WireOwner::Alone, WireOwner::Each, WireOwner::First];
 
     fn name(self) -> &'static str {
         match self {
-            Ends::Alone => "one worker",
-            Ends::Each => "each has an end of the wire",
-            Ends::First => "the first has the wire",
+            WireOwner::Alone => "one worker",
+            WireOwner::Each => "each has an uplink queue",
+            WireOwner::First => "the first has the uplink",
         }
     }
 }
 
-/// What a port sends, and what has left by ports.
+/// What a port generates, and the counter of sent packets.
 #[derive(Clone)]
 struct Feed {
-    /// Nothing comes from a port without.
+    /// None: the port generates nothing.
     generator: Option<Arc<Generator>>,
     flows: u32,
-    /// How many virtual machines frames from the wire are for, in turns.
-    machines: u32,
-    left: Arc<AtomicU64>,
+    /// Number of VMs that frames from the wire are for, alternately.
+    vms: u32,
+    sent: Arc<AtomicU64>,
 }
 
-/// A port in memory that makes frames when it is asked for some.
+/// A port in memory that generates frames when it is polled.
 struct Source {
     feed: Feed,
     order: Order,
-    turn: u32,
+    vm: u32,
     never: Interrupt,
 }
 
@@ -97,15 +98,15 @@ impl Feed {
         let feed = self.clone();
         Box::new(move || {
             let never = Interrupt::new().map_err(std::io::Error::other)?;
-            let port = Source { feed: feed.clone(), order: Order::default(), turn: 0, never };
+            let port = Source { feed: feed.clone(), order: Order::default(), vm: 0, never };
             Ok(Box::new(port) as Box<dyn SwitchPort>)
         })
     }
 }
 
-/// The VSID of a virtual machine from the wire: with it each has flows of its own.
-fn vsid(machine: u32) -> u32 {
-    work::VSID + machine
+/// The VSID of a VM: each has its own, so that flows from the wire differ.
+fn vsid(vm: u32) -> u32 {
+    work::VSID + vm
 }
 
 impl SwitchPort for Source {
@@ -120,8 +121,8 @@ impl SwitchPort for Source {
             if generator.kind().decap
                 && let Some(vni) = packet.bytes_mut().get_mut(46..49)
             {
-                self.turn = (self.turn + 1) % self.feed.machines;
-                vni.copy_from_slice(&vsid(self.turn).to_be_bytes()[1..]);
+                self.vm = (self.vm + 1) % self.feed.vms;
+                vni.copy_from_slice(&vsid(self.vm).to_be_bytes()[1..]);
             }
             packets.push(packet);
         }
@@ -131,7 +132,7 @@ impl SwitchPort for Source {
     fn send(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>) -> std::io::Result<Sent> {
         let sent = Sent { packets: packets.len() as u64, ..Sent::default() };
         packets.drain(..).for_each(|packet| pool.give(packet));
-        self.feed.left.fetch_add(sent.packets, Relaxed);
+        self.feed.sent.fetch_add(sent.packets, Relaxed);
         Ok(sent)
     }
 
@@ -144,65 +145,65 @@ impl SwitchPort for Source {
     }
 }
 
-/// The record of a machine's flow, in one direction.
-fn record(kind: Kind, machine: u32, n: u32) -> FlowRecord {
+/// The record of a VM's flow, in one direction.
+fn record(kind: Kind, vm: u32, n: u32) -> FlowRecord {
     let mut record = work::record(kind, n);
     if kind.decap {
-        record.key.vsid = vsid(machine);
-        record.hot.out = Port::Vport(VportId(machine as u16)).bits();
+        record.key.vsid = vsid(vm);
+        record.hot.out = Port::Vport(VportId(vm as u16)).bits();
     } else {
-        record.key.source = machine as u16;
+        record.key.source = vm as u16;
     }
     (record.hot.map_cell, record.hot.gen_map) = (work::host(n) as u16, 1);
     record
 }
 
-/// Packets per second, with as many machines as there are processors to be had.
-fn measure(args: &Args, decap: bool, flows: u32, ends: Ends) -> f64 {
-    let machines = args.cores.len() as u32;
-    let workers: Vec<_> = match ends {
-        Ends::Alone => vec![Some(args.cores[0])],
+/// Packets per second, with as many VMs as processors.
+fn measure(args: &Args, decap: bool, flows: u32, owner: WireOwner) -> f64 {
+    let vms = args.cores.len() as u32;
+    let workers: Vec<_> = match owner {
+        WireOwner::Alone => vec![Some(args.cores[0])],
         _ => args.cores.iter().map(|core| Some(*core)).collect(),
     };
-    let records = (flows * machines * 3).next_power_of_two().max(1 << 10);
+    let records = (flows * vms * 3).next_power_of_two().max(1 << 10);
     let settings =
         SwitchSettings { workers, large_buffers: 0, ..SwitchSettings::new(records, work::secret()) };
     let switch = Switch::start(&settings).expect("memory for tables and packets");
     let kind = Kind { decap, encap: Encap::Vxlan };
-    let left = Arc::new(AtomicU64::new(0));
+    let sent = Arc::new(AtomicU64::new(0));
     let feed = |generates: bool| Feed {
         generator: generates.then(|| Arc::new(Generator::new(kind, args.bytes))),
         flows,
-        machines,
-        left: Arc::clone(&left),
+        vms,
+        sent: Arc::clone(&sent),
     };
-    fill(&switch, kind, machines, flows);
-    for n in 0..machines {
+    fill(&switch, kind, vms, flows);
+    for n in 0..vms {
         let port = Port::Vport(VportId(n as u16));
         switch.attach(port, feed(!decap).opener()).expect("it runs");
     }
     let wire = feed(decap);
-    if ends == Ends::Each {
+    if owner == WireOwner::Each {
         switch.attach_to_all(Port::Uplink(0), |_| wire.opener()).expect("it runs");
     } else {
         switch.attach(Port::Uplink(0), wire.opener()).expect("it runs");
     }
-    // Buffers and tables come into the caches.
+    // Warm the caches.
     std::thread::sleep(Duration::from_millis(args.ms / 2));
-    let (before, begin) = (left.load(Relaxed), Instant::now());
+    let (before, begin) = (sent.load(Relaxed), Instant::now());
     std::thread::sleep(Duration::from_millis(args.ms));
-    let rate = (left.load(Relaxed) - before) as f64 / begin.elapsed().as_secs_f64();
+    let rate = (sent.load(Relaxed) - before) as f64 / begin.elapsed().as_secs_f64();
     assert_eq!(switch.counters().expect("it runs").punted, 0, "every packet is a hit");
     rate
 }
 
-/// Tables with all flows of all machines, both directions of each.
-fn fill(switch: &Switch, kind: Kind, machines: u32, flows: u32) {
+/// Fills the tables with all flows of all VMs, both directions of each.
+fn fill(switch: &Switch, kind: Kind, vms: u32, flows: u32) {
     let (local, peer) = work::addresses();
-    let vports: Vec<_> = (0..machines)
+    let vports: Vec<_> = (0..vms)
         .map(|n| (n as u16, culvert_flow::tables::Vport { vsid: vsid(n), ..work::vport() }))
         .collect();
-    let stations: Vec<_> = (0..machines)
+    let stations: Vec<_> = (0..vms)
         .map(|n| Station { vport: VportId(n as u16), vsid: vsid(n), mac: MacAddr([0, 0x1d, 0xd8, 7, 0, 2]) })
         .collect();
     let cells: Vec<_> = (0..1 << 16).map(|cell| CellWrite { cell, value: 1 }).collect();
@@ -212,23 +213,22 @@ fn fill(switch: &Switch, kind: Kind, machines: u32, flows: u32) {
     switch.set_peers(&[peer]).expect("it runs");
     switch.set_stations(&stations).expect("it runs");
     switch.set_cells(&cells).expect("it runs");
-    // Records are put where their vport is: it has a place before it has a port that does anything.
-    let nothing = Feed { generator: None, flows: 1, machines, left: Arc::new(AtomicU64::new(0)) };
-    for n in 0..machines {
+    // Records are installed at the worker of their vport, so every vport needs a port first.
+    let nothing = Feed { generator: None, flows: 1, vms, sent: Arc::new(AtomicU64::new(0)) };
+    for n in 0..vms {
         switch.attach(Port::Vport(VportId(n as u16)), nothing.opener()).expect("it runs");
     }
-    for machine in 0..machines {
-        let all =
-            (0..flows).flat_map(|n| [false, true].map(|decap| record(Kind { decap, ..kind }, machine, n)));
+    for vm in 0..vms {
+        let all = (0..flows).flat_map(|n| [false, true].map(|decap| record(Kind { decap, ..kind }, vm, n)));
         let all: Vec<FlowRecord> = all.collect();
         all.chunks(4096).for_each(|some| switch.insert(some).expect("there is room"));
     }
 }
 
-/// One turn in a process of its own: tables and buffers are never given back.
-fn child(args: &Args, decap: bool, flows: u32, ends: Ends) -> f64 {
+/// One run in a child process, since tables and buffers are never freed.
+fn child(args: &Args, decap: bool, flows: u32, owner: WireOwner) -> f64 {
     let mut command = Command::new(std::env::current_exe().expect("this program has a name"));
-    let word = ends.to_possible_value().expect("none is hidden");
+    let word = owner.to_possible_value().expect("none is hidden");
     let cores: Vec<String> = args.cores.iter().map(usize::to_string).collect();
     command.args(["--cores", &cores.join(","), "--flows", &flows.to_string(), "--child", word.get_name()]);
     command.args(["--bytes", &args.bytes.to_string(), "--ms", &args.ms.to_string()]);
@@ -240,48 +240,43 @@ fn child(args: &Args, decap: bool, flows: u32, ends: Ends) -> f64 {
     String::from_utf8_lossy(&output.stdout).trim().parse().expect("its rate")
 }
 
-fn median(mut all: Vec<f64>) -> f64 {
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
-}
-
 fn main() {
     let args = Args::parse();
-    if let Some(ends) = args.child {
-        println!("{}", measure(&args, args.decap, args.flows[0], ends));
+    if let Some(owner) = args.child {
+        println!("{}", measure(&args, args.decap, args.flows[0], owner));
         return;
     }
     let steal = disturbance().0;
     let mut rows: Vec<Value> = Vec::new();
     if !args.json {
         println!(
-            "{} workers and as many virtual machines, {} bytes, VXLAN, median of {} turns of {} ms; the generator counts",
+            "{} workers and as many VMs, {} bytes, VXLAN, median of {} interleaved runs of {} ms, with the generator",
             args.cores.len(),
             args.bytes,
-            args.turns,
+            args.runs,
             args.ms
         );
     }
     for decap in [false, true] {
         for &flows in &args.flows {
-            let mut rates = Ends::ALL.map(|_| Vec::new());
-            for _ in 0..args.turns.max(1) {
-                for (ends, rates) in Ends::ALL.into_iter().zip(&mut rates) {
-                    rates.push(child(&args, decap, flows, ends));
+            let mut rates = WireOwner::ALL.map(|_| Vec::new());
+            for _ in 0..args.runs.max(1) {
+                for (owner, rates) in WireOwner::ALL.into_iter().zip(&mut rates) {
+                    rates.push(child(&args, decap, flows, owner));
                 }
             }
             let rates = rates.map(median);
-            for (ends, rate) in Ends::ALL.into_iter().zip(rates) {
+            for (owner, rate) in WireOwner::ALL.into_iter().zip(rates) {
                 let times = rate / rates[0];
                 if !args.json {
                     println!(
                         "{:6} {flows:>8} flows each  {:28} {:7.2} Mpps  {times:5.2} times",
                         if decap { "decap" } else { "encap" },
-                        ends.name(),
+                        owner.name(),
                         rate / 1e6
                     );
                 }
-                rows.push(json!({"decap": decap, "flows": flows, "bytes": args.bytes, "wire": ends.name(),
+                rows.push(json!({"decap": decap, "flows": flows, "bytes": args.bytes, "wire": owner.name(),
                     "packetsPerSecond": rate, "times": times}));
             }
         }

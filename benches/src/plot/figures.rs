@@ -1,10 +1,11 @@
-//! Which pictures there are: rows of measured data, sorted into panels and lines.
+//! The pictures: rows of measured data, arranged in panels and lines.
 
 use serde_json::Value;
 
-use super::{Axis, Figure, Line};
+use super::axis::Axis;
+use super::figure::{Figure, Line};
 
-/// A row of either benchmark.
+/// A row of a benchmark.
 struct Row<'a> {
     work: &'a str,
     rules: &'a str,
@@ -13,7 +14,7 @@ struct Row<'a> {
     row: &'a Value,
 }
 
-/// What goes along the bottom.
+/// The horizontal axis.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Along {
     Flows,
@@ -22,14 +23,14 @@ enum Along {
 
 const CYCLES: &str = "cycles per packet";
 
-/// Pictures of what `soft` printed.
+/// Pictures of the results of `switch`.
 ///
 /// # Errors
-/// The data is not its.
-pub fn of_soft(data: &Value) -> Result<Vec<Figure>, String> {
+/// The data is not from `switch`.
+pub fn of_switch(data: &Value) -> Result<Vec<Figure>, String> {
     let rows = rows(data)?;
     let figure = |name, along| {
-        let (title, kept) = title("Software path on one core", along, &rows);
+        let (title, kept) = title("Switch on one core", along, &rows);
         let panels = ["encap", "decap"].map(|way| {
             let line = |encap: &str| {
                 let work = format!("{encap} {way}");
@@ -39,38 +40,38 @@ pub fn of_soft(data: &Value) -> Result<Vec<Figure>, String> {
         });
         finish(name, title, along, Axis::from_zero, panels)
     };
-    Ok(vec![figure("soft-flows", Along::Flows)?, figure("soft-bytes", Along::Bytes)?])
+    Ok(vec![figure("switch-flows", Along::Flows)?, figure("switch-bytes", Along::Bytes)?])
 }
 
-/// Pictures of what `peers` printed.
+/// Pictures of the results of `ovs_dpdk`.
 ///
 /// # Errors
-/// The data is not its.
-pub fn of_peers(data: &Value) -> Result<Vec<Figure>, String> {
+/// The data is not from `ovs_dpdk`.
+pub fn of_ovs_dpdk(data: &Value) -> Result<Vec<Figure>, String> {
     let rows = rows(data)?;
     let figure = |name, along| {
         let (title, kept) = title("Culvert and Open vSwitch with DPDK on one core", along, &rows);
         let panels = ["VXLAN encap", "VXLAN decap"].map(|work| {
             let of = |rules: &'static str| kept.iter().filter(move |r| r.work == work && r.rules == rules);
             let one = ["connections", "destinations", "port"].into_iter().find(|r| of(r).count() > 0);
-            // Ours was measured in turns with each of the peer's rules, and does the same every time: one is drawn.
-            let mut lines = vec![line("Culvert", true, along, of(one.unwrap_or("port")), "ours")?];
+            // Culvert was measured beside each of Open vSwitch's rules, with the same work every time: one line is drawn.
+            let mut lines = vec![line("Culvert", true, along, of(one.unwrap_or("port")), "culvert")?];
             for (rules, name) in [
                 ("port", "OVS: one rule for all"),
                 ("destinations", "OVS: 8,192 rules by destination"),
                 ("connections", "OVS: connection tracking"),
             ] {
-                lines.push(line(name, false, along, of(rules), "theirs")?);
+                lines.push(line(name, false, along, of(rules), "ovs")?);
             }
             Ok((work.to_owned(), lines))
         });
         finish(name, title, along, Axis::halves, panels)
     };
-    Ok(vec![figure("peers-flows", Along::Flows)?, figure("peers-bytes", Along::Bytes)?])
+    Ok(vec![figure("ovs-dpdk-flows", Along::Flows)?, figure("ovs-dpdk-bytes", Along::Bytes)?])
 }
 
 fn rows(data: &Value) -> Result<Vec<Row<'_>>, String> {
-    let rows = data["rows"].as_array().ok_or("no rows: is this what a benchmark printed with --json?")?;
+    let rows = data["rows"].as_array().ok_or("no rows: is this the output of a benchmark with --json?")?;
     let row = |row| {
         Some(Row {
             work: text(row, "work")?,
@@ -87,7 +88,7 @@ fn text<'a>(row: &'a Value, name: &str) -> Option<&'a str> {
     row[name].as_str()
 }
 
-/// The rows of a picture, and its title: what goes not along the bottom is what most rows have.
+/// The title of a picture and its rows: those with the value that most rows have on the other axis.
 fn title<'a>(what: &str, along: Along, rows: &'a [Row<'a>]) -> (String, Vec<&'a Row<'a>>) {
     let of = |row: &Row<'_>| if along == Along::Flows { row.bytes } else { row.flows };
     let spread = |value: f64| {
@@ -100,7 +101,7 @@ fn title<'a>(what: &str, along: Along, rows: &'a [Row<'a>]) -> (String, Vec<&'a 
     let mut values: Vec<f64> = rows.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     values.dedup();
-    // A thousand flows are the usual case; of lengths, the shortest.
+    // Prefer a thousand flows; of lengths, the shortest.
     let most = values.iter().map(|v| spread(*v)).max().unwrap_or(0);
     let best: Vec<f64> = values.into_iter().filter(|v| spread(*v) == most).collect();
     let usual = best.iter().copied().find(|v| *v == 1000.0).or(best.first().copied()).unwrap_or(0.0);
@@ -113,7 +114,7 @@ fn title<'a>(what: &str, along: Along, rows: &'a [Row<'a>]) -> (String, Vec<&'a 
 
 fn line<'a>(
     name: &str,
-    ours: bool,
+    culvert: bool,
     along: Along,
     rows: impl Iterator<Item = &'a &'a Row<'a>>,
     field: &str,
@@ -124,7 +125,7 @@ fn line<'a>(
     };
     let mut points = rows.map(point).collect::<Result<Vec<_>, String>>()?;
     points.sort_by(|a, b| a.0.total_cmp(&b.0));
-    Ok(Line { name: name.to_owned(), ours, points })
+    Ok(Line { name: name.to_owned(), culvert, points })
 }
 
 fn finish(
@@ -137,7 +138,7 @@ fn finish(
     let panels = panels.into_iter().collect::<Result<Vec<_>, _>>()?;
     let points: Vec<_> = panels.iter().flat_map(|(_, lines)| lines).flat_map(|l| &l.points).collect();
     if points.is_empty() {
-        return Err(format!("{name}: no row of the data belongs there"));
+        return Err(format!("{name}: no row of the data fits"));
     }
     let (xs, ys): (Vec<f64>, Vec<f64>) = points.into_iter().copied().unzip();
     let x = match along {

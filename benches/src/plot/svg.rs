@@ -1,21 +1,22 @@
-//! Drawing: a figure becomes SVG text, with colours for light and dark pages in its style sheet.
+//! Figures as SVG text, with colours for light and dark pages in the style sheet.
 
 use std::fmt::Write as _;
 
-use super::{Axis, Figure, Line};
+use super::axis::Axis;
+use super::figure::{Figure, Line};
 
-/// A panel's place in the picture, in pixels: the first one's left edge, its upper edge, width, height.
+/// Position of the first panel in pixels: left edge, upper edge, width, height.
 const PANEL: (f64, f64, f64, f64) = (62.0, 76.0, 380.0, 270.0);
 /// From one panel's left edge to the next one's.
 const NEXT: f64 = 462.0;
-/// Below the panels: ticks, the axis's name, the legend.
+/// Height below the panels, for ticks, the axis's name and the legend.
 const BELOW: f64 = 96.0;
 
 const STYLE: &str = "\
 svg{font-family:system-ui,'Segoe UI','DejaVu Sans',sans-serif;font-size:12px}\
 .page{fill:#ffffff}text{fill:#1f2328}.title{font-size:15px;font-weight:600}.panel{font-weight:600}\
 .grid{stroke:#d1d9e0;stroke-width:1}.edge{stroke:#59636e;stroke-width:1}\
-.line{fill:none;stroke-width:1.8}.ours{stroke-width:3}\
+.line{fill:none;stroke-width:1.8}.culvert{stroke-width:3}\
 .s0{stroke:#0969da}.s1{stroke:#bc4c00}.s2{stroke:#8250df}.s3{stroke:#1a7f37}\
 .m0{fill:#0969da}.m1{fill:#bc4c00}.m2{fill:#8250df}.m3{fill:#1a7f37}\
 @media(prefers-color-scheme:dark){.page{fill:#0d1117}text{fill:#e6edf3}\
@@ -23,7 +24,8 @@ svg{font-family:system-ui,'Segoe UI','DejaVu Sans',sans-serif;font-size:12px}\
 .s0{stroke:#58a6ff}.s1{stroke:#f0883e}.s2{stroke:#bc8cff}.s3{stroke:#3fb950}\
 .m0{fill:#58a6ff}.m1{fill:#f0883e}.m2{fill:#bc8cff}.m3{fill:#3fb950}}";
 
-pub(super) fn draw(figure: &Figure) -> String {
+/// Draws a figure as SVG, readable on light and dark pages.
+pub fn draw(figure: &Figure) -> String {
     let (left, top, width, height) = PANEL;
     let all = left + NEXT * figure.panels.len() as f64 - (NEXT - width) + 24.0;
     let high = top + height + BELOW;
@@ -38,7 +40,7 @@ pub(super) fn draw(figure: &Figure) -> String {
         let at = (left + NEXT * n as f64, top);
         text(&mut out, (at.0, top - 12.0), "start", "panel", title);
         frame(&mut out, figure, at);
-        // Ours is drawn last, over the others.
+        // Culvert's line is the first, and drawn last, over the others.
         for (n, line) in lines.iter().enumerate().rev() {
             curve(&mut out, figure, line, n, at);
         }
@@ -48,7 +50,7 @@ pub(super) fn draw(figure: &Figure) -> String {
     out
 }
 
-/// Grid, names of the ticks, names of the axes.
+/// Draws grid, ticks and names of the axes.
 fn frame(out: &mut String, figure: &Figure, (left, top): (f64, f64)) {
     let (_, _, width, height) = PANEL;
     let bottom = top + height;
@@ -86,7 +88,7 @@ fn curve(out: &mut String, figure: &Figure, line: &Line, n: usize, (left, top): 
     }
 }
 
-/// A line's mark: its form tells it from the others where its colour does not.
+/// Draws a line's mark, whose shape distinguishes lines without colour.
 fn mark(out: &mut String, n: usize, (x, y): (f64, f64)) {
     let around = |offsets: &[(f64, f64)]| -> String {
         let all = offsets.iter().map(|(dx, dy)| format!("{:.1},{:.1}", x + dx, y + dy));
@@ -116,7 +118,7 @@ fn legend(out: &mut String, figure: &Figure, (mut x, y): (f64, f64)) {
 }
 
 fn class(line: &Line, n: usize) -> String {
-    format!("s{}{}", n % 4, if line.ours { " ours" } else { "" })
+    format!("s{}{}", n % 4, if line.culvert { " culvert" } else { "" })
 }
 
 fn segment(out: &mut String, class: &str, from: (f64, f64), to: (f64, f64)) {
@@ -139,7 +141,7 @@ fn scaled(name: &str, axis: &Axis) -> String {
     if axis.log { format!("{name} (logarithmic)") } else { name.to_owned() }
 }
 
-/// A number as a tick's name.
+/// A number as the label of a tick.
 fn short(value: f64) -> String {
     match value {
         v if v >= 1e6 => format!("{} M", v / 1e6),

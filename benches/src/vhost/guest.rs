@@ -9,48 +9,49 @@ use vhost::vhost_user::message::VhostUserHeaderFlag;
 use vhost::vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 
-use super::memory::Memory;
 use super::ring::{self, AVAILABLE, Receive, Ring, SIZE, Transmit, USED};
+use crate::shared_memory::SharedMemory;
 
 /// `VIRTIO_NET_F_MRG_RXBUF` and `VIRTIO_F_VERSION_1`, as DPDK's and Linux's drivers take them; no offloads and no event
 /// index, as DPDK's does not.
 const FEATURES: u64 = 1 << 15 | 1 << 32;
 /// `VHOST_USER_F_PROTOCOL_FEATURES`.
 const PROTOCOL: u64 = 1 << 30;
-/// Bytes in front of a frame (virtio 1.2, 5.1.6).
+/// Length of the virtio-net header (virtio 1.2, 5.1.6).
 pub const HEADER: usize = 12;
-/// Where the guest sees its memory.
+/// The guest's address of its memory.
 const BASE: u64 = 1 << 32;
-/// Time until somebody listens at a socket.
+/// Limit for the connection to a socket.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The guest.
 pub struct Guest {
-    /// Its connection goes first: then nobody uses the memory any more.
+    /// Dropped first: the switch must not use the memory afterwards.
     frontend: Option<Frontend>,
-    memory: Arc<Memory>,
-    /// Where it sends.
+    memory: Arc<SharedMemory>,
+    /// Its transmit ring.
     pub transmit: Transmit,
-    /// Where it receives.
+    /// Its receive ring.
     pub receive: Receive,
 }
 
 impl Guest {
-    /// One that is connected to nobody.
+    /// A guest without a connection.
     ///
     /// # Errors
-    /// No memory or descriptors are to be had.
+    /// Out of memory or file descriptors.
     pub fn new() -> Result<Self, String> {
-        let memory = Arc::new(Memory::new(2 * ring::LEN).map_err(|e| format!("a guest's memory: {e}"))?);
+        let memory =
+            Arc::new(SharedMemory::new(2 * ring::LEN).map_err(|e| format!("a guest's memory: {e}"))?);
         let ring = |n: usize| Ring::new(&memory, n * ring::LEN, BASE).map_err(|e| format!("a ring: {e}"));
         let (receive, transmit) = (Receive::new(ring(0)?), Transmit::new(ring(1)?));
         Ok(Guest { frontend: None, memory, transmit, receive })
     }
 
-    /// One that is connected to the port at a path.
+    /// A guest connected to the vhost-user port at a path.
     ///
     /// # Errors
-    /// Nobody listens there, or what the protocol asks for is refused.
+    /// No switch listens there, or it refuses a request.
     pub fn connected(path: &Path) -> Result<Self, String> {
         let mut guest = Guest::new()?;
         let end = Instant::now() + LIMIT;
@@ -103,12 +104,12 @@ impl Guest {
         Ok(())
     }
 
-    /// Writes the same bytes to the front of all buffers that the guest sends from.
+    /// Writes the same bytes to the beginning of all transmit buffers.
     pub fn write_buffers(&self, bytes: &[u8]) {
         (0..SIZE).for_each(|index| self.memory.write(self.transmit.ring.buffer(index), bytes));
     }
 
-    /// In the place of a device that costs nothing: takes all that is sent and gives as much as there is room for.
+    /// Acts as a device without cost: takes all sent frames and fills all receive buffers.
     pub fn serve(&self, len: usize) {
         self.transmit.ring.serve(0);
         self.receive.ring.serve((HEADER + len) as u32);

@@ -1,22 +1,22 @@
-//! The driver's side of a split virtqueue (virtio 1.2, 2.7), as a poll-mode driver works it: no interrupts, a kick only where
-//! the device asks for one.
+//! The driver's side of a split virtqueue (virtio 1.2, 2.7) for a poll-mode driver: no interrupts, and kicks only if the device
+//! asks for them.
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::memory::Memory;
+use crate::shared_memory::SharedMemory;
 
-/// Descriptors of a ring, as QEMU has them if nobody says otherwise.
+/// Descriptors of a ring: QEMU's default.
 pub const SIZE: u16 = 256;
 /// Bytes of a buffer.
 pub const BUFFER: usize = 2048;
 /// Bytes of a ring with its buffers.
 pub const LEN: usize = BUFFERS + SIZE as usize * BUFFER;
-/// Where its parts are: descriptors come first.
+/// Offset of the available ring; the descriptors are at 0.
 pub const AVAILABLE: usize = 0x1000;
-/// Where the device gives back.
+/// Offset of the used ring.
 pub const USED: usize = 0x2000;
 const BUFFERS: usize = 0x4000;
 
@@ -27,40 +27,40 @@ const NO_NOTIFY: u16 = 1;
 
 /// A ring with a buffer for each descriptor.
 pub struct Ring {
-    memory: Arc<Memory>,
-    /// Where it begins.
+    memory: Arc<SharedMemory>,
+    /// Its offset in the memory.
     at: usize,
     /// The guest's address of its memory.
     base: u64,
-    /// Next entries of the available and of the used ring.
+    /// Next entry of the available ring, and of the used ring.
     next: u16,
     seen: u16,
-    /// Tells the device to look.
+    /// Kicks the device.
     pub kick: EventFd,
-    /// The device's interrupt, which is never asked for.
+    /// The device's interrupt, which is disabled.
     pub call: EventFd,
     /// Kicks that the device asked for.
     pub kicks: u64,
 }
 
 impl Ring {
-    /// At an offset of a guest's memory that begins at its address `base`.
+    /// A ring at offset `at` of a guest's memory, which starts at the guest's address `base`.
     ///
     /// # Errors
-    /// No descriptor is to be had.
-    pub fn new(memory: &Arc<Memory>, at: usize, base: u64) -> std::io::Result<Self> {
+    /// Out of file descriptors.
+    pub fn new(memory: &Arc<SharedMemory>, at: usize, base: u64) -> std::io::Result<Self> {
         let (kick, call) = (EventFd::new(EFD_NONBLOCK)?, EventFd::new(EFD_NONBLOCK)?);
         let ring = Ring { memory: Arc::clone(memory), at, base, next: 0, seen: 0, kick, call, kicks: 0 };
         ring.memory.store(at + AVAILABLE, NO_INTERRUPT);
         Ok(ring)
     }
 
-    /// Where the buffer of a descriptor is.
+    /// Offset of the buffer of a descriptor.
     pub fn buffer(&self, index: u16) -> usize {
         self.at + BUFFERS + usize::from(index % SIZE) * BUFFER
     }
 
-    /// Writes a descriptor, of one for the device to write to or to read from.
+    /// Writes a descriptor of its buffer.
     #[inline(always)]
     fn describe(&self, index: u16, len: usize, device_writes: bool) {
         let mut bytes = [0; 16];
@@ -72,20 +72,20 @@ impl Ring {
     }
 
     #[inline(always)]
-    fn put(&mut self, index: u16) {
+    fn offer(&mut self, index: u16) {
         let slot = usize::from(self.next % SIZE);
         self.memory.write(self.at + AVAILABLE + 4 + 2 * slot, &index.to_le_bytes());
         self.next = self.next.wrapping_add(1);
     }
 
-    /// Shows the device what was put there (2.7.13).
+    /// Publishes the offered buffers to the device (2.7.13).
     #[inline(always)]
     fn publish(&mut self) {
         self.memory.store(self.at + AVAILABLE + 2, self.next);
         fence(Ordering::SeqCst);
         if self.memory.load(self.at + USED) & NO_NOTIFY == 0 {
             self.kicks += 1;
-            // A counter that is full has not been read: nothing is lost.
+            // Fails if the counter is full; the device has an unread kick then.
             let _kicked = self.kick.write(1);
         }
     }
@@ -107,7 +107,7 @@ impl Ring {
         self.memory.load(self.at + USED + 2)
     }
 
-    /// In the place of a device that costs nothing: gives back all that is available, with `written` bytes in each.
+    /// Acts as a device without cost: uses all available buffers, with `written` bytes in each.
     pub fn serve(&self, written: u32) {
         let (mut done, end) = (self.used_index(), self.memory.load(self.at + AVAILABLE + 2));
         self.memory.store(self.at + USED, NO_NOTIFY);
@@ -122,7 +122,7 @@ impl Ring {
     }
 }
 
-/// A ring on which the guest sends.
+/// The guest's transmit ring.
 pub struct Transmit {
     /// The ring.
     pub ring: Ring,
@@ -132,12 +132,12 @@ pub struct Transmit {
 }
 
 impl Transmit {
-    /// All buffers are free.
+    /// A ring whose buffers are all free.
     pub fn new(ring: Ring) -> Self {
         Transmit { ring, free: (0..SIZE).rev().collect(), taken: 0 }
     }
 
-    /// Takes back what the device is done with.
+    /// Frees the buffers that the device has used.
     #[inline]
     pub fn reclaim(&mut self) {
         let end = self.ring.used_index();
@@ -147,16 +147,16 @@ impl Transmit {
         }
     }
 
-    /// Sends up to `most` frames of `len` bytes, header and all, which `write` writes to the front of their buffers. Returns how
-    /// many found room.
+    /// Sends up to `most` frames of `len` bytes with the virtio header; `write` writes the beginning of each buffer. Returns the
+    /// number of frames.
     #[inline]
-    pub fn send(&mut self, most: usize, len: usize, mut write: impl FnMut(&Memory, usize)) -> usize {
+    pub fn send(&mut self, most: usize, len: usize, mut write: impl FnMut(&SharedMemory, usize)) -> usize {
         self.reclaim();
         let count = self.free.len().min(most);
         for index in self.free.drain(self.free.len() - count..) {
             write(&self.ring.memory, self.ring.buffer(index));
             self.ring.describe(index, len, false);
-            self.ring.put(index);
+            self.ring.offer(index);
         }
         if count > 0 {
             self.ring.publish();
@@ -164,43 +164,43 @@ impl Transmit {
         count
     }
 
-    /// Frames that the device has yet to take.
-    pub fn under_way(&self) -> usize {
+    /// Frames that the device has not used yet.
+    pub fn in_flight(&self) -> usize {
         usize::from(SIZE) - self.free.len()
     }
 }
 
-/// A ring on which the guest receives.
+/// The guest's receive ring.
 pub struct Receive {
     /// The ring.
     pub ring: Ring,
-    /// Frames that have come, and their bytes with headers.
+    /// Received frames.
     pub frames: u64,
-    /// Bytes of them.
+    /// Received bytes, with virtio headers.
     pub bytes: u64,
 }
 
 impl Receive {
-    /// All buffers are the device's.
+    /// A ring that offers all buffers to the device.
     pub fn new(mut ring: Ring) -> Self {
         for index in 0..SIZE {
             ring.describe(index, BUFFER, true);
-            ring.put(index);
+            ring.offer(index);
         }
         ring.memory.store(ring.at + AVAILABLE + 2, ring.next);
         Receive { ring, frames: 0, bytes: 0 }
     }
 
-    /// Shows `look` where each frame begins that has come, header first, and how long it is; then the buffers are the device's
-    /// again. Returns how many there were.
+    /// Calls `look` with the offset and the length of each received frame, virtio header first, then offers the buffers again.
+    /// Returns the number of frames.
     #[inline]
-    pub fn take(&mut self, mut look: impl FnMut(&Memory, usize, u32)) -> usize {
+    pub fn take(&mut self, mut look: impl FnMut(&SharedMemory, usize, u32)) -> usize {
         let (end, before) = (self.ring.used_index(), self.frames);
         while let Some((index, len)) = self.ring.used(end) {
             look(&self.ring.memory, self.ring.buffer(index), len);
             self.frames += 1;
             self.bytes += u64::from(len);
-            self.ring.put(index);
+            self.ring.offer(index);
         }
         let count = (self.frames - before) as usize;
         if count > 0 {

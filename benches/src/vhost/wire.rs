@@ -1,4 +1,5 @@
-//! The wire of our switch: a port in memory where next hops answer, encapsulated frames come from, and what leaves is counted.
+//! The wire of the software switch: a port in memory that answers ARP for next hops, generates encapsulated frames, and counts the
+//! frames that leave.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -8,41 +9,41 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use culvert_softpath::switch::{BURST, Packet, Pool, Sent, SwitchPort};
 
 use crate::clock::cycles;
-use crate::flood::{Flood, Wire as Answering};
+use crate::flood::{Flood, WirePort};
 use crate::generator::{Generator, Order};
-use crate::peers::control::{Mode, Shape};
+use crate::ovs_dpdk::control::{Mode, Shape};
 
-/// Frames that are written with their payload. It stays in the buffers of the pool, which come back in no certain order.
+/// Frames written with their payload, so that all buffers of the pool, which are reused in no particular order, contain it.
 const PAYLOADS: u32 = 200_000;
 
-/// What the wire is told and tells.
+/// State that the benchmark shares with the wire.
 #[derive(Debug, Default)]
-pub struct Told {
-    /// What comes from the wire, as [`Shape`] has it.
+pub struct WireControl {
+    /// The frames that the wire sends: a [`Shape`] as a word.
     shape: AtomicU64,
-    /// Frames that were made, and that may have been made in all.
+    /// Frames sent, and how many may be sent in all.
     written: AtomicU64,
     limit: AtomicU64,
     flood: Arc<Flood>,
 }
 
-impl Told {
-    /// Has frames come, or none.
-    pub fn tell(&self, shape: Option<Shape>) {
+impl WireControl {
+    /// Sets the frames that the wire sends; none: no traffic.
+    pub fn set_shape(&self, shape: Option<Shape>) {
         self.shape.store(shape.map_or(0, Shape::bits), Relaxed);
     }
 
-    /// Lets so many frames come in all.
-    pub fn allow(&self, limit: u64) {
+    /// Sets how many frames the wire may send in all.
+    pub fn set_limit(&self, limit: u64) {
         self.limit.store(limit, Relaxed);
     }
 
-    /// Frames that came from the wire.
+    /// Frames that the wire has sent.
     pub fn written(&self) -> u64 {
         self.written.load(Relaxed)
     }
 
-    /// Frames that left.
+    /// Frames that the wire has received.
     pub fn left(&self) -> u64 {
         self.flood.left.load(Relaxed)
     }
@@ -50,8 +51,8 @@ impl Told {
 
 /// The port.
 pub struct Wire {
-    told: Arc<Told>,
-    answering: Answering,
+    control: Arc<WireControl>,
+    arp: WirePort,
     bits: u64,
     shape: Option<(Shape, Generator)>,
     order: Order,
@@ -59,13 +60,13 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// One that is told what comes from it.
+    /// A wire that sends what `control` says.
     ///
     /// # Errors
-    /// No descriptor is to be had.
-    pub fn new(told: Arc<Told>) -> io::Result<Self> {
-        let answering = Answering::new(Arc::clone(&told.flood))?;
-        Ok(Wire { told, answering, bits: 0, shape: None, order: Order::default(), payloads: 0 })
+    /// Out of file descriptors.
+    pub fn new(control: Arc<WireControl>) -> io::Result<Self> {
+        let arp = WirePort::new(Arc::clone(&control.flood))?;
+        Ok(Wire { control, arp, bits: 0, shape: None, order: Order::default(), payloads: 0 })
     }
 
     #[cold]
@@ -79,14 +80,14 @@ impl Wire {
 
 impl SwitchPort for Wire {
     fn receive(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>, most: usize) -> io::Result<()> {
-        self.answering.receive(pool, packets, most)?;
-        let bits = self.told.shape.load(Relaxed);
+        self.arp.receive(pool, packets, most)?;
+        let bits = self.control.shape.load(Relaxed);
         if bits != self.bits {
             self.change(bits);
         }
         let Some((shape, generator)) = &self.shape else { return Ok(()) };
-        let (before, written) = (packets.len(), &self.told.written);
-        let room = self.told.limit.load(Relaxed).saturating_sub(written.load(Relaxed)) as usize;
+        let (before, written) = (packets.len(), &self.control.written);
+        let room = self.control.limit.load(Relaxed).saturating_sub(written.load(Relaxed)) as usize;
         let most = most.min(before.saturating_add(room));
         while packets.len() < most {
             let Some(mut packet) = pool.take() else { break };
@@ -104,27 +105,27 @@ impl SwitchPort for Wire {
     }
 
     fn send(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>) -> io::Result<Sent> {
-        self.answering.send(pool, packets)
+        self.arp.send(pool, packets)
     }
 
     fn arm(&mut self) -> bool {
-        self.answering.arm() && self.told.shape.load(Relaxed) == 0
+        self.arp.arm() && self.control.shape.load(Relaxed) == 0
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
-        self.answering.fd()
+        self.arp.fd()
     }
 }
 
-/// Cycles that a frame from the wire costs on this core without a switch: it is made, and its buffer comes back.
+/// Cycles per frame of the wire alone, on this core: it is written, and its buffer is freed.
 ///
 /// # Errors
-/// No memory or descriptor is to be had.
+/// Out of memory or file descriptors.
 pub fn alone(shape: Shape, frames: u32) -> io::Result<f64> {
-    let told = Arc::new(Told::default());
-    told.tell(Some(shape));
-    told.allow(u64::MAX);
-    let (mut wire, mut pool) = (Wire::new(told)?, Pool::new(16_384, 0)?);
+    let control = Arc::new(WireControl::default());
+    control.set_shape(Some(shape));
+    control.set_limit(u64::MAX);
+    let (mut wire, mut pool) = (Wire::new(control)?, Pool::new(16_384, 0)?);
     let mut packets = Vec::with_capacity(BURST);
     let mut run = |frames: u32| {
         let begin = cycles();

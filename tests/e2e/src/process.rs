@@ -97,6 +97,16 @@ impl Service {
         let _reaped = self.child.wait();
     }
 
+    /// Stops all threads of the program until [`resume`](Self::resume).
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it run again.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
     fn signal(&self, name: &str) {
         let _sent = Command::new("kill").args(["-s", name, &self.id().to_string()]).status();
     }

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: builds a benchmark with optimisation and runs it.
 
-mod peers;
+mod ovs_dpdk;
 
 use clap::{Args, ValueEnum};
 
@@ -26,20 +26,19 @@ enum Benchmark {
     Firmware,
     /// Cycles per packet of the match-action core on this machine.
     Core,
-    /// Cycles per packet of the software path, on one core, between ports in memory.
-    Soft,
-    /// The software path in turns with Open vSwitch on DPDK. As root, installs Open vSwitch where it is missing.
-    #[value(alias = "--peers")]
-    Peers,
-    /// The software path in turns with Open vSwitch on DPDK, with guests on vhost-user ports. Installs as `peers` does.
+    /// Cycles per packet of the software switch, on one core, between ports in memory.
+    Switch,
+    /// The software switch, interleaved with Open vSwitch on DPDK. As root, installs Open vSwitch where it is missing.
+    OvsDpdk,
+    /// The software switch, interleaved with Open vSwitch on DPDK, with guests on vhost-user ports. Installs as `ovs-dpdk` does.
     Vhost,
-    /// TCP between two VMs, over our software path and over Open vSwitch on DPDK.
+    /// TCP between two VMs, over the software switch and over Open vSwitch on DPDK.
     Vms,
-    /// Pictures of what `soft` and `peers` measured.
+    /// Pictures of the results of `switch` and `ovs-dpdk`.
     Plot,
-    /// New connections per second of the software path, on one core, and what ageing costs.
+    /// New connections per second of the software switch, on one core, and the cost of aging.
     Connections,
-    /// Packets per second of one and of several workers of the software path.
+    /// Packets per second of one and of several workers of the software switch.
     Workers,
 }
 
@@ -47,8 +46,8 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
     let name = match options.benchmark {
         Benchmark::Firmware => "firmware",
         Benchmark::Core => "core",
-        Benchmark::Soft => "soft",
-        Benchmark::Peers => "peers",
+        Benchmark::Switch => "switch",
+        Benchmark::OvsDpdk => "ovs_dpdk",
         Benchmark::Vhost => "vhost",
         Benchmark::Vms => "vms",
         Benchmark::Plot => "plot",
@@ -62,14 +61,14 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
         let target = setup::prepare(workspace, &setup::Options::default())?;
         cargo.env("CULVERT_FIRMWARE", firmware::build(workspace, &target)?);
     }
-    if matches!(options.benchmark, Benchmark::Peers | Benchmark::Vhost | Benchmark::Vms) {
-        peers::prepare()?;
-        // What makes frames in Open vSwitch's process; cargo puts it beside the benchmark.
+    if matches!(options.benchmark, Benchmark::OvsDpdk | Benchmark::Vhost | Benchmark::Vms) {
+        ovs_dpdk::prepare()?;
+        // The frame source in Open vSwitch's process; cargo puts it beside the benchmark.
         run::quietly(workspace.cargo("build").args(package).args(["--example", "ovs_frames"]))?;
     }
     if options.benchmark == Benchmark::Vms {
         cargo.env("CULVERT_LINUX_GUEST", linux_guest::prepare(workspace)?);
     }
-    // Nothing but data may be in what `--json` prints.
+    // The output of `--json` may only contain data.
     run::quietly(cargo.arg("--").args(&options.arguments))
 }

@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use culvert_packet::Encap;
 
-use super::Way;
-use crate::peers::control::{self, Mode, SINK, SOURCE, Shape};
-use crate::peers::daemon::{Daemon, number};
-use crate::peers::ovs::{address, ip, mac};
+use super::traffic::Traffic;
+use crate::ovs_dpdk::control::{self, Mode, SINK, SOURCE, Shape};
+use crate::ovs_dpdk::daemon::{Daemon, number};
+use crate::ovs_dpdk::tunnel::{address, ip, mac};
 use crate::work::{self, Kind};
 
-/// How much it looks at.
+/// What the rules match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Rules {
     /// A rule for each destination MAC.
     Destinations,
-    /// Stateful: connections are tracked, and only packets of known ones or new ones pass.
+    /// Stateful: connection tracking; packets of established and of new connections pass.
     Connections,
 }
 
 impl Rules {
-    /// For a table.
+    /// Its name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Rules::Destinations => "destinations",
@@ -30,9 +30,9 @@ impl Rules {
         }
     }
 
-    /// The rules of the bridge with the guests; `ports` are where each one is.
+    /// The rules of the guests' bridge; `ports` are the ports of `a` and `b`.
     fn text(self, ports: [&str; 2]) -> String {
-        // VMs ask for each other; the frames of the other guests are never ARP's.
+        // For the VMs of `bench vms`; guests of this process send no ARP.
         let mut text = "table=0,priority=40000,arp,actions=NORMAL\n".to_owned();
         let (table, state) = match self {
             Rules::Destinations => (0, ""),
@@ -52,16 +52,16 @@ impl Rules {
     }
 }
 
-/// The switch, with the ports of a case.
-pub struct Theirs {
+/// Open vSwitch, with the ports of a case.
+pub struct OvsSwitch {
     /// Its processes.
     pub daemon: Daemon,
     rules: Rules,
 }
 
-impl Theirs {
-    /// Starts it with its data path on core `core`, with sockets in `dir` for the guests that are on this host, and with settings
-    /// beside its defaults.
+impl OvsSwitch {
+    /// Starts it with its datapath on core `core`, with sockets in `dir` for this host's guests, and with further settings of the
+    /// database's table.
     ///
     /// # Errors
     /// Something is missing or fails; the message says what.
@@ -69,27 +69,28 @@ impl Theirs {
         dir: &Path,
         source: &Path,
         core: usize,
-        (way, rules): (Way, Rules),
+        (traffic, rules): (Traffic, Rules),
         settings: &str,
     ) -> Result<Self, String> {
         let daemon = Daemon::start(dir, source, core, settings)?;
-        let mut theirs = Theirs { daemon, rules };
-        theirs.tell(None)?;
-        theirs.bridges(way)?;
-        theirs.daemon.find_thread()?;
-        Ok(theirs)
+        let mut ovs = OvsSwitch { daemon, rules };
+        ovs.set_shape(None)?;
+        ovs.bridges(traffic)?;
+        ovs.daemon.find_thread()?;
+        Ok(ovs)
     }
 
-    fn bridges(&self, way: Way) -> Result<(), String> {
+    fn bridges(&self, traffic: Traffic) -> Result<(), String> {
         let mut text = "-- add-br inner -- set bridge inner datapath_type=netdev fail_mode=secure".to_owned();
-        for (name, here) in [("a", way.sends()), ("b", way.receives())] {
+        for (name, here) in [("a", traffic.sends()), ("b", traffic.receives())] {
             if here {
                 text += &format!(" -- add-port inner {name} -- set Interface {name} type=dpdkvhostuser");
             }
         }
-        if way != Way::Guests {
-            // Only what comes in is polled for.
-            let (device, more) = if way == Way::In { (SOURCE, "") } else { (SINK, ",no-rx=1") };
+        if traffic != Traffic::GuestToGuest {
+            // A port that only sends is not polled.
+            let (device, more) =
+                if traffic == Traffic::WireToGuest { (SOURCE, "") } else { (SINK, ",no-rx=1") };
             text += &format!(
                 " -- add-br outer -- set bridge outer datapath_type=netdev fail_mode=secure \
                  other-config:hwaddr={} \
@@ -101,71 +102,74 @@ impl Theirs {
             );
         }
         self.daemon.configure(&text)?;
-        if way != Way::Guests {
+        if traffic != Traffic::GuestToGuest {
             address(&self.daemon)?;
-            let wire =
-                if way == Way::In { "in_port=wire,actions=LOCAL" } else { "in_port=LOCAL,actions=wire" };
+            let wire = if traffic == Traffic::WireToGuest {
+                "in_port=wire,actions=LOCAL"
+            } else {
+                "in_port=LOCAL,actions=wire"
+            };
             self.daemon.add_rules("outer", wire)?;
         }
         let place = |here: bool, name| if here { name } else { "tunnel" };
-        let ports = [place(way.sends(), "a"), place(way.receives(), "b")];
+        let ports = [place(traffic.sends(), "a"), place(traffic.receives(), "b")];
         self.daemon.add_rules("inner", &self.rules.text(ports))
     }
 
-    /// Has frames come from the wire, or none.
+    /// Sets the frames that the wire sends; none: no traffic.
     ///
     /// # Errors
-    /// The library cannot be told.
-    pub fn tell(&self, shape: Option<Shape>) -> Result<(), String> {
+    /// The control file cannot be written.
+    pub fn set_shape(&self, shape: Option<Shape>) -> Result<(), String> {
         let kind = Kind { decap: true, encap: Encap::Vxlan };
         let silent = Shape { mode: Mode::Silent, kind, bytes: 64, flows: 1, pair: true };
-        self.daemon.frames.tell(shape.unwrap_or(silent)).map_err(|e| format!("frame source: {e}"))
+        self.daemon.frames.set_shape(shape.unwrap_or(silent)).map_err(|e| format!("frame source: {e}"))
     }
 
-    /// Forgets what it knows of connections, and begins to count.
+    /// Flushes the connection table and clears the statistics.
     ///
     /// # Errors
     /// It does not answer.
-    pub fn forget(&self) -> Result<(), String> {
+    pub fn flush(&self) -> Result<(), String> {
         if self.rules == Rules::Connections {
             self.daemon.control(&["dpctl/flush-conntrack"])?;
         }
-        self.clear()
+        self.clear_stats()
     }
 
-    /// Begins to count.
+    /// Clears the statistics.
     ///
     /// # Errors
     /// It does not answer.
-    pub fn clear(&self) -> Result<(), String> {
+    pub fn clear_stats(&self) -> Result<(), String> {
         self.daemon.control(&["dpif-netdev/pmd-stats-clear"]).map(drop)
     }
 
-    /// Cycles per packet of processing by its own clock and count since it began to count, and look-ups that missed.
+    /// Its own statistics since they were cleared: cycles per packet, and lookups that missed.
     ///
     /// # Errors
     /// It does not answer.
-    pub fn own(&self) -> Result<(f64, f64), String> {
+    pub fn own_stats(&self) -> Result<(f64, f64), String> {
         let stats = self.daemon.stats()?;
         let missed = number(&stats, "miss with success upcall") + number(&stats, "miss with failed upcall");
         let received = number(&stats, "packets received");
         Ok((number(&stats, "processing cycles") / received.max(1.0), missed))
     }
 
-    /// Cycles that a frame from the wire costs alone: the port, our library in it, and freeing.
+    /// Cycles per frame of the wire alone: the port with our library, and freeing.
     ///
     /// # Errors
     /// It does not answer.
-    pub fn alone(&self, shape: Shape, time: Duration) -> Result<f64, String> {
+    pub fn wire_alone(&self, shape: Shape, time: Duration) -> Result<f64, String> {
         let memory = self.daemon.frames.map().map_err(|e| format!("frame source: {e}"))?;
         memory.store_long(control::LIMIT, 0);
-        self.tell(Some(Shape { mode: Mode::Alone, ..shape }))?;
+        self.set_shape(Some(Shape { mode: Mode::Alone, ..shape }))?;
         sleep(Duration::from_millis(30));
         let written = || self.daemon.frames.written().map_err(|e| format!("frame source: {e}"));
         let (frames, watch) = (written()?, self.daemon.watch()?);
         sleep(time);
         let (frames, (spent, ran)) = (written()? - frames, watch.read()?);
-        self.tell(None)?;
+        self.set_shape(None)?;
         if frames == 0 { Err("no frames came from the wire".into()) } else { Ok(spent * ran / frames as f64) }
     }
 }

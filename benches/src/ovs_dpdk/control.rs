@@ -1,4 +1,4 @@
-//! What the benchmark tells the frame source in Open vSwitch's process, and hears from it: a file that the source maps.
+//! The control file that the benchmark and the frame source in Open vSwitch's process share.
 
 use std::fs::File;
 use std::io;
@@ -6,63 +6,63 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use crate::generator::Generator;
-use crate::vhost::memory::Memory;
+use crate::shared_memory::SharedMemory;
 use crate::work::Kind;
 
 /// Name of the environment variable with the file's path.
 pub const VARIABLE: &str = "CULVERT_FRAMES";
 /// The DPDK port whose frames the source writes.
 pub const SOURCE: &str = "net_null0";
-/// The DPDK port that takes what leaves.
+/// The DPDK port that takes frames that leave.
 pub const SINK: &str = "net_null1";
 /// Length of the file.
 pub const LEN: usize = 4096;
-/// Byte at which the [`Shape`] lies.
+/// Offset of the [`Shape`].
 const SHAPE: u64 = 0;
-/// Byte at which the number of frames that were written lies.
+/// Offset of the number of written frames.
 const WRITTEN: u64 = 64;
-/// Byte at which the length of a frame that left lies, or 0 while one is asked for.
+/// Offset of the length of the captured frame; 0 while the benchmark waits for one.
 const TAKEN: u64 = 128;
-/// Byte at which it lies how many frames may have been written in all; 0: as many as there are buffers for.
+/// Offset of the limit of written frames; 0: no limit.
 pub const LIMIT: usize = 192;
-/// Byte at which that frame lies.
+/// Offset of the captured frame.
 const FRAME: u64 = 2048;
 
-/// What happens to the buffers that the port hands out.
+/// What the source does with the buffers that the port hands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// They go back: no traffic.
+    /// Frees them: no traffic.
     Silent,
-    /// They become frames and go back: what frames alone cost.
+    /// Writes frames and frees them: the cost of the source alone.
     Alone,
-    /// They become frames that Open vSwitch receives.
+    /// Writes frames, which Open vSwitch receives.
     Given,
 }
 
-/// What the source writes. All of it is one word, so that it changes at once.
+/// What the source writes. It is encoded in one word, so that it changes atomically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// What happens to it.
+    /// What the source does.
     pub mode: Mode,
-    /// What is to be done to the frames.
+    /// Direction and encapsulation.
     pub kind: Kind,
     /// Length of inner frames.
     pub bytes: u16,
-    /// How many flows.
+    /// Number of flows.
     pub flows: u32,
-    /// Whether they differ by port alone.
+    /// Whether flows differ by port alone.
     pub pair: bool,
 }
 
 impl Shape {
-    /// As it lies in the file.
+    /// The word in the file.
     pub fn bits(self) -> u64 {
         let kind = Kind::ALL.iter().position(|k| *k == self.kind).unwrap_or(0);
         let kind = kind as u64 | u64::from(self.pair) << 7;
         self.mode as u64 | kind << 8 | u64::from(self.bytes) << 16 | u64::from(self.flows) << 32
     }
 
-    /// What writes its frames.
+    /// A generator of its frames.
     pub fn generator(self) -> Generator {
         if self.pair {
             Generator::pair(self.kind, self.bytes.into())
@@ -71,7 +71,7 @@ impl Shape {
         }
     }
 
-    /// From the file; `None` if it says nothing yet.
+    /// Decodes the word in the file; `None` for no traffic.
     pub fn from_bits(bits: u64) -> Option<Self> {
         let mode = match bits as u8 {
             1 => Mode::Alone,
@@ -88,25 +88,25 @@ impl Shape {
 pub struct Control(File);
 
 impl Control {
-    /// Makes the file.
+    /// Creates the file.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// It cannot be created.
     pub fn create(path: &Path) -> io::Result<Self> {
         let file = File::options().read(true).write(true).create_new(true).open(path)?;
         file.set_len(LEN as u64)?;
         Ok(Control(file))
     }
 
-    /// Tells the source what to write from now on.
+    /// Sets what the source writes from now on.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn tell(&self, shape: Shape) -> io::Result<()> {
+    pub fn set_shape(&self, shape: Shape) -> io::Result<()> {
         self.0.write_all_at(&shape.bits().to_ne_bytes(), SHAPE)
     }
 
-    /// Frames that were written so far.
+    /// Number of frames written so far.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -114,15 +114,15 @@ impl Control {
         self.word(WRITTEN)
     }
 
-    /// Asks for the next frame that leaves.
+    /// Requests a capture of the next frame that leaves.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn ask(&self) -> io::Result<()> {
+    pub fn request_frame(&self) -> io::Result<()> {
         self.0.write_all_at(&[0; 8], TAKEN)
     }
 
-    /// The frame that was asked for, once it has left; empty until then.
+    /// The captured frame; empty until one has left.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -132,12 +132,12 @@ impl Control {
         Ok(frame)
     }
 
-    /// The file, to be mapped.
+    /// Maps the file.
     ///
     /// # Errors
     /// It cannot be mapped.
-    pub fn map(&self) -> io::Result<Memory> {
-        Memory::of(self.0.try_clone()?, LEN)
+    pub fn map(&self) -> io::Result<SharedMemory> {
+        SharedMemory::of(self.0.try_clone()?, LEN)
     }
 
     fn word(&self, at: u64) -> io::Result<u64> {
@@ -153,9 +153,9 @@ pub mod words {
     pub const SHAPE: usize = (super::SHAPE / 8) as usize;
     /// The number of frames.
     pub const WRITTEN: usize = (super::WRITTEN / 8) as usize;
-    /// The most frames that may have been written.
+    /// The limit of written frames.
     pub const LIMIT: usize = super::LIMIT / 8;
-    /// The length of the frame that left.
+    /// The length of the captured frame.
     pub const TAKEN: usize = (super::TAKEN / 8) as usize;
     /// Its bytes, up to the file's end.
     pub const FRAME: usize = (super::FRAME / 8) as usize;

@@ -1,4 +1,4 @@
-//! Open vSwitch with DPDK, for `bench peers` alone: found, installed, or asked for.
+//! Open vSwitch with DPDK for the benchmarks: found, installed, or requested from the user.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -13,12 +13,12 @@ use crate::run;
 const SWITCH: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 /// Folders of DPDK's drivers, one for each version of its ABI.
 const DRIVERS: &str = "/usr/lib/x86_64-linux-gnu/dpdk";
-/// Drivers that are used: ports without hardware, and the memory of packet buffers.
+/// The drivers in use: ports without hardware, and the memory of packet buffers.
 const USED: [&str; 2] = ["net-null", "mempool-ring"];
-/// What packages ask before they start a service, where there is one (Debian Policy 9.3.3).
+/// The script that decides whether packages may start services (Debian Policy 9.3.3).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// Sees that Open vSwitch is there.
+/// Installs Open vSwitch if it is missing.
 pub(super) fn prepare() -> Result<()> {
     if complete() {
         return Ok(());
@@ -37,7 +37,7 @@ pub(super) fn prepare() -> Result<()> {
     eprintln!("$ {}", run::shown(&command));
     run::output(command.env("DEBIAN_FRONTEND", "noninteractive"))?;
     eprintln!(
-        "Open vSwitch was installed and not started; where it shall not start with the system: \
+        "Open vSwitch was installed and not started; to keep it from starting at boot: \
          systemctl disable openvswitch-switch"
     );
     if complete() {
@@ -59,7 +59,7 @@ fn complete() -> bool {
     Path::new(SWITCH).is_file() && run::find_program("setpriv").is_some() && USED.into_iter().all(has)
 }
 
-/// The package of a driver, whose name ends with its ABI's version.
+/// The package of a driver, whose name ends with the ABI's version.
 fn package(driver: &str) -> Result<String> {
     let pattern = format!("^librte-{driver}[0-9]+$");
     let mut search = Command::new("apt-cache");
@@ -73,28 +73,28 @@ fn package(driver: &str) -> Result<String> {
     })
 }
 
-/// While it lives, packages that are installed start no service.
+/// Prevents installed packages from starting services, until this is dropped.
 struct NoServices {
-    ours: bool,
+    created: bool,
 }
 
 impl NoServices {
     fn begin() -> Result<Self> {
-        // A machine that has such a file has said what it wants.
+        // Respect an existing script.
         if Path::new(POLICY).exists() {
-            return Ok(NoServices { ours: false });
+            return Ok(NoServices { created: false });
         }
         let mut options = OpenOptions::new();
         let file = options.write(true).create_new(true).mode(0o755).open(POLICY);
         let written = file.and_then(|mut file| file.write_all(b"#!/bin/sh\nexit 101\n"));
         written.context(|| format!("cannot write {POLICY}"))?;
-        Ok(NoServices { ours: true })
+        Ok(NoServices { created: true })
     }
 }
 
 impl Drop for NoServices {
     fn drop(&mut self) {
-        if self.ours
+        if self.created
             && let Err(error) = fs::remove_file(POLICY)
         {
             eprintln!("cannot remove {POLICY}: {error}");

@@ -1,4 +1,4 @@
-//! Our software path between ports in memory: filled with flows, and run.
+//! The software switch between ports in memory: its tables filled with flows, and measured.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,21 +16,21 @@ use crate::work::{self, Kind};
 
 /// Buffers of 2 KiB.
 pub const POOL: usize = 32_768;
-/// Descriptors that are in each ring.
+/// Descriptors of each ring.
 pub const RING: usize = 256;
 
-/// What a run took per packet, of the time in which its thread had a core.
+/// Cost per packet, in the time in which the thread had a core.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     /// Cycles of the time-stamp counter.
     pub cycles: f64,
     /// Nanoseconds.
     pub ns: f64,
-    /// The part of the time in which it had one: less than 1 where others wanted the core too.
+    /// The fraction of the time in which the thread had a core: below 1 if others used it too.
     pub ran: f64,
 }
 
-/// A port in memory: descriptors of packets that leave wait in a ring, and are free when it is full.
+/// A port in memory: sent packets stay in a ring until it is full, then their buffers are freed.
 struct Ring {
     transmit: VecDeque<Packet>,
     never: Interrupt,
@@ -69,8 +69,8 @@ impl SwitchPort for Ring {
     }
 }
 
-/// The path with its tables and ports, and packets under way that the generator has written.
-pub struct Soft {
+/// A switch with its tables and ports, and received packets that the generator has written.
+pub struct MemSwitch {
     switch: Forwarder,
     _exceptions: Box<dyn PacketSource>,
     burst: Vec<Packet>,
@@ -78,11 +78,11 @@ pub struct Soft {
     order: Order,
 }
 
-impl Soft {
-    /// Tables for up to `most` flows. They serve all cases, as a running daemon's do.
+impl MemSwitch {
+    /// Tables for up to `most` flows, for all cases.
     ///
     /// # Panics
-    /// There is no memory for them.
+    /// Out of memory.
     pub fn new(most: u32) -> Self {
         let settings = SwitchSettings {
             buffers: POOL,
@@ -94,7 +94,7 @@ impl Soft {
             switch.attach(at, Box::new(|| Ok(Box::new(Ring::new()?))));
         }
         switch.now = 1;
-        Soft {
+        MemSwitch {
             switch,
             _exceptions: exceptions,
             burst: Vec::with_capacity(BURST),
@@ -103,15 +103,15 @@ impl Soft {
         }
     }
 
-    /// Records that a table for `flows` flows has: each needs one in each direction, and room to spare.
+    /// Size of a table for `flows` flows: two records for each, and spare ones.
     pub fn records(flows: u32) -> u32 {
         (flows * 3).next_power_of_two().max(1 << 10)
     }
 
-    /// Leaves these flows, with both directions of each, in the table and no others.
+    /// Clears the tables and installs these flows, both directions of each.
     ///
     /// # Panics
-    /// The tables were made for fewer.
+    /// The tables are too small.
     pub fn fill(&mut self, kind: Kind, flows: u32) {
         let dp = self.switch.datapath();
         dp.clear();
@@ -126,20 +126,20 @@ impl Soft {
         for n in 0..flows {
             for decap in [false, true] {
                 let mut record = work::record(Kind { decap, ..kind }, n);
-                // As many mappings as there are cells, so that each flow reads another.
+                // Spread the flows over all mapping cells.
                 (record.hot.map_cell, record.hot.gen_map) = (work::host(n) as u16, 1);
                 dp.install(&record, 0).expect("there is room");
             }
         }
     }
 
-    /// Runs `packets` packets of the flows from ring to ring, through the path, or past it for the generator alone.
+    /// Runs `packets` packets of the flows from ring to ring; without `work`, the generator and the rings alone.
     ///
     /// # Panics
-    /// The path does anything but forward a packet.
+    /// The switch does not forward a packet.
     pub fn run(&mut self, generator: &Generator, flows: u32, packets: u32, work: bool) -> Cost {
         let input = work::input(generator.kind());
-        let Soft { switch, burst, receive, order, .. } = self;
+        let MemSwitch { switch, burst, receive, order, .. } = self;
         let finished = switch.datapath().counters.finished;
         let (start, begin, before) = (Instant::now(), cycles(), ran());
         let mut left = packets;

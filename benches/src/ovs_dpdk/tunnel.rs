@@ -1,4 +1,4 @@
-//! An Open vSwitch with two bridges and a tunnel between them, fed by our own library.
+//! Open vSwitch with two bridges and a tunnel between them, and frames of our library.
 
 use std::path::Path;
 use std::thread::sleep;
@@ -12,32 +12,31 @@ use super::frame;
 use super::rules::Rules;
 use crate::work::{self, Kind};
 
-/// The switch, set up for one kind of work.
-pub struct Ovs {
+/// Open vSwitch, configured for one kind of work.
+pub struct TunnelSwitch {
     daemon: Daemon,
     kind: Kind,
     rules: Rules,
 }
 
-/// What a window of time showed of the data path.
+/// A measurement of the datapath.
 #[derive(Clone, Debug, Default)]
 pub struct Window {
-    /// Cycles per frame of the data path's thread, by our own clock and count.
+    /// Cycles per frame of the datapath's thread, by our clock and our count.
     pub cycles: f64,
-    /// The part of the time in which the thread ran: the others, when something else had its core, are not counted.
+    /// The fraction of the time in which the thread ran. Time in which another thread had its core is not counted.
     pub ran: f64,
-    /// Cycles per packet of processing, by its own clock and count.
+    /// Cycles per packet, by Open vSwitch's own statistics.
     pub own: f64,
-    /// Its look-ups by where they ended, as a part of all packets' passes: exact-match cache, megaflows.
+    /// Fractions of lookups that the exact-match cache and the megaflows answered.
     pub hits: [f64; 2],
 }
 
-impl Ovs {
-    /// Starts it, with everything that it writes in `dir`, its data path on core `core`, and `source` as the library
-    /// that makes frames.
+impl TunnelSwitch {
+    /// Starts it with its files in `dir`, its datapath on core `core`, and `source` as the library that generates frames.
     ///
     /// # Errors
-    /// Something is missing or fails; the message says what, and what to do.
+    /// Something is missing or fails; the message says what, and the remedy.
     pub fn start(
         dir: &Path,
         source: &Path,
@@ -46,20 +45,20 @@ impl Ovs {
         (kind, rules): (Kind, Rules),
     ) -> Result<Self, String> {
         let daemon = Daemon::start(dir, source, core, &format!("other_config:smc-enable={smc}"))?;
-        let mut ovs = Ovs { daemon, kind, rules };
-        ovs.tell(Mode::Silent, 64, 1)?;
+        let mut ovs = TunnelSwitch { daemon, kind, rules };
+        ovs.set_shape(Mode::Silent, 64, 1)?;
         ovs.bridges()?;
         ovs.daemon.add_rules("inner", &ovs.rules.text(kind))?;
         ovs.daemon.find_thread()?;
         Ok(ovs)
     }
 
-    /// Two bridges: `inner` with the guests' side and the tunnel, `outer` with the wire and the tunnel's address.
+    /// Adds two bridges: `inner` with the guests' side and the tunnel, `outer` with the wire and the tunnel's address.
     fn bridges(&self) -> Result<(), String> {
         let (source, sink) = if self.kind.decap { ("outer", "inner") } else { ("inner", "outer") };
         let (kind, key) = match self.kind.encap {
             Encap::Vxlan => ("vxlan", work::VSID),
-            // NVGRE is GRE with the VSID in the key's upper bits. To Open vSwitch the FlowID below is a part of the key.
+            // NVGRE is GRE with the VSID in the key's upper bits. To Open vSwitch the FlowID in the lower bits is part of the key.
             Encap::Nvgre => ("gre", work::VSID << 8 | u32::from(work::FLOW_ID)),
         };
         let text = format!(
@@ -79,22 +78,22 @@ impl Ovs {
         self.daemon.add_rules("outer", wire)
     }
 
-    fn tell(&self, mode: Mode, bytes: u16, flows: u32) -> Result<(), String> {
+    fn set_shape(&self, mode: Mode, bytes: u16, flows: u32) -> Result<(), String> {
         let shape = Shape { mode, kind: self.kind, bytes, flows, pair: false };
-        self.daemon.frames.tell(shape).map_err(|e| format!("frame source: {e}"))
+        self.daemon.frames.set_shape(shape).map_err(|e| format!("frame source: {e}"))
     }
 
-    /// Gives it these flows until it knows all of them.
+    /// Sends these flows until none misses any more.
     ///
     /// # Errors
-    /// It does not come to know them, or drops packets.
+    /// Some still miss, or packets are dropped.
     pub fn learn(&self, bytes: u16, flows: u32) -> Result<(), String> {
-        self.daemon.go_on();
-        self.tell(Mode::Silent, bytes, flows)?;
+        self.daemon.resume();
+        self.set_shape(Mode::Silent, bytes, flows)?;
         if self.rules == Rules::Connections {
             self.daemon.control(&["dpctl/flush-conntrack"])?;
         }
-        self.tell(Mode::Given, bytes, flows)?;
+        self.set_shape(Mode::Given, bytes, flows)?;
         let end = Instant::now() + LIMIT;
         let mut state = String::new();
         while Instant::now() < end {
@@ -114,17 +113,17 @@ impl Ovs {
         Err(format!("Open vSwitch did not learn {flows} flows within {} s: {state}", LIMIT.as_secs()))
     }
 
-    /// Whether each packet leaves through the sink, by the tunnel's action, and as it should.
+    /// Checks that each packet leaves through the sink, by the tunnel's action, with the right bytes.
     fn forwards(&self, bytes: u16, flows: u32) -> Result<(), String> {
-        self.tell(Mode::Silent, bytes, flows)?;
+        self.set_shape(Mode::Silent, bytes, flows)?;
         sleep(Duration::from_millis(20));
         let before = self.daemon.sent("sink")?;
         self.daemon.control(&["dpif-netdev/pmd-stats-clear"])?;
         let failed = |e| format!("frame source: {e}");
-        self.daemon.frames.ask().map_err(failed)?;
-        self.tell(Mode::Given, bytes, flows)?;
+        self.daemon.frames.request_frame().map_err(failed)?;
+        self.set_shape(Mode::Given, bytes, flows)?;
         sleep(Duration::from_millis(50));
-        self.tell(Mode::Silent, bytes, flows)?;
+        self.set_shape(Mode::Silent, bytes, flows)?;
         sleep(Duration::from_millis(20));
         let (sent, received) =
             (self.daemon.sent("sink")? - before, number(&self.daemon.stats()?, "packets received"));
@@ -138,14 +137,14 @@ impl Ovs {
         Err(format!("Open vSwitch forwards {sent} packets of {received}; its first flows:\n{dump}"))
     }
 
-    /// Measures for `time`, with the path or the frames alone.
+    /// Measures for `time`: the datapath, or the frame source alone.
     ///
     /// # Errors
     /// It does not answer, or a packet was lost.
     pub fn window(&self, bytes: u16, flows: u32, time: Duration, alone: bool) -> Result<Window, String> {
-        self.daemon.go_on();
-        self.tell(if alone { Mode::Alone } else { Mode::Given }, bytes, flows)?;
-        // What was in the caches of the core before, ours or the other mode's, is not counted.
+        self.daemon.resume();
+        self.set_shape(if alone { Mode::Alone } else { Mode::Given }, bytes, flows)?;
+        // Warm the caches first.
         sleep(Duration::from_millis(30));
         self.daemon.control(&["dpif-netdev/pmd-stats-clear"])?;
         let written = || self.daemon.frames.written().map_err(|e| format!("frame source: {e}"));
@@ -153,7 +152,7 @@ impl Ovs {
         sleep(time);
         let (frames, (spent, ran)) = (written()? - frames, watch.read()?);
         let stats = self.daemon.stats()?;
-        self.daemon.hold();
+        self.daemon.pause();
         let received = number(&stats, "packets received");
         if frames == 0 || (received == 0.0) != alone {
             return Err(format!("{frames} frames were written, Open vSwitch received {received}"));
@@ -169,7 +168,7 @@ impl Ovs {
     }
 }
 
-/// Gives the outer bridge the tunnel's address, which lies in the switch's own network namespace, and the way to the peer.
+/// Gives the outer bridge the tunnel's address, in the switch's network namespace, and the MAC of the remote VTEP.
 ///
 /// # Errors
 /// What was refused.
@@ -179,12 +178,12 @@ pub fn address(daemon: &Daemon) -> Result<(), String> {
     daemon.control(&["tnl/arp/set", "outer", &ip(work::REMOTE), &mac(work::REMOTE_MAC)]).map(drop)
 }
 
-/// As it is written.
+/// A MAC address as text.
 pub fn mac(bytes: [u8; 6]) -> String {
     bytes.map(|b| format!("{b:02x}")).join(":")
 }
 
-/// As it is written.
+/// An IPv4 address as text.
 pub fn ip(bytes: [u8; 4]) -> String {
     bytes.map(|b| b.to_string()).join(".")
 }

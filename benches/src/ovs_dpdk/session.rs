@@ -1,4 +1,4 @@
-//! How a benchmark beside Open vSwitch begins, and ends when somebody interrupts it.
+//! Start of a benchmark beside Open vSwitch, and its end when it is interrupted.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,46 +9,46 @@ use tempfile::TempDir;
 
 use super::daemon::version;
 
-/// What it needs before anything is started.
+/// What the benchmark needs before it starts a switch.
 pub struct Session {
-    /// What Open vSwitch says of its version.
+    /// Open vSwitch's version.
     pub version: String,
-    /// The library that makes frames in its process.
+    /// The library that generates frames in its process.
     pub source: PathBuf,
-    /// A folder for all that is written, which goes with this.
+    /// A folder for all files, removed when this is dropped.
     pub dir: TempDir,
     interrupted: Arc<AtomicBool>,
 }
 
 impl Session {
-    /// Begins a benchmark of this name. The library is the one beside the program, unless another is named.
+    /// Starts a benchmark of this name. The library is the one beside the program, unless `source` names another.
     ///
     /// # Errors
-    /// Open vSwitch is not there, or there is no folder to be had.
+    /// Open vSwitch is not installed, or the folder cannot be created.
     pub fn begin(name: &str, source: Option<&Path>) -> Result<Self, String> {
-        // Everything is given back also when somebody interrupts this.
+        // After an interrupt, `Drop` still frees huge pages and ends the daemons.
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(|e| e.to_string())?;
         }
         let beside = |exe: PathBuf| exe.with_file_name("examples").join("libovs_frames.so");
         let source = source.map(Path::to_owned).or_else(|| std::env::current_exe().ok().map(beside));
-        let source = source.ok_or("where this program lies is unknown: name --source")?;
+        let source = source.ok_or("the path of this program is unknown: name --source")?;
         let prefix = format!("culvert-{name}-");
         let dir = tempfile::Builder::new().prefix(&prefix).tempdir().map_err(|e| e.to_string())?;
         Ok(Session { version: version()?, source, dir, interrupted })
     }
 
-    /// To be asked between two turns.
+    /// Checks for an interrupt; to be called between two runs.
     ///
     /// # Errors
-    /// Somebody has interrupted this.
-    pub fn goes_on(&self) -> Result<(), String> {
+    /// The benchmark was interrupted.
+    pub fn check_interrupt(&self) -> Result<(), String> {
         if self.interrupted.load(Relaxed) { Err("interrupted".into()) } else { Ok(()) }
     }
 }
 
-/// Says what went wrong.
+/// Prints an error.
 pub fn exit(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,

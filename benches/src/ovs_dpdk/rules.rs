@@ -1,17 +1,17 @@
-//! What Open vSwitch is told to do: three ways to get from a port to a tunnel or back.
+//! Open vSwitch's rules: three ways to forward between a port and a tunnel.
 
 use std::fmt::Write as _;
 
 use crate::work::Kind;
 
-/// How much it looks at.
+/// What the rules match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Rules {
     /// One rule for everything: from the port to the tunnel, or back.
     Port,
     /// A rule for each of 8,192 networks of eight destinations.
     Destinations,
-    /// Stateful: connections are tracked, and only packets of known ones or new ones pass.
+    /// Stateful: connection tracking; packets of established and of new connections pass.
     Connections,
 }
 
@@ -33,8 +33,8 @@ impl Rules {
         let (from, to) = if kind.decap { ("tunnel", "sink") } else { ("source", "tunnel") };
         match self {
             Rules::Port => format!("in_port={from},actions=output:{to}\n"),
-            // All destinations of `work::frame` lie in 10.2.0.0/16. Its flow table takes some ten thousand entries,
-            // so a rule for each of 65,536 addresses would measure misses.
+            // All destinations of `work::frame` are in 10.2.0.0/16. The flow table holds about ten thousand entries, so a
+            // rule for each of 65,536 addresses would measure misses.
             Rules::Destinations => (0..8192u32).fold(String::new(), |mut text, n| {
                 let (high, low) = (n >> 5, (n & 31) << 3);
                 let _ = writeln!(text, "in_port={from},ip,nw_dst=10.2.{high}.{low}/29,actions=output:{to}");

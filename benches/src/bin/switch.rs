@@ -1,18 +1,17 @@
-//! Cycles per packet of the software path on one core: bursts between ports in memory, with everything that a hit
-//! does, counters, generation and all.
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+//! Cycles per packet of the software switch on one core: bursts between ports in memory, with all work of a hit, also counters
+//! and generations.
+#![forbid(unsafe_code)]
 
 use clap::Parser;
+use culvert_benches::allocations::{Counting, allocations};
 use culvert_benches::clock::{disturbance, huge_pages};
 use culvert_benches::generator::Generator;
-use culvert_benches::soft::{POOL, RING, Soft};
+use culvert_benches::mem_switch::{MemSwitch, POOL, RING};
 use culvert_benches::work::Kind;
 use culvert_softpath::switch::BURST;
 use serde_json::json;
 
-/// Measures the software path on this machine.
+/// Measures the software switch on this machine.
 #[derive(Parser)]
 struct Args {
     /// Print data instead of a table.
@@ -29,40 +28,18 @@ struct Args {
     bytes: Vec<usize>,
 }
 
-/// Measurements of each case, of which the median counts.
+/// Runs of each case; the median counts.
 const RUNS: usize = 5;
-
-/// Counts what is allocated.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-#[expect(unsafe_code, reason = "an allocator is unsafe to write; this one counts and asks the system's")]
-// SAFETY: every call is the system allocator's.
-unsafe impl GlobalAlloc for Counting {
-    // SAFETY: the caller's promise is handed on.
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: as above.
-        unsafe { System.alloc(layout) }
-    }
-
-    // SAFETY: the caller's promise is handed on.
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What was measured of one case.
+/// The result of one case.
 struct Row {
     kind: Kind,
     bytes: usize,
     flows: u32,
-    /// Per packet: of the path, and of the generator with its rings alone.
+    /// Per packet: of the switch, and of the generator with its rings alone.
     cycles: f64,
     generator: f64,
     ns: f64,
@@ -92,14 +69,14 @@ fn main() {
             "load"
         );
     }
-    // The tables of the most flows serve all cases, as a running daemon's do.
+    // One set of tables for all cases, sized for the largest.
     let most = args.flows.iter().copied().max().unwrap_or(1);
-    let mut soft = Soft::new(most);
+    let mut switch = MemSwitch::new(most);
     for kind in Kind::ALL {
         for &flows in &args.flows {
-            soft.fill(kind, flows);
+            switch.fill(kind, flows);
             for &bytes in &args.bytes {
-                let row = measure(&mut soft, kind, bytes, flows, args.packets);
+                let row = measure(&mut switch, kind, bytes, flows, args.packets);
                 if !args.json {
                     show(&row);
                 }
@@ -107,7 +84,7 @@ fn main() {
             }
         }
     }
-    let record = Soft::records(most) as usize * 194 / most as usize;
+    let record = MemSwitch::records(most) as usize * 194 / most as usize;
     if args.json {
         let rows: Vec<_> = rows.iter().map(data).collect();
         println!(
@@ -145,17 +122,17 @@ fn data(row: &Row) -> serde_json::Value {
         "stealTicks": row.steal, "load": row.load})
 }
 
-fn measure(soft: &mut Soft, kind: Kind, bytes: usize, flows: u32, packets: u32) -> Row {
+fn measure(switch: &mut MemSwitch, kind: Kind, bytes: usize, flows: u32, packets: u32) -> Row {
     let generator = Generator::new(kind, bytes);
-    soft.run(&generator, flows, packets, true);
-    let (steal, allocations) = (disturbance().0, ALLOCATIONS.load(Relaxed));
+    switch.run(&generator, flows, packets, true);
+    let (steal, before) = (disturbance().0, allocations());
     let mut results = [(0.0, 0.0, 0.0); RUNS];
     for result in &mut results {
-        let alone = soft.run(&generator, flows, packets, false);
-        let all = soft.run(&generator, flows, packets, true);
+        let alone = switch.run(&generator, flows, packets, false);
+        let all = switch.run(&generator, flows, packets, true);
         *result = (all.cycles - alone.cycles, alone.cycles, all.ns - alone.ns);
     }
-    let allocations = ALLOCATIONS.load(Relaxed) - allocations;
+    let allocations = allocations() - before;
     results.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (cycles, generator, ns) = results[RUNS / 2];
     let (after, load) = disturbance();

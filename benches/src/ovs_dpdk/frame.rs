@@ -1,4 +1,4 @@
-//! Whether a frame that left Open vSwitch is what our own path would have made of it.
+//! Checks frames that left Open vSwitch against what Culvert would have sent.
 
 use std::ops::Range;
 
@@ -6,41 +6,41 @@ use culvert_packet::parse_outer_common;
 
 use crate::work::{self, Kind};
 
-/// Bytes of an inner frame that differ from flow to flow: both checksums, addresses' lower halves, source port.
+/// Byte ranges of an inner frame that differ between flows: both checksums, addresses' lower halves, source port.
 const VARIES: [Range<usize>; 4] = [24..26, 28..30, 32..36, 50..52];
 
-/// Checks that `frame` is an inner frame of `bytes` bytes behind the right outer headers, or behind none.
+/// Checks that `frame` is an inner frame of `bytes` bytes, with the right outer headers or, after decapsulation, with none.
 ///
 /// # Errors
-/// It is not; the message says in what.
+/// The difference.
 pub fn check(kind: Kind, bytes: usize, frame: &[u8]) -> Result<(), String> {
     check_inner(work::frame(Kind { decap: false, ..kind }, 0, bytes), inner(kind, frame)?)
 }
 
-/// The frame behind the right outer headers, or behind none.
+/// The inner frame, after a check of the outer headers.
 ///
 /// # Errors
-/// They are others.
+/// The outer headers are missing or wrong.
 pub fn inner(kind: Kind, frame: &[u8]) -> Result<&[u8], String> {
     if kind.decap {
         return Ok(frame);
     }
-    let outer = parse_outer_common(frame).ok_or("Open vSwitch made a frame without outer headers")?;
+    let outer = parse_outer_common(frame).ok_or("Open vSwitch sent a frame without outer headers")?;
     let found = (outer.encap, outer.vsid, outer.src[..4] == work::LOCAL, outer.dst[..4] == work::REMOTE);
     if found != (kind.encap, work::VSID, true, true) {
-        return Err(format!("Open vSwitch made other outer headers than it was to: {found:?}"));
+        return Err(format!("Open vSwitch sent wrong outer headers: {found:?}"));
     }
     Ok(&frame[usize::from(outer.inner)..])
 }
 
-/// Checks that `inner` is `expected`, but for what differs from flow to flow.
+/// Checks that `inner` equals `expected`, except for what differs between flows.
 ///
 /// # Errors
-/// It is not; the message says in what.
+/// The difference.
 pub fn check_inner(mut expected: Vec<u8>, inner: &[u8]) -> Result<(), String> {
     if inner.len() != expected.len() {
         return Err(format!(
-            "Open vSwitch made an inner frame of {} bytes from {}",
+            "Open vSwitch sent an inner frame of {} bytes instead of {}",
             inner.len(),
             expected.len()
         ));

@@ -1,58 +1,52 @@
-//! Our switch as the daemon runs it, for guests in this process: its thread, its slow path, a policy of the control plane.
+//! The software switch as the daemon runs it, for guests in this process: with its thread, its slow path and a policy.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use culvert_api::Bundle;
 use culvert_flow::Port;
-use culvert_model::{Fabric, HostConfig, Indices, Site, host_config};
-use culvert_softpath::next_hop::State;
+use culvert_model::HostConfig;
 use culvert_softpath::switch::ports::VhostUser;
 use culvert_softpath::switch::{Switch, SwitchSettings};
-use culvert_softpath::{Handle, OffloadTarget as _, Settings, SlowPath};
+use culvert_softpath::{OffloadTarget as _, Settings, SlowPath};
 use serde_json::{Value, json};
 
-use super::Way;
-use super::wire::{Told, Wire};
-use crate::peers::machine::Watch;
+use super::traffic::Traffic;
+use super::wire::{Wire, WireControl};
+use crate::cpu::Watch;
+use crate::policy::{EXAMPLE, config_of, wait_for_next_hops};
 use crate::work;
 
-/// The example whose policy is carried out, with two of its VMs where the case has them.
-const EXAMPLE: &str = include_str!("../../../docs/examples/pair.json");
 /// Flow records.
 const FLOWS: u32 = 1 << 16;
-/// Time until something that was told is done.
-const LIMIT: Duration = Duration::from_secs(10);
 
-/// The switch, with the ports of a case.
-pub struct Ours {
-    // Goes first: it asks the switch until its end.
+/// The software switch, with the ports of a case.
+pub struct CulvertSwitch {
+    // Dropped first: it uses the switch until its end.
     slow: SlowPath,
     switch: Arc<Switch>,
-    /// What the wire is told.
-    pub wire: Arc<Told>,
+    /// Control of the wire.
+    pub wire: Arc<WireControl>,
     /// The switch's thread, in proc.
     pub thread: PathBuf,
 }
 
-impl Ours {
-    /// Starts it with its thread on core `core`, and with sockets in `dir` for the guests that are on this host, which may have
-    /// so many pairs of rings.
+impl CulvertSwitch {
+    /// Starts it with its thread on core `core`, and with sockets in `dir` for this host's guests, each with up to `pairs` pairs of
+    /// rings.
     ///
     /// # Errors
-    /// What could not be had.
-    pub fn start(dir: &Path, way: Way, core: usize, pairs: usize) -> Result<Self, String> {
+    /// What cannot be started.
+    pub fn start(dir: &Path, traffic: Traffic, core: usize, pairs: usize) -> Result<Self, String> {
         fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-        let config = policy(way)?;
+        let config = policy(traffic)?;
         let settings =
             SwitchSettings { workers: vec![Some(core)], ..SwitchSettings::new(FLOWS, work::secret()) };
         let switch = Arc::new(Switch::start(&settings).map_err(|e| e.to_string())?);
         let slow = SlowPath::start(switch.clone(), Settings::default()).map_err(|e| e.to_string())?;
-        let wire = Arc::new(Told::default());
-        let told = Arc::clone(&wire);
-        let open = move || Ok(Box::new(Wire::new(told.clone())?) as _);
+        let wire = Arc::new(WireControl::default());
+        let control = Arc::clone(&wire);
+        let open = move || Ok(Box::new(Wire::new(control.clone())?) as _);
         switch.attach(Port::Uplink(0), Box::new(open)).map_err(|e| e.to_string())?;
         slow.handle().apply(config.snapshot.clone()).map_err(|e| e.to_string())?;
         for (id, vport) in &config.snapshot.vports {
@@ -60,14 +54,14 @@ impl Ours {
             let open = move || Ok(Box::new(VhostUser::open(&path, pairs)?) as _);
             switch.attach(Port::Vport(*id), Box::new(open)).map_err(|e| e.to_string())?;
         }
-        if way != Way::Guests {
+        if traffic != Traffic::GuestToGuest {
             wait_for_next_hops(&slow.handle())?;
         }
         let thread = thread()?;
-        Ok(Ours { slow, switch, wire, thread })
+        Ok(CulvertSwitch { slow, switch, wire, thread })
     }
 
-    /// How many connections it knows.
+    /// Number of its connections.
     ///
     /// # Errors
     /// It has ended.
@@ -75,7 +69,7 @@ impl Ours {
         Ok(self.slow.handle().status().map_err(|e| e.to_string())?.connections)
     }
 
-    /// Looks at the clocks of the switch's thread.
+    /// Starts to measure the time of the switch's thread.
     ///
     /// # Errors
     /// There is no such thread.
@@ -83,7 +77,7 @@ impl Ours {
         Watch::of(&self.thread)
     }
 
-    /// What was dropped so far, by reason.
+    /// Packets dropped so far, by reason.
     ///
     /// # Errors
     /// The switch has ended.
@@ -93,8 +87,8 @@ impl Ours {
     }
 }
 
-/// The example's policy with its first network's two VMs as the frames have them, `a` and `b`.
-fn policy(way: Way) -> Result<HostConfig, String> {
+/// The example's policy with the addresses of the generated frames for the first network's two VMs, `a` and `b`.
+fn policy(traffic: Traffic) -> Result<HostConfig, String> {
     let mut documents: Value = serde_json::from_str(EXAMPLE).map_err(|e| e.to_string())?;
     documents["logicalNetworks"][0]["properties"]["subnets"][0]["properties"]["addressPrefix"] =
         json!("192.168.0.0/16");
@@ -106,7 +100,8 @@ fn policy(way: Way) -> Result<HostConfig, String> {
     }
     let interfaces = documents["networkInterfaces"].as_array_mut().ok_or("a policy without interfaces")?;
     interfaces.truncate(2);
-    for (n, (interface, here)) in interfaces.iter_mut().zip([way.sends(), way.receives()]).enumerate() {
+    for (n, (interface, here)) in interfaces.iter_mut().zip([traffic.sends(), traffic.receives()]).enumerate()
+    {
         interface["resourceId"] = json!(["a", "b"][n]);
         let properties = &mut interface["properties"];
         let mac: String = work::MACS[n].iter().map(|byte| format!("{byte:02X}")).collect();
@@ -115,27 +110,10 @@ fn policy(way: Way) -> Result<HostConfig, String> {
         let address = std::net::Ipv4Addr::from(work::PAIR[n]).to_string();
         properties["ipConfigurations"][0]["properties"]["privateIPAddress"] = json!(address);
     }
-    let bundle = Bundle::from_value(&documents).map_err(|e| format!("{e:?}"))?.bundle;
-    let fabric = Fabric::check(&bundle).map_err(|e| format!("{e:?}"))?.fabric;
-    let site = Site { host: "host1".to_owned(), entropy: work::secret(), vfs: 0, vmqs: 0 };
-    host_config(Arc::new(fabric), &site, &mut Indices::default()).map_err(|e| format!("{e:?}"))
+    config_of(&documents)
 }
 
-fn wait_for_next_hops(handle: &Handle) -> Result<(), String> {
-    let end = Instant::now() + LIMIT;
-    loop {
-        let hops = handle.status().map_err(|e| e.to_string())?.next_hops;
-        if !hops.is_empty() && hops.iter().all(|(_, state, _)| matches!(state, State::Resolved(_))) {
-            return Ok(());
-        }
-        if Instant::now() > end {
-            return Err(format!("the next hop does not answer: {hops:?}"));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// The switch's thread: its name says so.
+/// The switch's thread, found by its name.
 fn thread() -> Result<PathBuf, String> {
     let tasks = fs::read_dir("/proc/self/task").map_err(|e| e.to_string())?;
     let named = |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|t| t.starts_with("switch"));
