@@ -11,7 +11,7 @@ use culvert_benches::work::{self, Kind};
 use culvert_flow::datapath::Counters;
 use culvert_flow::pending::Pending;
 use culvert_flow::tables::Peers;
-use culvert_flow::{Checksum, Datapath, FlowTable, Frame, Verdict};
+use culvert_flow::{Checksum, Datapath, FlowTable, Frame, Source, Verdict};
 use culvert_lockstep::memory::Store;
 use culvert_packet::MacAddr;
 
@@ -91,7 +91,8 @@ fn measure(kind: Kind, len: usize, flows: u32, packets: u32) -> (f64, f64) {
             buffer[HEADROOM..HEADROOM + headers].copy_from_slice(&head[..headers]);
             if process {
                 let mut frame = Frame::new(buffer, HEADROOM, head.len()).expect("it fits");
-                let (verdict, _) = dp.process(&mut frame, input, Checksum::Unknown, 0, 1);
+                let source = Source::Port(Checksum::Unknown);
+                let verdict = dp.process(&mut frame, input, source, 0, 1, &mut None);
                 assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
             } else {
                 black_box(&buffer);

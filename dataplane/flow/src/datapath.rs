@@ -4,7 +4,7 @@ use culvert_packet::{MacAddr, Reason, VportId};
 
 use crate::pending::{Completion, Pending, Ticket};
 use crate::port::Port;
-use crate::record::{Direction, FlowHot, FlowKey, FlowRecord};
+use crate::record::{Direction, FlowCold, FlowHot, FlowKey, FlowRecord};
 use crate::table::{FlowTable, RecordId};
 use crate::tables::{Group, Peers, Tunnel, Vport};
 
@@ -183,7 +183,7 @@ impl Datapath<'_> {
             }
         };
         let cold = self.table.cold_mut(id);
-        *cold = crate::FlowCold { incarnation: cold.incarnation, created: cold.created, ..record.cold };
+        *cold = FlowCold { incarnation: cold.incarnation, created: cold.created, ..record.cold };
         Ok(id)
     }
 

@@ -1,24 +1,26 @@
-//! The fast path: the commonest hits, with the key in registers and no branch but those that leave it.
+//! The fast path: the commonest hits, with the flow key in registers and no branch but those that leave it.
 //!
-//! An untagged IPv4 packet of TCP or UDP, no fragment and no SYN, FIN or RST, whose record does nothing but put outer
-//! headers on or take them off, or hand it to another vport of the host, is finished here. Whatever else comes is left as it was for the stages of
-//! [`Datapath::process_pipeline`]. The line is a shortcut and no second opinion: `tests/lockstep` holds both ways to
-//! equal results.
+//! It takes an untagged IPv4 packet of TCP or UDP, no fragment and no SYN, FIN or RST, whose record only pushes or pops
+//! outer headers or hands the packet to another vport of the host. It leaves every other packet unchanged to
+//! [`Datapath::process_pipeline`]. Both give the same result; `tests/lockstep` compares them.
 //!
-//! It has two parts, between which an engine that works on bursts lets memory catch up: what the packet's key is, and
-//! what its record does to it. What the second part reads may have changed since the first; it looks anew.
+//! It has two halves: `fast_key_*` makes the packet's key, `fast_apply_*` finds its record and applies it. An engine
+//! that works on bursts prefetches between the two. The second half looks the record up itself, since the table may
+//! have changed since the first.
 
+use culvert_packet::encap::Fill;
 use culvert_packet::{VportId, parse_outer_common};
 
+use crate::apply::TCP_CONTROL;
 use crate::datapath::Datapath;
-use crate::encap::{self, Variable};
+use crate::encap;
 use crate::frame::Frame;
+use crate::outer::{Checksum, accept_outer};
 use crate::port::Port;
-use crate::process::{Checksum, TCP_CONTROL};
 use crate::record::{Actions, Direction, FlowHot};
 use crate::table::RecordId;
 
-/// Bytes that the line reads of an inner frame: up to the TCP flags.
+/// Bytes that the fast path reads of an inner frame: up to the TCP flags.
 const HEAD: usize = 48;
 /// Headers of IPv4 and TCP.
 const LEAST: usize = 40;
@@ -29,18 +31,18 @@ const IPV4: u64 = 0x0045_0008;
 /// More fragments, and the fragment's offset, as they lie in memory.
 const FRAGMENT: u32 = 0xff3f;
 
-/// A packet of the commonest kind, before the table is asked.
+/// The key and hash of a packet that the fast path may take.
 #[derive(Clone, Copy)]
 pub struct FastKey {
     words: [u64; 8],
     hash: u64,
-    /// Where its inner frame lies.
+    /// Offset and length of its inner frame.
     start: u32,
     len: u32,
     ecn: u8,
 }
 
-/// What the line needs of an inner frame.
+/// What the fast path reads from an inner frame.
 struct Inner {
     words: [u64; 8],
     ecn: u8,
@@ -68,7 +70,7 @@ fn inner(frame: &[u8], first: u64) -> Option<Inner> {
     };
     let total = usize::from(((kind >> 32) as u16).swap_bytes());
     let unlike = kind & 0x00ff_ffff ^ IPV4 | u64::from(rest & FRAGMENT) | u64::from(control);
-    // UDP of less than twelve bytes is left to the stages with the rest.
+    // UDP of less than twelve bytes also takes the pipeline.
     if unlike != 0 || total < LEAST || total > frame.len() - 14 {
         return None;
     }
@@ -87,7 +89,7 @@ fn inner(frame: &[u8], first: u64) -> Option<Inner> {
     Some(Inner { words, ecn: (kind >> 24) as u8 & 3 })
 }
 
-/// Whether a record does this and nothing else. Control segments, which are copied, do not come this far.
+/// Whether a live record does this and nothing else. TCP control segments, which are copied, take the pipeline.
 #[inline(always)]
 fn only(hot: &FlowHot, action: Actions) -> bool {
     hot.actions & !Actions::COPY_TCP_CONTROL.bits() == action.bits() && hot.pending == 0
@@ -101,7 +103,8 @@ fn count(hot: &mut FlowHot, len: usize, now: u32) {
 }
 
 impl Datapath<'_> {
-    /// Finishes a packet from a vport, and says by which port it leaves and by which record; or leaves it as it is.
+    /// Forwards a packet from a vport: the port that it leaves by, and the record. `None`: it takes the pipeline,
+    /// unchanged.
     #[inline(always)]
     pub fn fast_outbound(
         &mut self,
@@ -109,13 +112,14 @@ impl Datapath<'_> {
         id: VportId,
         now: u32,
     ) -> Option<(Port, RecordId)> {
-        // Asked first, for a vport that is down costs no look at the frame.
+        // First, so that frames of a vport that is down are not read.
         self.vports.get(usize::from(id.0)).filter(|v| v.is_up())?;
         let keyed = self.fast_key_outbound(frame.bytes(), id)?;
         self.fast_apply_outbound(&keyed, frame, id, now)
     }
 
-    /// Finishes a packet from the wire, and says to which vport it goes and by which record; or leaves it as it is.
+    /// Forwards a packet from the wire: the vport that it goes to, and the record. `None`: it takes the pipeline,
+    /// unchanged.
     #[inline(always)]
     pub fn fast_inbound(
         &mut self,
@@ -127,7 +131,7 @@ impl Datapath<'_> {
         self.fast_apply_inbound(&keyed, frame, now)
     }
 
-    /// The first part for a packet from a vport. `None`: it is not of the commonest kind.
+    /// The first half for a packet from a vport. `None`: it takes the pipeline.
     #[inline(always)]
     pub fn fast_key_outbound(&self, frame: &[u8], id: VportId) -> Option<FastKey> {
         let first = Direction::Outbound as u64 | u64::from(id.0) << 16;
@@ -136,16 +140,16 @@ impl Datapath<'_> {
         Some(FastKey { words, hash, start: 0, len: frame.len() as u32, ecn })
     }
 
-    /// The first part for a packet from the wire. `None`: it is not of the commonest kind.
+    /// The first half for a packet from the wire. `None`: it takes the pipeline.
     #[inline(always)]
     pub fn fast_key_inbound(&self, frame: &[u8], checksum: Checksum) -> Option<FastKey> {
         let outer = parse_outer_common(frame)?;
-        // What hardware has not looked at, or found wrong, is for the stages.
-        let unsure = outer.udp_checksum != 0 && checksum != Checksum::Good;
-        if outer.tos & 3 != 0 || unsure || !self.peers.is_local(4, &outer.dst) {
+        // A checksum that is not verified, or wrong, and an outer ECN mark take the pipeline.
+        let unverified = outer.udp_checksum != 0 && checksum != Checksum::Good;
+        if outer.tos & 3 != 0 || unverified {
             return None;
         }
-        let peer = self.peers.index(4, &outer.src)?;
+        let peer = accept_outer(&self.peers, &outer, checksum).ok()?;
         let first = Direction::Inbound as u64
             | (outer.encap as u64) << 8
             | u64::from(peer) << 16
@@ -156,19 +160,19 @@ impl Datapath<'_> {
         Some(FastKey { words, hash, start: start as u32, len: len as u32, ecn })
     }
 
-    /// Calls the memory that says where the record lies.
+    /// Prefetches the flow's bucket.
     #[inline(always)]
     pub fn prefetch_bucket(&self, keyed: &FastKey) {
         self.table.prefetch_bucket(keyed.hash);
     }
 
-    /// Calls the memory of the record. The bucket should be there by now.
+    /// Prefetches the flow's key and record. Its bucket should have been prefetched before.
     #[inline(always)]
     pub fn prefetch_record(&self, keyed: &FastKey) {
         self.table.prefetch_record(keyed.hash);
     }
 
-    /// The second part for a packet from a vport. `None`: its record does more than the line can, or there is none.
+    /// The second half for a packet from a vport. `None`: there is no record, or one for the pipeline.
     #[inline(always)]
     pub fn fast_apply_outbound(
         &mut self,
@@ -197,17 +201,16 @@ impl Datapath<'_> {
         if !fresh || frame.longest(len) > usize::from(tunnel.max_inner) {
             return None;
         }
-        let v = Variable { inner_len: len, ecn: keyed.ecn, entropy: hot.entropy, vsid: hot.vsid };
-        if !encap::push_common(tunnel, &v, frame) {
+        let fill = Fill { inner_len: len, ecn: keyed.ecn, entropy: hot.entropy, vsid: hot.vsid };
+        if !encap::push_common(tunnel, &fill, frame) {
             return None;
         }
-        tunnel.packets += 1;
-        tunnel.bytes += len as u64;
+        tunnel.count(len);
         count(hot, len, now);
         Some((Port::Uplink(tunnel.uplink), record))
     }
 
-    /// The second part for a packet from the wire. `None`: its record does more than the line can, or there is none.
+    /// The second half for a packet from the wire. `None`: there is no record, or one for the pipeline.
     #[inline(always)]
     pub fn fast_apply_inbound(
         &mut self,

@@ -2,7 +2,9 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+mod apply;
 mod arp;
+mod classify;
 mod clmul;
 pub mod datapath;
 pub mod encap;
@@ -10,21 +12,29 @@ mod fast_path;
 mod frame;
 pub mod hash;
 pub mod key;
+mod outer;
 pub mod pending;
 mod port;
 mod prefetch;
-pub mod process;
+mod process;
 pub mod record;
+mod replicate;
 mod rewrite;
 pub mod table;
 pub mod tables;
+mod verdict;
 
+pub use apply::{Applied, apply_record};
+pub use classify::Classified;
 pub use datapath::Datapath;
 pub use fast_path::FastKey;
 pub use frame::Frame;
 pub use hash::HashSecret;
+pub use outer::{Checksum, OuterInfo, ProviderAddresses, accept_outer};
 pub use port::Port;
 pub use prefetch::{prefetch, prefetch_to_write};
-pub use process::{Checksum, Classified, OuterInfo, Probe, Verdict};
+pub use process::{Probe, Source};
 pub use record::{Actions, Direction, FlowCold, FlowHot, FlowKey, FlowRecord};
+pub use replicate::{Replica, Replication};
 pub use table::{FlowTable, RecordId};
+pub use verdict::Verdict;

@@ -5,7 +5,7 @@
 
 use core::mem::{offset_of, size_of};
 
-use culvert_packet::Reason;
+use culvert_packet::{Encap, Reason};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::port::Port;
@@ -198,6 +198,15 @@ impl FlowKey {
     #[inline(always)]
     pub fn words(&self) -> [u64; 8] {
         zerocopy::transmute!(*self)
+    }
+
+    /// Encapsulation of an inbound packet, or `None`.
+    pub fn encap(&self) -> Option<Encap> {
+        match self.encap {
+            1 => Some(Encap::Vxlan),
+            2 => Some(Encap::Nvgre),
+            _ => None,
+        }
     }
 
     /// Direction, or `None` for an unused record.

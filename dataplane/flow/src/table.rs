@@ -342,6 +342,12 @@ impl<'m> FlowTable<'m> {
         &mut self.memory.hot[id.0 as usize]
     }
 
+    /// Both parts of a record in use: the hot one to be written.
+    #[inline(always)]
+    pub(crate) fn parts_mut(&mut self, id: RecordId) -> (&mut FlowHot, &FlowCold) {
+        (&mut self.memory.hot[id.0 as usize], &self.memory.cold[id.0 as usize])
+    }
+
     /// Cold part of a record in use.
     #[inline(always)]
     pub fn cold(&self, id: RecordId) -> &FlowCold {

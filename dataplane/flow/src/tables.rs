@@ -61,6 +61,13 @@ impl Tunnel {
         *self = Tunnel { packets: self.packets, bytes: self.bytes, ..*new };
     }
 
+    /// Counts a packet with an inner frame of `inner_len` bytes.
+    #[inline(always)]
+    pub(crate) fn count(&mut self, inner_len: usize) {
+        self.packets += 1;
+        self.bytes += inner_len as u64;
+    }
+
     /// How it encapsulates, `None` when the entry is not in use.
     #[inline(always)]
     pub fn encap(&self) -> Option<Encap> {

@@ -246,9 +246,8 @@ pub fn encapsulated(
     entropy: u16,
     inner: &[u8],
 ) -> Result<usize, Reason> {
-    let inner_len = u16::try_from(inner.len()).map_err(|_| Reason::TooLong)?;
     let ecn = crate::parse(inner).map_or(0, |h| h.ecn());
-    let at = template.write(&Fill { inner_len, ecn, entropy, vsid }, out)?;
+    let at = template.write(&Fill { inner_len: inner.len(), ecn, entropy, vsid }, out)?;
     out.get_mut(at..at + inner.len()).ok_or(Reason::NoBuffer)?.copy_from_slice(inner);
     Ok(at + inner.len())
 }

@@ -211,14 +211,14 @@ proptest! {
         let encap = if nvgre { Encap::Nvgre } else { Encap::Vxlan };
         let base = if v6 { spec_v6(encap) } else { spec(encap) };
         let spec = OuterSpec { vlan: vlan.map(|v| VlanId::new(v).unwrap()), ..base };
-        let fill = Fill { inner_len: inner.len() as u16, ecn, entropy: source_port(hash), vsid };
+        let fill = Fill { inner_len: inner.len(), ecn, entropy: source_port(hash), vsid };
         prop_assert!((49152..=65535).contains(&fill.entropy));
         let mut out = [0; 320];
         let n = spec.template().unwrap().write(&fill, &mut out).unwrap();
         out[n..n + inner.len()].copy_from_slice(&inner);
         let outer = parse_outer(&out[..n + inner.len()]).unwrap().unwrap();
         prop_assert_eq!((outer.encap, outer.vsid, outer.tos), (encap, vsid, ecn));
-        prop_assert_eq!((usize::from(outer.inner), outer.inner_len, outer.udp_checksum), (n, fill.inner_len, 0));
+        prop_assert_eq!((usize::from(outer.inner), usize::from(outer.inner_len), outer.udp_checksum), (n, fill.inner_len, 0));
         prop_assert_eq!((outer.src, outer.dst), (bytes(spec.src), bytes(spec.dst)));
         let l4 = usize::from(outer.l4);
         if nvgre {

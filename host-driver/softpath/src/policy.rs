@@ -280,7 +280,7 @@ fn packet<'p>(c: &Classified, input: Port, inner: &'p [u8]) -> Result<Packet<'p>
         Port::Vport(id) => Input::Vport(id),
         Port::Uplink(_) => Input::Wire {
             peer: c.outer.peer,
-            encap: culvert_flow::process::encap_of(&c.key).ok_or(Reason::BadDescriptor)?,
+            encap: c.key.encap().ok_or(Reason::BadDescriptor)?,
             vsid: c.outer.vsid,
         },
         Port::Host | Port::None => return Err(Reason::NoVport),

@@ -2,12 +2,9 @@
 //! ticket, which the NIC must not get a record for.
 
 use culvert_abi::pf;
-use culvert_flow::encap::Variable;
-use culvert_flow::pending::Pending;
-use culvert_flow::record::{FlowCold, FlowHot, FlowKey, FlowRecord};
-use culvert_flow::table::{Bucket, FlowTable, TableMemory, WAYS};
-use culvert_flow::tables::{Group, Member, Peers, Tunnel};
-use culvert_flow::{Classified, Datapath, Frame, HashSecret, Port, Verdict};
+use culvert_flow::record::{FlowHot, FlowRecord};
+use culvert_flow::tables::{Group, Tunnel};
+use culvert_flow::{Applied, Classified, Frame, Port, Replica, Replication, apply_record};
 use culvert_packet::{ChecksumState, Gso, MacAddr, Offload, Reason};
 
 use crate::switch::segment::Segmentation;
@@ -71,64 +68,31 @@ impl Software {
         };
         let cut = Segmentation::of(frame, &known(offload));
         packet = packet.in_units(cut.map_or(0, |segments| segments.longest()));
-        let (mut buckets, mut keys) = ([Bucket::default()], [FlowKey::default(); WAYS]);
-        let (mut hot, mut cold) = ([FlowHot::default(); WAYS], [FlowCold::default(); WAYS]);
-        let memory = TableMemory { buckets: &mut buckets, keys: &mut keys, hot: &mut hot, cold: &mut cold };
-        let Ok(table) = FlowTable::new(memory, HashSecret([0; 9])) else {
-            return Outcome::Drop(Reason::NoBuffer);
-        };
-        let mut datapath = Datapath {
-            table,
-            pending: Pending::new(&mut [], &mut [], 0),
-            tunnels: &mut self.tunnels,
-            groups: &mut self.groups,
-            peers: Peers::new(&mut []),
-            vports: &mut [],
-            map_cells: &mut [],
-            router_mac: self.router_mac,
-            counters: culvert_flow::datapath::Counters::default(),
-        };
-        let id = match datapath.install(record, now) {
-            Ok(id) => id,
-            Err(refused) => return Outcome::Drop(refused.0),
-        };
-        match datapath.apply(id, &mut packet, c, now) {
-            Verdict::Forward { to, .. } => Outcome::Send(vec![(to, packet.bytes().to_vec())]),
-            Verdict::Drop { reason } => Outcome::Drop(reason),
-            Verdict::Punt { reason: Reason::Ttl, .. } => Outcome::Drop(Reason::TtlExceeded),
-            Verdict::Punt { reason, .. } => Outcome::Drop(reason),
-            Verdict::Wait | Verdict::Answer => Outcome::Drop(Reason::BadDescriptor),
-            Verdict::Replicate { group, .. } => {
-                let v = Variable {
-                    inner_len: packet.len(),
-                    ecn: 0,
-                    entropy: record.hot.entropy,
-                    vsid: record.hot.vsid,
-                };
-                replicate(&mut datapath, group, &v, input, packet.bytes())
-            }
+        let (mut hot, cold) = (record.hot, &record.cold);
+        let applied = apply_record((&mut hot, cold), &mut packet, c, &mut self.tunnels, self.router_mac, now);
+        match applied {
+            Applied::Forward { to, .. } => Outcome::Send(vec![(to, packet.bytes().to_vec())]),
+            Applied::Drop(reason) => Outcome::Drop(reason),
+            Applied::Punt(Reason::Ttl) => Outcome::Drop(Reason::TtlExceeded),
+            Applied::Punt(reason) => Outcome::Drop(reason),
+            Applied::Replicate { group } => self.replicate(group, &hot, input, packet.bytes()),
         }
     }
-}
 
-fn replicate(datapath: &mut Datapath<'_>, group: u16, v: &Variable, input: Port, frame: &[u8]) -> Outcome {
-    let Some(group) = datapath.groups.get(usize::from(group)).copied() else {
-        return Outcome::Drop(Reason::GroupMissing);
-    };
-    let mut copies = Vec::new();
-    for &bits in group.members.iter().take(usize::from(group.len)) {
-        match Member::from_bits(bits) {
-            Member::Tunnel(index) => {
-                let mut outer = [0; culvert_packet::MAX_OUTER];
-                if let Some((len, uplink)) = datapath.replicate_header(index, v, &mut outer) {
-                    copies.push((Port::Uplink(uplink), [&outer[..len], frame].concat()));
-                }
+    fn replicate(&mut self, group: u16, hot: &FlowHot, input: Port, frame: &[u8]) -> Outcome {
+        let Some(mut copies) = Replication::new(&self.groups, group, hot, input, frame.len()) else {
+            return Outcome::Drop(Reason::GroupMissing);
+        };
+        let mut outer = [0; culvert_packet::MAX_OUTER];
+        let mut sent = Vec::new();
+        while let Some(copy) = copies.next_copy(&mut self.tunnels, &mut outer) {
+            // A tunnel without a next hop gets none.
+            if let Ok(Replica { to, outer_len }) = copy {
+                sent.push((to, [outer.get(..outer_len).unwrap_or_default(), frame].concat()));
             }
-            Member::Port(port) if port == input => {}
-            Member::Port(port) => copies.push((port, frame.to_vec())),
         }
+        if sent.is_empty() { Outcome::Drop(Reason::NoReceiver) } else { Outcome::Send(sent) }
     }
-    if copies.is_empty() { Outcome::Drop(Reason::NoReceiver) } else { Outcome::Send(copies) }
 }
 
 /// Adds up a checksum that the sender left to hardware, so that the frame can leave by any way.

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use culvert_abi::pf;
-use culvert_flow::Port;
-use culvert_packet::{Family, Outer, Reason, parse_outer};
+use culvert_flow::{Checksum, Port, ProviderAddresses, accept_outer};
+use culvert_packet::{Reason, parse_outer};
 use culvert_pf::Exception;
 
 use crate::engine::{Engine, Punted, classify};
@@ -60,20 +60,23 @@ impl Engine<HostPolicy> {
     /// What the NIC checks of the outer headers: returns the index of the host that the frame is from.
     fn outer(&self, frame: &[u8]) -> std::result::Result<u16, Reason> {
         let outer = parse_outer(frame)?.ok_or(Reason::Control)?;
-        if !culvert_packet::verify_udp(frame, &outer) {
-            return Err(Reason::OuterUdpChecksum);
-        }
-        let (src, dst) = (address(&outer, &outer.src), address(&outer, &outer.dst));
-        if self.uplinks.number(dst).is_none() {
-            return Err(Reason::OuterNotOurs);
-        }
-        self.policy.peer(src).ok_or(Reason::UnknownSourcePa)
+        accept_outer(self, &outer, Checksum::verify_outer(frame))
     }
 }
 
-fn address(outer: &Outer, bytes: &[u8; 16]) -> IpAddr {
-    match outer.family {
-        Family::V4 => IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]]),
-        _ => IpAddr::from(*bytes),
+impl ProviderAddresses for Engine<HostPolicy> {
+    fn is_local(&self, family: u16, addr: &[u8; 16]) -> bool {
+        self.uplinks.number(address(family, addr)).is_some()
+    }
+
+    fn peer(&self, family: u16, addr: &[u8; 16]) -> Option<u16> {
+        self.policy.peer(address(family, addr))
+    }
+}
+
+fn address(family: u16, addr: &[u8; 16]) -> IpAddr {
+    match addr {
+        [a, b, c, d, ..] if family == 4 => IpAddr::from([*a, *b, *c, *d]),
+        _ => IpAddr::from(*addr),
     }
 }

@@ -209,7 +209,7 @@ impl Firmware<'_> {
         self.datapath.host_restarted(|buffer| {
             if let Some(d) = waiting.get(buffer as usize) {
                 let reason = Reason::HostRestart as u8;
-                let port = crate::packet::origin(d);
+                let port = crate::send::origin(d);
                 bus.send(&Descriptor { op: Op::Drop as u8, reason, flags: RELEASE, port, ..*d });
             }
         });

@@ -1,21 +1,19 @@
-//! The firmware's state, and its main loop.
+//! The firmware's state: tables, waiting packets, and which port of the data path is which port of the board.
 
 use culvert_abi::command::{Op, VmqFilter};
 use culvert_abi::regs::QUEUE_VMQ0;
-use culvert_abi::soc::{BoardPort, Descriptor, NO_BUFFER, RELEASE};
-use culvert_flow::pending::{BufferId, Pending, PendingFlow, Ticket};
+use culvert_abi::soc::{BoardPort, Descriptor};
+use culvert_flow::pending::{BufferId, Pending, PendingFlow};
 use culvert_flow::table::{FlowTable, MemoryError, TableMemory};
 use culvert_flow::tables::{Group, Peer, Peers, Tunnel, Vport};
 use culvert_flow::{Datapath, HashSecret, Port};
 use culvert_packet::{MacAddr, Reason, VportId};
 
-use crate::bus::Bus;
-
-/// VFs that the firmware knows.
+/// How many VFs there are.
 pub(crate) const VFS: usize = culvert_abi::pci::TOTAL_VFS as usize;
 /// VMQ filters at most: one for each VMQ.
 pub(crate) const FILTERS: usize = culvert_abi::regs::QUEUE_COUNT - QUEUE_VMQ0;
-/// Packets that may wait on one flow.
+/// How many packets may wait on one pending flow.
 const WAITING_LIMIT: u16 = 512;
 
 /// Memory of the firmware's tables. See [`Sizes`](culvert_abi::soc::Sizes).
@@ -32,7 +30,7 @@ pub struct Memory<'m> {
     pub vports: &'m mut [Vport],
     /// Generations of mappings.
     pub map_cells: &'m mut [u32],
-    /// Flows that wait for the host.
+    /// Pending flows.
     pub pending: &'m mut [PendingFlow],
     /// Waiting lists: one link for each packet buffer.
     pub links: &'m mut [BufferId],
@@ -53,7 +51,7 @@ impl<'m> Firmware<'m> {
     /// A firmware with empty tables.
     ///
     /// # Errors
-    /// The memory of the flow table is not of a shape that it can use.
+    /// The slices of the flow table do not fit each other.
     pub fn new(memory: Memory<'m>, epoch: u32) -> Result<Self, MemoryError> {
         let table = FlowTable::new(memory.table, HashSecret([0; 9]))?;
         memory.tunnels.fill(Tunnel::default());
@@ -80,43 +78,12 @@ impl<'m> Firmware<'m> {
         })
     }
 
-    /// Takes up to `budget` descriptors from the board and does what they ask. Returns how many there were.
-    pub fn poll(&mut self, bus: &mut impl Bus, budget: usize) -> usize {
-        let (mut n, mut fast) = (0, 0);
-        while n < budget
-            && let Some(taken) = bus.receive()
-        {
-            n += 1;
-            if taken.op == Op::Frame as u8 && self.fast_path(bus, &taken) {
-                fast += 1;
-            } else {
-                // A command may ask for the counters.
-                self.datapath.counters.finished += core::mem::take(&mut fast);
-                self.handle(bus, &{ *taken });
-            }
-        }
-        self.datapath.counters.finished += fast;
-        n
-    }
-
-    /// The data path, for counters.
+    /// The data path, for its counters.
     pub fn datapath(&self) -> &Datapath<'m> {
         &self.datapath
     }
 
-    #[inline(never)]
-    fn handle(&mut self, bus: &mut impl Bus, d: &Descriptor) {
-        match Op::from_u8(d.op) {
-            Some(Op::Frame) => self.frame(bus, d),
-            Some(Op::InjectLookup) => self.inject_lookup(bus, d),
-            Some(Op::InjectOut) => self.inject_out(bus, d),
-            Some(Op::Dropped) => self.dropped(bus, d),
-            Some(op) if op.is_host() => self.command(bus, op, d),
-            _ => self.drop_packet(bus, d, Reason::BadDescriptor, self.input(d)),
-        }
-    }
-
-    /// The port of the data path that a frame came in by.
+    /// The port of the data path that a packet came in by.
     #[inline(always)]
     pub(crate) fn input(&self, d: &Descriptor) -> Port {
         if d.op != Op::Frame as u8 {
@@ -129,7 +96,7 @@ impl<'m> Firmware<'m> {
         }
     }
 
-    /// Where a port of the data path is on the board. For a vport on VMQs, the filter for `dst_mac` says which.
+    /// The board's port for a port of the data path. For a vport on VMQs, the filter for `dst_mac` selects the queue.
     #[inline(always)]
     pub(crate) fn output(&self, port: Port, dst_mac: [u8; 6]) -> Result<BoardPort, Reason> {
         match port {
@@ -150,33 +117,6 @@ impl<'m> Firmware<'m> {
     fn vmq(&self, vport: &Vport, dst_mac: [u8; 6]) -> BoardPort {
         let filter = self.filters.iter().find(|f| f.vsid == vport.vsid && f.mac == dst_mac && f.vsid != 0);
         BoardPort::Queue(QUEUE_VMQ0 as u8 + filter.map_or(vport.number, |f| f.vmq) as u8)
-    }
-
-    /// One packet of a pending flow is back: if it was the last, what waited is sent.
-    pub(crate) fn complete_upcall(&mut self, bus: &mut impl Bus, ticket: u32, count: u32, now: u32) {
-        let Some(ticket) = Ticket::from_bits(ticket) else { return };
-        if let culvert_flow::pending::Completion::Live(id) = self.datapath.complete_upcall(ticket, count) {
-            while let Some(buffer) = self.datapath.pending.next_waiting(ticket.slot) {
-                let d = Descriptor { now, ..self.waiting[buffer as usize] };
-                self.waited(bus, &d, id);
-            }
-            self.datapath.go_live(ticket, id);
-        }
-    }
-
-    /// Ends a host command: the buffer goes back, with `len` bytes of reply in it.
-    pub(crate) fn complete(bus: &mut impl Bus, d: &Descriptor, reason: Option<Reason>, len: u16, arg0: u32) {
-        if d.cookie == 0 && d.buffer == NO_BUFFER {
-            return;
-        }
-        bus.send(&Descriptor {
-            op: Op::Complete as u8,
-            reason: reason.map_or(0, |r| r as u8),
-            flags: RELEASE,
-            len,
-            arg0,
-            ..*d
-        });
     }
 }
 

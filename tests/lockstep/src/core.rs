@@ -7,11 +7,12 @@ use culvert_abi::pf::OffloadBits;
 use culvert_abi::regs::QUEUE_COMMAND;
 use culvert_abi::soc::{BUFFER_COUNT, BoardPort, HEADROOM, Sizes};
 use culvert_flow::datapath::Counters;
-use culvert_flow::encap::Variable;
 use culvert_flow::pending::{Completion, Pending, Ticket};
 use culvert_flow::table::FlowTable;
-use culvert_flow::tables::{Member, Peer, Peers, Vport};
-use culvert_flow::{Checksum, Datapath, Frame, HashSecret, OuterInfo, Port, RecordId, Verdict};
+use culvert_flow::tables::{Peer, Peers, Vport};
+use culvert_flow::{
+    Checksum, Datapath, Frame, HashSecret, OuterInfo, Port, RecordId, Replica, Source, Verdict,
+};
 use culvert_packet::{MacAddr, Reason, VportId};
 
 use crate::memory::Store;
@@ -114,8 +115,8 @@ impl Core {
         }
     }
 
-    /// Runs one packet: `by` says how the core is entered.
-    fn packet(&mut self, packet: Packet, by: Entry, now: u32, out: &mut Vec<Output>) {
+    /// Runs one packet.
+    fn packet(&mut self, packet: Packet, source: Source<'_>, now: u32, out: &mut Vec<Output>) {
         let headroom = HEADROOM as usize;
         let mut buffer = vec![0; headroom + packet.bytes.len()];
         buffer[headroom..].copy_from_slice(&packet.bytes);
@@ -123,15 +124,11 @@ impl Core {
         let mut frame = Frame::new(&mut buffer, headroom, len).expect("it is as long as the buffer");
         let id = self.buffer();
         let dp = &mut self.datapath;
-        let (verdict, outer) = match by {
-            Entry::Fresh if self.pipeline_only => {
-                dp.process_pipeline(&mut frame, packet.input, packet.checksum, id, now)
-            }
-            Entry::Fresh => dp.process(&mut frame, packet.input, packet.checksum, id, now),
-            Entry::Returned(ticket) => dp.process_returned(&mut frame, packet.input, ticket, id, now),
-            Entry::Waited(record) => {
-                dp.process_waited(&mut frame, packet.input, packet.checksum, record, now)
-            }
+        let mut punted = None;
+        let verdict = if self.pipeline_only {
+            dp.process_pipeline(&mut frame, packet.input, source, id, now, &mut punted)
+        } else {
+            dp.process(&mut frame, packet.input, source, id, now, &mut punted)
         };
         let bytes = frame.bytes().to_vec();
         match verdict {
@@ -143,7 +140,10 @@ impl Core {
                 let from = (packet.input, packet.bytes.len());
                 self.transmit(from, packet.origin, packet.input, bytes, (None, false), out);
             }
-            Verdict::Punt { reason, ticket } => out.push(upcall(&packet, reason, ticket, &outer)),
+            Verdict::Punt { reason, ticket } => {
+                let outer = punted.map_or(OuterInfo::default(), |c| c.outer);
+                out.push(upcall(&packet, reason, ticket, &outer));
+            }
             Verdict::Forward { to, record, copy, capture } => {
                 let connection = copy.then(|| self.datapath.table.cold(record).connection);
                 let from = (packet.input, packet.bytes.len());
@@ -175,32 +175,17 @@ impl Core {
     }
 
     fn replicate(&mut self, packet: &Packet, id: RecordId, group: u16, bytes: &[u8], out: &mut Vec<Output>) {
-        let hot = *self.datapath.table.hot(id);
-        let v = Variable { inner_len: bytes.len(), ecn: 0, entropy: hot.entropy, vsid: hot.vsid };
-        let Some(group) = self.datapath.groups.get(usize::from(group)).copied() else {
+        let Some(mut copies) = self.datapath.replication(id, group, packet.input, bytes.len()) else {
             self.datapath.count_drop(Reason::NoReceiver, packet.input);
             return out.push(dropped(packet.origin, Reason::NoReceiver));
         };
-        let mut sent = false;
-        for &bits in group.members.iter().take(usize::from(group.len)) {
-            let made = match Member::from_bits(bits) {
-                Member::Port(port) if port == packet.input => continue,
-                Member::Port(port) => self.output(port).map(|to| {
-                    self.count(Port::None, port, 0, bytes.len());
-                    transmitted(to, bytes.to_vec(), (None, false))
-                }),
-                Member::Tunnel(index) => {
-                    let mut header = [0; 128];
-                    let made = self.datapath.replicate_header(index, &v, &mut header);
-                    made.ok_or(Reason::NextHopUnresolved).map(|(len, uplink)| {
-                        let whole = [&header[..len], bytes].concat();
-                        transmitted(BoardPort::Uplink(uplink), whole, (None, false))
-                    })
-                }
-            };
+        let (mut header, mut sent) = ([0; 128], false);
+        while let Some(copy) = copies.next_copy(self.datapath.tunnels, &mut header) {
+            let made = copy.and_then(|Replica { to, outer_len }| Ok((self.output(to)?, to, outer_len)));
             match made {
-                Ok(output) => {
-                    out.push(output);
+                Ok((port, to, outer_len)) => {
+                    self.count(Port::None, to, 0, bytes.len());
+                    out.push(transmitted(port, [&header[..outer_len], bytes].concat(), (None, false)));
                     sent = true;
                 }
                 Err(reason) => self.datapath.count_drop(reason, packet.input),
@@ -217,7 +202,8 @@ impl Core {
         if let Completion::Live(id) = self.datapath.complete_upcall(ticket, count) {
             while let Some(buffer) = self.datapath.pending.next_waiting(ticket.slot) {
                 let packet = self.waiting.remove(&buffer).expect("it was put there when it had to wait");
-                self.packet(packet, Entry::Waited(id), now, out);
+                let source = Source::Pended { record: id, checksum: packet.checksum };
+                self.packet(packet, source, now, out);
             }
             self.datapath.go_live(ticket, id);
         }
@@ -240,13 +226,6 @@ impl Core {
             self.vf_vport.insert(new.number as u8, index);
         }
     }
-}
-
-#[derive(Clone, Copy)]
-enum Entry {
-    Fresh,
-    Returned(Option<Ticket>),
-    Waited(RecordId),
 }
 
 fn transmitted(port: BoardPort, bytes: Vec<u8>, copies: (Option<u64>, bool)) -> Output {
@@ -297,11 +276,12 @@ impl Engine for Core {
                 };
                 let input = self.input(*port);
                 let packet = Packet { origin: port.bits(), input, checksum, bytes: bytes.clone() };
-                self.packet(packet, Entry::Fresh, now, &mut out);
+                self.packet(packet, Source::Port(checksum), now, &mut out);
             }
             What::InjectLookup(Injected { port, ticket, bytes }) => {
-                let entry = Entry::Returned(Ticket::from_bits(*ticket));
-                self.packet(host(port, bytes), entry, now, &mut out);
+                let ticket_of = Ticket::from_bits(*ticket);
+                let source = Source::Reinjected { ticket: ticket_of, classified: None };
+                self.packet(host(port, bytes), source, now, &mut out);
                 self.complete_upcall(*ticket, 1, now, &mut out);
             }
             What::InjectOut(Injected { port, ticket, bytes }, target) => {

@@ -6,12 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use culvert_abi::pf;
 use culvert_abi::soc::{HEADROOM, Sizes};
-use culvert_flow::encap::Variable;
 use culvert_flow::pending::{Completion, Ticket};
 use culvert_flow::table::MemoryError;
-use culvert_flow::tables::{Member, Vport};
-use culvert_flow::{Actions, Checksum, Datapath, Frame, OuterInfo, Port, RecordId, Verdict};
-use culvert_packet::{Reason, VportId, parse_outer, verify_udp};
+use culvert_flow::tables::Vport;
+use culvert_flow::{Actions, Checksum, Datapath, Frame, OuterInfo, Port, RecordId, Replica, Source, Verdict};
+use culvert_packet::{Reason, VportId};
 use culvert_pf::Exception;
 use culvert_softpath::Punted;
 
@@ -39,15 +38,6 @@ struct Core {
     gone: Gone,
 }
 
-/// How a packet comes to the core.
-#[derive(Clone, Copy)]
-enum By {
-    /// From outside.
-    Port,
-    /// From the slow path.
-    Host(Option<Ticket>),
-}
-
 impl CoreNic {
     pub(super) fn new() -> Result<Self, MemoryError> {
         let sizes = Sizes::new(0);
@@ -62,7 +52,7 @@ impl CoreNic {
 
     /// A frame comes in at a port.
     pub(super) fn frame(&self, input: Port, frame: &[u8]) {
-        self.core().packet(input, By::Port, frame);
+        self.core().packet(input, Source::Port(checksum(input, frame)), frame);
     }
 
     /// It is now so late, in milliseconds.
@@ -88,16 +78,14 @@ impl CoreNic {
 
 impl Core {
     /// As the firmware does it: the core's verdict is carried out.
-    fn packet(&mut self, input: Port, by: By, bytes: &[u8]) {
+    fn packet(&mut self, input: Port, source: Source<'_>, bytes: &[u8]) {
         let headroom = HEADROOM as usize;
         let mut buffer = vec![0; headroom + bytes.len()];
         buffer[headroom..].copy_from_slice(bytes);
         let Some(mut frame) = Frame::new(&mut buffer, headroom, bytes.len()) else { return };
         let (dp, now) = (&mut self.datapath, self.now);
-        let (verdict, outer) = match by {
-            By::Port => dp.process(&mut frame, input, checksum(input, bytes), 0, now),
-            By::Host(ticket) => dp.process_returned(&mut frame, input, ticket, 0, now),
-        };
+        let mut punted = None;
+        let verdict = dp.process(&mut frame, input, source, 0, now, &mut punted);
         let out = frame.bytes();
         match verdict {
             Verdict::Forward { to, record, copy, .. } => {
@@ -112,7 +100,10 @@ impl Core {
             }
             Verdict::Answer => self.send(input, input, out),
             Verdict::Replicate { record, group } => self.replicate(input, record, group, out),
-            Verdict::Punt { reason, ticket } => self.punt(input, reason, ticket, outer, out),
+            Verdict::Punt { reason, ticket } => {
+                let outer = punted.map_or(OuterInfo::default(), |c| c.outer);
+                self.punt(input, reason, ticket, outer, out);
+            }
             // The core has counted it.
             Verdict::Drop { reason } => self.gone.dropped.push(reason),
             Verdict::Wait => self.drop(input, Reason::PendingOverflow),
@@ -170,22 +161,16 @@ impl Core {
     }
 
     fn replicate(&mut self, input: Port, record: RecordId, group: u16, frame: &[u8]) {
-        let hot = *self.datapath.table.hot(record);
-        let v = Variable { inner_len: frame.len(), ecn: 0, entropy: hot.entropy, vsid: hot.vsid };
-        let group = self.datapath.groups.get(usize::from(group)).copied().unwrap_or_default();
         let before = self.gone.sent.len();
-        for &bits in group.members.iter().take(usize::from(group.len)) {
-            match Member::from_bits(bits) {
-                Member::Port(port) if port == input => {}
-                Member::Port(port) => self.send(input, port, frame),
-                Member::Tunnel(index) => {
-                    let mut header = [0; culvert_packet::MAX_OUTER];
-                    match self.datapath.replicate_header(index, &v, &mut header) {
-                        Some((len, uplink)) => {
-                            self.send(input, Port::Uplink(uplink), &[&header[..len], frame].concat());
-                        }
-                        None => self.drop(input, Reason::NextHopUnresolved),
+        if let Some(mut copies) = self.datapath.replication(record, group, input, frame.len()) {
+            let mut outer = [0; culvert_packet::MAX_OUTER];
+            while let Some(copy) = copies.next_copy(self.datapath.tunnels, &mut outer) {
+                match copy {
+                    Ok(Replica { to, outer_len }) => {
+                        let headers = outer.get(..outer_len).unwrap_or_default();
+                        self.send(input, to, &[headers, frame].concat());
                     }
+                    Err(reason) => self.drop(input, reason),
                 }
             }
         }
@@ -211,15 +196,8 @@ impl Core {
 
 /// What the board's checksum engine says of a frame from the wire.
 fn checksum(input: Port, frame: &[u8]) -> Checksum {
-    let Port::Uplink(_) = input else { return Checksum::Good };
-    match parse_outer(frame) {
-        Ok(Some(outer)) if outer.udp_checksum != 0 => {
-            if verify_udp(frame, &outer) {
-                Checksum::Good
-            } else {
-                Checksum::Bad
-            }
-        }
-        _ => Checksum::Unknown,
+    match input {
+        Port::Uplink(_) => Checksum::verify_outer(frame),
+        _ => Checksum::Good,
     }
 }

@@ -5,6 +5,8 @@ use culvert_flow::{OuterInfo, key};
 use culvert_packet::encap::{OuterSpec, source_port};
 use culvert_packet::{Encap, VportId, craft, parse, parse_outer};
 
+use culvert_flow::tables::Member;
+
 use super::*;
 
 fn inner() -> Vec<u8> {

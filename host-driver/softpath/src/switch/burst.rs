@@ -1,7 +1,8 @@
-//! A burst through the core: its stages, each over the whole burst, so that memory arrives while others are worked on.
+//! A burst through the core: each half of the fast path runs over the whole burst, so that the prefetches between them
+//! have time to arrive.
 
-use culvert_flow::{Checksum, Datapath, FastKey, OuterInfo, Port, Verdict};
-use culvert_packet::{Reason, parse_outer, verify_udp};
+use culvert_flow::{Checksum, Datapath, FastKey, OuterInfo, Port, Source, Verdict};
+use culvert_packet::Reason;
 
 use super::packet::Packet;
 
@@ -61,30 +62,29 @@ fn one(
     now: u32,
 ) -> (Verdict, OuterInfo) {
     let input = packet.input;
-    let line = keyed.and_then(|keyed| {
+    let forwarded = keyed.and_then(|keyed| {
         packet.edit(|frame| match input {
             Port::Vport(id) => dp.fast_apply_outbound(keyed, frame, id, now),
             _ => dp.fast_apply_inbound(keyed, frame, now).map(|(to, id)| (Port::Vport(to), id)),
         })?
     });
-    if let Some((to, record)) = line {
+    if let Some((to, record)) = forwarded {
         return (Verdict::Forward { to, record, copy: false, capture: false }, OuterInfo::default());
     }
     verify(packet);
-    let (checksum, number) = (packet.checksum, packet.number());
-    packet
-        .edit(|frame| dp.process_pipeline(frame, input, checksum, number, now))
-        .unwrap_or((Verdict::Drop { reason: Reason::BadDescriptor }, OuterInfo::default()))
+    let (source, number, mut punted) = (Source::Port(packet.checksum), packet.number(), None);
+    let verdict = packet
+        .edit(|frame| dp.process_pipeline(frame, input, source, number, now, &mut punted))
+        .unwrap_or(Verdict::Drop { reason: Reason::BadDescriptor });
+    (verdict, punted.map_or(OuterInfo::default(), |c| c.outer))
 }
 
-/// Sees whether an outer UDP checksum that is in use is right (RFC 768, RFC 7348 section 5), where nobody has looked.
+/// Verifies the outer UDP checksum of a packet from an uplink whose hardware has not.
 #[cold]
 fn verify(packet: &mut Packet) {
     if packet.checksum == Checksum::Unknown
         && let Port::Uplink(_) = packet.input
-        && let Ok(Some(outer)) = parse_outer(packet.bytes())
-        && outer.udp_checksum != 0
     {
-        packet.checksum = if verify_udp(packet.bytes(), &outer) { Checksum::Good } else { Checksum::Bad };
+        packet.checksum = Checksum::verify_outer(packet.bytes());
     }
 }

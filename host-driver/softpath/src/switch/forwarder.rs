@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use culvert_flow::pending::{Completion, Ticket};
-use culvert_flow::{Actions, Datapath, OuterInfo, Port, RecordId, Verdict};
+use culvert_flow::{Actions, Datapath, OuterInfo, Port, RecordId, Source, Verdict};
 use culvert_packet::{Gso, Reason, parse_outer};
 use culvert_pf::Result;
 
@@ -299,10 +299,12 @@ impl Forwarder {
                     continue;
                 };
                 let (input, checksum, len) = (packet.input, packet.checksum, packet.bytes().len());
-                let now = self.now;
-                let done = packet.edit(|frame| self.dp.process_waited(frame, input, checksum, id, now));
+                let (source, now, mut punted) = (Source::Pended { record: id, checksum }, self.now, None);
+                let done = packet
+                    .edit(|frame| self.dp.process_pipeline(frame, input, source, number, now, &mut punted));
+                let outer = punted.map_or(OuterInfo::default(), |c| c.outer);
                 match done {
-                    Some(done) => self.settle(packet, done, len),
+                    Some(verdict) => self.settle(packet, (verdict, outer), len),
                     None => self.drop(packet, Reason::BadDescriptor),
                 }
             }

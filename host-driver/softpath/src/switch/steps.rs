@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use culvert_flow::pending::Ticket;
 use culvert_flow::tables::{Tunnel, Vport};
-use culvert_flow::{Checksum, Port, Verdict};
+use culvert_flow::{Checksum, OuterInfo, Port, Source, Verdict};
 use culvert_packet::{ChecksumState, Reason};
 use culvert_pf::Return;
 
@@ -106,13 +106,16 @@ impl Forwarder {
         }
         let mut packet = packet;
         let (input, number, now, len) = (packet.input, packet.number(), self.now, packet.bytes().len());
-        let done = packet.edit(|frame| self.dp.process_returned(frame, input, ticket, number, now));
+        let (source, mut punted) = (Source::Reinjected { ticket, classified: None }, None);
+        let done =
+            packet.edit(|frame| self.dp.process_pipeline(frame, input, source, number, now, &mut punted));
         match done {
-            Some((mut verdict, wire)) => {
+            Some(mut verdict) => {
                 if let Verdict::Forward { copy, .. } = &mut verdict {
                     *copy &= self.show_returned;
                 }
-                self.settle(packet, (verdict, wire), len);
+                let outer = punted.map_or(OuterInfo::default(), |c| c.outer);
+                self.settle(packet, (verdict, outer), len);
             }
             None => self.drop(packet, Reason::BadDescriptor),
         }

@@ -95,7 +95,7 @@ fn pass(
 
 fn outwards(packet: &mut Packet, way: &Way) -> bool {
     let Way::Overlay { template, vsid } = way else { return true };
-    let (mut outer, inner_len) = ([0; 128], packet.bytes().len() as u16);
+    let (mut outer, inner_len) = ([0; 128], packet.bytes().len());
     let len = template.write(&Fill { inner_len, ecn: 0, entropy: 0x1234, vsid: *vsid }, &mut outer).unwrap();
     packet.prepend(&outer[..len])
 }

@@ -2,13 +2,14 @@
 
 use culvert_abi::command::{CellWrite, Op, VmqFilter};
 use culvert_abi::{FlowKey, FlowRecord, Group, Peer, Tunnel, Vport};
+use culvert_flow::Source;
 use culvert_flow::pending::Ticket;
 use culvert_packet::{MacAddr, Reason};
 use culvert_pf::{Counters, Error, PortCounters, Result, Return, VfConfig};
 use culvert_softpath::target::{EventSource, PacketSource};
 use culvert_softpath::{OffloadTarget, Step};
 
-use super::{By, Core, CoreNic};
+use super::{Core, CoreNic};
 
 /// A command that the firmware would refuse, too.
 fn refused(op: Op, reason: Reason) -> Error {
@@ -40,7 +41,7 @@ impl Core {
             }
             Step::Tunnel(index, tunnel) => self.set_tunnel(*index, tunnel)?,
             Step::Lookup(back, frame) => {
-                self.packet(back.input, By::Host(ticket(back)), frame);
+                self.packet(back.input, Source::Reinjected { ticket: ticket(back), classified: None }, frame);
                 self.complete_upcall(ticket(back));
             }
             Step::Out(back, to, frame) => {
