@@ -38,6 +38,13 @@ pub(crate) struct Current {
     pub(crate) warnings: Vec<Warning>,
 }
 
+/// What the daemon makes of a policy.
+struct Derived {
+    config: Arc<HostConfig>,
+    indices: Indices,
+    warnings: Vec<Warning>,
+}
+
 /// Which policy the datapath has applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -88,7 +95,7 @@ impl Agent {
             started: Instant::now(),
         };
         let mut current = match agent.derive(&stored.documents, &stored.indices) {
-            Ok((config, indices, warnings)) => {
+            Ok(Derived { config, indices, warnings }) => {
                 let next = Stored { indices, ..stored.clone() };
                 agent.store.commit(&stored, &next)?;
                 Current { stored: next, config: Some(config), warnings, applied: Applied::default() }
@@ -124,7 +131,7 @@ impl Agent {
             let (version, applied) = (now.stored.version, now.applied.clone());
             return Ok(Change { value, before, after, version, applied, warnings: now.warnings.clone() });
         }
-        let (config, indices, warnings) =
+        let Derived { config, indices, warnings } =
             self.derive(&after, &now.stored.indices).map_err(|e| match (e, deleting) {
                 (Error::Policy(problems), Some(path)) => Error::InUse { path: path.clone(), problems },
                 (e, _) => e,
@@ -157,7 +164,7 @@ impl Agent {
         let before = now.stored.documents.clone();
         let mut after = before.clone();
         let value = edit(&mut after)?;
-        let (_, _, warnings) = self.derive(&after, &now.stored.indices)?;
+        let Derived { warnings, .. } = self.derive(&after, &now.stored.indices)?;
         let (version, applied) = (now.stored.version, now.applied.clone());
         Ok(Change { value, before, after, version, applied, warnings })
     }
@@ -240,15 +247,11 @@ impl Agent {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn derive(
-        &self,
-        documents: &Documents,
-        indices: &Indices,
-    ) -> Result<(Arc<HostConfig>, Indices, Vec<Warning>), Error> {
+    fn derive(&self, documents: &Documents, indices: &Indices) -> Result<Derived, Error> {
         let checked = Fabric::check(&documents.bundle()?).map_err(Error::Policy)?;
         let mut indices = indices.clone();
         let config = host_config(Arc::new(checked.fabric), &self.site, &mut indices)?;
-        Ok((Arc::new(config), indices, checked.warnings))
+        Ok(Derived { config: Arc::new(config), indices, warnings: checked.warnings })
     }
 
     fn apply(&self, current: &mut Current) {

@@ -74,7 +74,7 @@ pub enum ProvisioningState {
     Updating,
     /// In force.
     Succeeded,
-    /// Refused or not carried out.
+    /// Refused or not applied.
     Failed,
     /// Being removed.
     Deleting,

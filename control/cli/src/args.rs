@@ -17,12 +17,12 @@ pub(crate) struct Cli {
     /// Seconds to wait for the daemon.
     #[arg(long, global = true, default_value_t = 30)]
     pub(crate) timeout: u64,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The command.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
     /// Apply, show or check policies.

@@ -13,10 +13,10 @@ use tokio::net::UnixStream;
 
 use crate::error::Error;
 
-/// Longest answer that is read.
-const LONGEST: usize = 1 << 30;
+/// Longest reply that is read, in bytes.
+const MAX_REPLY: usize = 1 << 30;
 
-/// The daemon.
+/// A client of the daemon.
 pub(crate) struct Client {
     socket: PathBuf,
     timeout: Duration,
@@ -43,16 +43,16 @@ impl Client {
             .map_err(|e| no_daemon(e.to_string()))?;
         let (status, bytes) = runtime
             .block_on(async { tokio::time::timeout(self.timeout, self.exchange(method, path, body)).await })
-            .map_err(|_| no_daemon(format!("no answer within {} s", self.timeout.as_secs())))?
+            .map_err(|_| no_daemon(format!("no reply within {} s", self.timeout.as_secs())))?
             .map_err(no_daemon)?;
-        let not_understood =
+        let unreadable =
             |detail: String| Error::Answer { path: path.to_owned(), detail: format!("{detail} ({status})") };
         if status.is_success() {
-            return serde_json::from_slice(&bytes).map_err(|e| not_understood(e.to_string()));
+            return serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()));
         }
         match serde_json::from_slice::<ErrorReply>(&bytes) {
             Ok(reply) if reply.error != ErrorBody::default() => Err(Error::Refused(Box::new(reply.error))),
-            _ => Err(not_understood(String::from_utf8_lossy(&bytes).chars().take(200).collect())),
+            _ => Err(unreadable(String::from_utf8_lossy(&bytes).chars().take(200).collect())),
         }
     }
 
@@ -73,11 +73,12 @@ impl Client {
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|e| e.to_string())?;
-        // Ends with the connection, or with the runtime.
+        // The task ends with the connection or the runtime.
         tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(text)?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), LONGEST).collect().await.map_err(|e| e.to_string())?;
+        let body =
+            Limited::new(response.into_body(), MAX_REPLY).collect().await.map_err(|e| e.to_string())?;
         Ok((status, body.to_bytes()))
     }
 }

@@ -1,6 +1,6 @@
-//! `culvert`, the operator's tool: policy in, views of the running host out.
+//! `culvert`, the operator's tool: applies policies, and shows the state of the running host.
 //!
-//! Exit codes: 0 done; 1 not done, the reason and its remedy are printed; 2 the command line is wrong.
+//! Exit codes: 0 success; 1 failure, with the reason and its remedy printed; 2 the command line is wrong.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,6 @@
-//! Tables for people: columns as wide as their widest cell.
+//! Tables of text: columns as wide as their widest cell.
 
-/// Rows under a head. Columns of numbers stand at the right.
+/// Rows under a head. Columns of numbers are aligned to the right.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
@@ -38,6 +38,20 @@ impl Table {
 /// A cell that may be empty.
 pub(crate) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+/// A cell for a number that may be missing.
+pub(crate) fn number_or_dash(number: Option<u16>) -> String {
+    number.map_or_else(|| or_dash(""), |n| n.to_string())
+}
+
+/// The layers of a trace: for each, its name, vport, rule and action.
+pub(crate) fn layers(rows: impl IntoIterator<Item = [String; 4]>) -> Table {
+    let mut table = Table::new(["layer", "vport", "rule", "action"]);
+    for [layer, vport, rule, action] in rows {
+        table.row([layer, or_dash(&vport), or_dash(&rule), action]);
+    }
+    table
 }
 
 #[cfg(test)]

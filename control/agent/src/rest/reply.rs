@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use culvert_api::ErrorReply;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::{Agent, Error};
 
@@ -49,7 +50,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// Reads a body as JSON.
-pub(super) fn read(body: &[u8]) -> Result<serde_json::Value, Error> {
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(body)
         .map_err(|e| Error::Form(vec![culvert_api::Error::NotJson { detail: e.to_string() }]))
 }

@@ -81,8 +81,7 @@ pub(super) async fn mappings(State(agent): State<Arc<Agent>>) -> Reply {
 }
 
 pub(super) async fn trace(State(agent): State<Arc<Agent>>, body: Bytes) -> Reply {
-    let mut request: TraceRequest = serde_json::from_slice(&body)
-        .map_err(|e| Error::Form(vec![culvert_api::Error::NotJson { detail: e.to_string() }]))?;
+    let mut request: TraceRequest = reply::read(&body)?;
     let view = blocking(agent, move |agent| {
         request.port = port(&agent.current(), &request.port)?;
         Ok(agent.datapath().trace(&request)?)
@@ -90,7 +89,7 @@ pub(super) async fn trace(State(agent): State<Arc<Agent>>, body: Bytes) -> Reply
     reply::ok(&view.await?)
 }
 
-/// A port's name as the datapath knows it: interfaces become vport numbers.
+/// Converts a port's name to the datapath's: an interface becomes its vport's number.
 fn port(current: &Current, name: &str) -> Result<String, Error> {
     if name.starts_with("uplink") || name.parse::<u16>().is_ok() {
         return Ok(name.to_owned());

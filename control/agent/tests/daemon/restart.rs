@@ -28,7 +28,7 @@ async fn policy_and_numbers_survive() {
     daemon.stop().await;
 
     let daemon = Daemon::start(directory.path()).await;
-    assert_eq!(numbers(&daemon.memory.last()), before, "carried out again on start, with the same numbers");
+    assert_eq!(numbers(&daemon.memory.last()), before, "applied again on start, with the same numbers");
     assert_eq!(daemon.get("/networking/v1/virtualNetworks/contoso").await.etag, etag);
     let health = daemon.get("/culvert/v1/health").await.json;
     assert_eq!((&health["desiredVersion"], &health["appliedVersion"]), (&json!(2), &json!(2)));

@@ -48,10 +48,10 @@ fn apply(text: &str, merge: bool, dry_run: bool, client: &Client, json: bool) ->
         if !dry_run && !reply.applied {
             line(
                 &mut out,
-                &format!("kept as version {}, but not carried out yet: {}", reply.version, reply.problem),
+                &format!("stored as version {}, but not applied yet: {}", reply.version, reply.problem),
             );
         } else if !dry_run {
-            line(&mut out, &format!("version {} is in force", reply.version));
+            line(&mut out, &format!("version {} is applied", reply.version));
         }
         out
     }))
@@ -70,7 +70,7 @@ fn show_policy(path: Option<&str>, client: &Client) -> Result<String, Error> {
     Ok(show(&value, true, |_| String::new()))
 }
 
-/// What a policy holds.
+/// Summary of a valid policy.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Valid {
@@ -83,7 +83,7 @@ struct Valid {
     warnings: Vec<Warning>,
 }
 
-/// A policy that holds together, and what is odd about it.
+/// Checks a policy; returns it with its warnings.
 pub(super) fn check(text: &str) -> Result<(Fabric, Vec<Warning>), Error> {
     let refused = |code, details: Vec<ErrorBody>| {
         let message = format!("the policy has {}", count(details.len(), "problem"));

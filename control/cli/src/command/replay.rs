@@ -20,7 +20,7 @@ use crate::capture::{Captured, Reader, Writer};
 use crate::error::Error;
 use crate::output::show;
 use crate::replay::{Host, NEXT_HOP, Treated, Verdict};
-use crate::table::{Table, or_dash};
+use crate::table::{Table, layers, or_dash};
 
 /// Secret of what outer headers show of inner flows. Always the same, so that a replay can be repeated.
 const ENTROPY: HashSecret = HashSecret([0x0123_4567_89ab_cdef; 9]);
@@ -234,12 +234,11 @@ fn render(report: &Report, replay: &Replay) -> String {
         ]);
         if !p.trace.is_empty() {
             let _ = writeln!(out, "\npacket {}", p.number);
-            let mut hops = Table::new(["layer", "vport", "rule", "action"]);
-            for hop in &p.trace {
-                let vport = or_dash(hop.vport.as_deref().unwrap_or_default());
-                hops.row([hop.layer.to_owned(), vport, or_dash(&hop.rule), hop.action.clone()]);
-            }
-            out.push_str(&hops.render(""));
+            let rows = p.trace.iter().map(|hop| {
+                let vport = hop.vport.clone().unwrap_or_default();
+                [hop.layer.to_owned(), vport, hop.rule.clone(), hop.action.clone()]
+            });
+            out.push_str(&layers(rows).render(""));
         }
     }
     let counts: Vec<String> = counts.iter().map(|(verdict, n)| format!("{n} {verdict}")).collect();

@@ -8,7 +8,7 @@ use crate::args::Trace;
 use crate::client::Client;
 use crate::error::Error;
 use crate::output::show;
-use crate::table::{Table, or_dash};
+use crate::table::{layers, number_or_dash};
 
 pub(super) fn run(packet: &Trace, client: &Client, json: bool) -> Result<String, Error> {
     let body = serde_json::to_string(&request(packet)).unwrap_or_default();
@@ -32,12 +32,11 @@ fn request(packet: &Trace) -> TraceRequest {
 
 /// Writing to a string cannot fail; its results are dropped for that reason.
 fn render(reply: &TraceReply) -> String {
-    let mut table = Table::new(["layer", "vport", "rule", "action"]);
-    for hop in &reply.layers {
-        let vport = hop.vport.map_or_else(|| "-".to_owned(), |v| v.to_string());
-        table.row([hop.layer.clone(), vport, or_dash(&hop.rule), hop.action.clone()]);
-    }
-    let mut out = table.render("no layer was asked");
+    let rows = reply
+        .layers
+        .iter()
+        .map(|hop| [hop.layer.clone(), number_or_dash(hop.vport), hop.rule.clone(), hop.action.clone()]);
+    let mut out = layers(rows).render("no layer was asked");
     let _ = writeln!(out, "verdict: {}", reply.verdict.as_str());
     if !reply.reason.is_empty() {
         let _ = writeln!(out, "reason:  {}", reply.reason);

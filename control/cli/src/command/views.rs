@@ -10,7 +10,7 @@ use crate::args::{Flows, Nic};
 use crate::client::Client;
 use crate::error::Error;
 use crate::output::show;
-use crate::table::{Table, or_dash};
+use crate::table::{Table, number_or_dash, or_dash};
 
 pub(super) fn nic(command: Nic, client: &Client, json: bool) -> Result<String, Error> {
     let nic: NicInfo = client.get("/culvert/v1/nic")?;
@@ -160,7 +160,7 @@ fn flow_table(flows: &[FlowView], most: usize) -> String {
             (address, port) if address.contains(':') => format!("[{address}]:{port}"),
             (address, port) => format!("{address}:{port}"),
         };
-        // Of ICMP the ports are its type, and an echo's identifier or the code.
+        // ICMP has its type in place of the source port, and its code or an echo's identifier in place of the other.
         let protocol = match (f.protocol.as_str(), f.source_port) {
             ("ICMP", 0 | 8) | ("ICMPv6", 128 | 129) => {
                 format!("{} {} id {}", f.protocol, f.source_port, f.destination_port)
@@ -175,7 +175,7 @@ fn flow_table(flows: &[FlowView], most: usize) -> String {
         };
         table.row([
             f.direction.clone(),
-            f.vport.map_or_else(|| "-".to_owned(), |v| v.to_string()),
+            number_or_dash(f.vport),
             f.vsid.to_string(),
             protocol,
             end(&f.source, &f.source_mac, f.source_port),
@@ -243,7 +243,7 @@ pub(super) fn mappings(client: &Client, json: bool) -> Result<String, Error> {
                 m.mac.clone(),
                 or_dash(&m.server),
                 or_dash(&m.pas.join(",")),
-                m.vport.map_or_else(|| "-".to_owned(), |v| v.to_string()),
+                number_or_dash(m.vport),
             ]);
         }
         table.render("no mappings")
@@ -254,7 +254,7 @@ pub(super) fn health(client: &Client, json: bool) -> Result<String, Error> {
     let health: HealthView = client.get("/culvert/v1/health")?;
     Ok(show(&health, json, |h| {
         let mut out = format!(
-            "{}: culvertd {} on {}, up {} s, policy {} in force of {}, firmware {}\n",
+            "{}: culvertd {} on {}, up {} s, policy {} applied, {} desired, firmware {}\n",
             if h.ok { "ok" } else { "not ok" },
             h.version,
             h.host,
