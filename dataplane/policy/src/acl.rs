@@ -9,9 +9,9 @@ use culvert_packet::Prefix;
 /// What a rule does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The connection may be.
+    /// Allow the connection.
     Allow,
-    /// It may not.
+    /// Deny the connection.
     Deny,
 }
 
@@ -38,7 +38,7 @@ impl PortRange {
 pub struct Rule {
     /// Its name in the policy.
     pub name: String,
-    /// Lower ones are looked at first.
+    /// Lower values are checked first.
     pub priority: u32,
     /// Allow or deny.
     pub action: Action,
@@ -48,13 +48,13 @@ pub struct Rule {
     pub source: Vec<Prefix>,
     /// Destination addresses; empty is any.
     pub destination: Vec<Prefix>,
-    /// Source ports; not looked at for protocols without.
+    /// Source ports; ignored for protocols without ports.
     pub source_ports: PortRange,
     /// Destination ports.
     pub destination_ports: PortRange,
 }
 
-/// What a rule is matched with.
+/// The fields that rules match.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuple {
     /// Source.
@@ -83,7 +83,7 @@ impl Rule {
     }
 }
 
-/// A list, in the order in which its rules are looked at.
+/// A list, its rules in the order in which they are checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Acl {
     /// Its name in the policy.
@@ -104,14 +104,14 @@ impl Acl {
     }
 }
 
-/// The lists that a vport has for one direction: its own and its subnet's. Each has to let a packet pass.
+/// The lists of a vport for one direction: its own and its subnet's. All must allow a packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AclSet {
     /// The lists.
     pub acls: Vec<Acl>,
 }
 
-/// What the lists say of a packet.
+/// Result of checking a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Matched<'a> {
     /// No list denies it. The rule is the last one that allowed it by name, with its number, if one did.
@@ -126,7 +126,7 @@ pub enum Matched<'a> {
 }
 
 impl AclSet {
-    /// Looks a packet up. A list in which no rule matches lets it pass, as Windows port ACLs do.
+    /// Checks a packet. A list without a matching rule allows it, as Windows port ACLs do.
     pub fn check(&self, tuple: &Tuple) -> Matched<'_> {
         let mut allowed = None;
         for acl in &self.acls {

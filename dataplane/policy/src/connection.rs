@@ -11,8 +11,8 @@ use culvert_packet::{Rdid, VportId};
 
 pub use table::Connections;
 
-/// Names a connection, and no other one for as long as anything may remember the name: never 0. The direction of a record
-/// is told by [`ConnectionId::REVERSE`] in its cold part.
+/// Identifier of a connection, never 0, and not reused as long as anything may refer to it. [`ConnectionId::REVERSE`] in a
+/// record's cold part gives the record's direction.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct ConnectionId(pub u64);
 
@@ -20,7 +20,7 @@ impl ConnectionId {
     /// Bit of `FlowCold::connection` that marks the record of the answers.
     pub const REVERSE: u64 = 1 << 63;
 
-    /// As it stands in a record's cold part.
+    /// Its encoding in a record's cold part.
     pub const fn cold(self, reverse: bool) -> u64 {
         if reverse { self.0 | Self::REVERSE } else { self.0 }
     }
@@ -38,14 +38,14 @@ impl ConnectionId {
     }
 }
 
-/// Both ends, the one that spoke first being the first.
+/// Both ends; the first is the one that opened the connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct Ends {
     /// The virtual network.
     pub rdid: Rdid,
     /// IP protocol.
     pub protocol: u8,
-    /// The one that spoke first, and its port or ICMP identifier.
+    /// The one that opened it, and its port or ICMP identifier.
     pub first: (IpAddr, u16),
     /// The other.
     pub second: (IpAddr, u16),
@@ -58,10 +58,10 @@ impl Ends {
     }
 }
 
-/// Where a TCP connection is (RFC 9293 section 3.3.2, as far as a bystander sees it).
+/// State of a connection; of TCP as an observer sees it (RFC 9293 section 3.3.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    /// UDP, ICMP and others: there is nothing but time.
+    /// UDP, ICMP and others: only the time-out counts.
     Timed,
     /// SYN seen.
     Opening,
@@ -73,7 +73,7 @@ pub enum State {
     Closed,
 }
 
-/// Time after which an idle connection is forgotten, by state, in milliseconds.
+/// Time-outs of idle connections by state, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// SYN without answer.
@@ -115,13 +115,13 @@ pub struct Connection {
     pub owner: VportId,
     /// Its state.
     pub state: State,
-    /// When the host last saw a packet of it. The NIC's records know later ones.
+    /// When the host last saw a packet of it. The NIC's records may have a later time.
     pub last_seen: u32,
     /// Keys of its two records: of the one that spoke first, and of the answers.
     pub keys: [Option<FlowKey>; 2],
 }
 
-/// What a decision does to the connections.
+/// Effect of a decision on the connections.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Effect {
     /// A new one, under the identifier that the decision was given.
@@ -133,7 +133,7 @@ pub enum Effect {
 /// Effects of one decision.
 pub type Effects = Option<Effect>;
 
-/// Why there is no new connection.
+/// Why a new connection is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Full {
     /// The table is full.
@@ -152,13 +152,13 @@ pub(crate) fn first_state(protocol: u8, tcp_flags: u8) -> State {
     match protocol {
         6 if tcp_flags & RST != 0 => State::Closed,
         6 if tcp_flags & (SYN | ACK) == SYN => State::Opening,
-        // Picked up in the middle: after a restart that lost everything.
+        // Not its first segment: a restart lost the connection.
         6 => State::Established,
         _ => State::Timed,
     }
 }
 
-/// State after a packet. A SYN from the first side opens a closed connection anew (a port used again).
+/// State after a packet. A SYN from the first side reopens a closed connection (a reused port).
 pub(crate) fn next_state(state: State, reverse: bool, flags: u8) -> State {
     let fin = flags & FIN != 0;
     match state {

@@ -1,7 +1,7 @@
-//! Decides what to do with a flow's first packet: layers, groups, rules, connection tracking.
+//! Decides on a flow's first packet: layers, groups, rules, connection tracking.
 //!
-//! Pure: [`decide()`] looks at a [`Snapshot`] of the policy and at the [`Connections`], and says what is to be done; only its
-//! caller changes anything, by [`Connections::apply`]. So a trace asks the same function and changes nothing.
+//! Pure: [`decide()`] reads a [`Snapshot`] of the policy and the [`Connections`], and returns a decision with its effects. Only
+//! the caller applies them, by [`Connections::apply`]; so a trace calls the same function and changes nothing.
 //!
 //! Layers, in their order. From a vport: port (state, VLAN, source MAC and CA), bridge or router, lists of both vports'
 //! sides, connection, mapping. From the wire: peer, source, bridge, lists, connection.

@@ -1,4 +1,4 @@
-//! One host's policy, whole and unchanging: what `decide` looks things up in. Made by the control plane's model.
+//! One host's policy, complete and immutable, for `decide`. The control plane's model makes it.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -20,7 +20,7 @@ pub struct Snapshot {
     pub host: u16,
     /// MAC of the distributed router, the same on all hosts.
     pub router_mac: MacAddr,
-    /// Secret of the entropy that is shown on the wire.
+    /// Secret of the entropy in outer headers.
     pub entropy: HashSecret,
     /// Vports of this host.
     pub vports: BTreeMap<VportId, Vport>,
@@ -28,11 +28,11 @@ pub struct Snapshot {
     pub subnets: BTreeMap<u32, Subnet>,
     /// Virtual networks.
     pub networks: BTreeMap<Rdid, Network>,
-    /// Where customer addresses are.
+    /// Locations of customer addresses.
     pub mappings: Mappings,
     /// Other hosts by index.
     pub peers: BTreeMap<u16, Peer>,
-    /// Ways to other hosts by index.
+    /// Tunnels to other hosts by index.
     pub tunnels: BTreeMap<u16, TunnelSpec>,
     /// This host's provider addresses.
     pub local_pas: Vec<LocalPa>,
@@ -70,9 +70,9 @@ pub struct Vport {
     pub target: Target,
     /// Whether frames may pass.
     pub up: bool,
-    /// Lists for what goes to the VM.
+    /// Lists for packets to the VM.
     pub acls_in: Arc<AclSet>,
-    /// Lists for what comes from the VM.
+    /// Lists for packets from the VM.
     pub acls_out: Arc<AclSet>,
     /// Version of its policy.
     pub generation: u32,
@@ -95,9 +95,9 @@ pub struct Subnet {
     pub prefixes: Vec<Prefix>,
     /// The router's addresses in it.
     pub gateways: Vec<IpAddr>,
-    /// Group for what local vports broadcast, if there is anybody to hear it.
+    /// Group for broadcasts of local vports, if there are receivers.
     pub group_out: Option<u16>,
-    /// Group for what arrives from other hosts: local vports only.
+    /// Group for broadcasts of other hosts: local vports only.
     pub group_in: Option<u16>,
 }
 
@@ -110,7 +110,7 @@ pub struct Network {
     pub distributed_router: bool,
 }
 
-/// Where a customer address is.
+/// Location of a customer address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Location {
     /// On this host.
@@ -218,11 +218,11 @@ impl Mappings {
 pub struct Peer {
     /// Its provider addresses.
     pub pas: Vec<IpAddr>,
-    /// VSIDs that it has a part in: what it may send.
+    /// VSIDs that it may send.
     pub vsids: BTreeSet<u32>,
 }
 
-/// A way to another host.
+/// A tunnel to another host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelSpec {
     /// Its index.
@@ -250,7 +250,7 @@ pub struct LocalPa {
     pub mac: MacAddr,
     /// Its subnet.
     pub prefix: Prefix,
-    /// The way out of the subnet.
+    /// Router to other subnets.
     pub gateway: Option<IpAddr>,
     /// The uplink that it belongs to.
     pub uplink: u8,
@@ -265,12 +265,12 @@ pub struct LocalPa {
 pub struct GroupSpec {
     /// Its index.
     pub index: u16,
-    /// Who gets a copy.
+    /// The receivers of a copy.
     pub members: Vec<Member>,
 }
 
 impl Snapshot {
-    /// A host without anything.
+    /// A host without vports, peers and addresses.
     pub fn empty(router_mac: MacAddr, entropy: HashSecret) -> Self {
         Snapshot {
             host: 0,
@@ -287,7 +287,7 @@ impl Snapshot {
         }
     }
 
-    /// The vports of this host at both ends of a connection. `None`: that end is on another host, or nowhere.
+    /// The vports of this host at both ends of a connection. `None`: the end is not on this host.
     pub fn local_ends(&self, ends: &Ends) -> [Option<VportId>; 2] {
         [ends.first.0, ends.second.0].map(|ca| match self.mappings.by_ca(ends.rdid, ca)?.location {
             Location::Local(id) => Some(id),

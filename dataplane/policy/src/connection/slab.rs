@@ -1,13 +1,13 @@
-//! Where connections lie: in numbered places, which are used again under another sequence.
+//! A slab of connections: numbered places, reused with a new sequence number.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::{Connection, ConnectionId};
 
-/// Places that are made at a time, so that none moves when there are more.
+/// Places allocated at a time, so that none moves when the slab grows.
 const CHUNK: usize = 1024;
-/// Largest sequence: bit 63 of an identifier says something else.
+/// Largest sequence number: bit 63 of an identifier has another meaning.
 const LAST: u32 = u32::MAX >> 1;
 /// The end of the list of free places.
 const NONE: u32 = u32::MAX;
@@ -15,25 +15,25 @@ const NONE: u32 = u32::MAX;
 /// A place.
 #[derive(Clone, Debug)]
 struct Place {
-    /// Identifier of what is there, or of what was.
+    /// Identifier of the connection that is, or was, there.
     id: u64,
-    /// The last sequence that was given out.
+    /// The last sequence number used here.
     sequence: u32,
     /// The next free place, if this one is free.
     next: u32,
     connection: Option<Connection>,
 }
 
-/// Connections by identifier: the place in its lower half, the place's sequence in the upper. One that was named
-/// otherwise, by a former daemon, is found through a list of its own.
+/// Connections by identifier: the place in its lower half, the place's sequence number in the upper. Connections with
+/// identifiers of an earlier daemon are found through a list of their own.
 #[derive(Clone, Debug)]
 pub(super) struct Slab {
     chunks: Vec<Vec<Place>>,
     free: u32,
-    /// Places that were ever used.
+    /// Places used so far.
     places: u32,
     len: usize,
-    /// The last sequence that a former daemon gave out, for places that were never used.
+    /// The last sequence number of an earlier daemon, for places that were never used.
     floor: u32,
     foreign: BTreeMap<u64, u32>,
 }
@@ -55,13 +55,13 @@ impl Slab {
         self.chunks.get_mut(n as usize / CHUNK)?.get_mut(n as usize % CHUNK)
     }
 
-    /// What is at a place.
+    /// The connection at a place.
     pub(super) fn at(&self, n: u32) -> Option<(ConnectionId, &Connection)> {
         let place = self.place(n)?;
         place.connection.as_ref().map(|c| (ConnectionId(place.id), c))
     }
 
-    /// What is at a place, to be changed.
+    /// The connection at a place, mutable.
     pub(super) fn at_mut(&mut self, n: u32) -> Option<&mut Connection> {
         self.place_mut(n)?.connection.as_mut()
     }
@@ -76,7 +76,7 @@ impl Slab {
         self.foreign.get(&id.0).copied()
     }
 
-    /// The identifier that the next connection gets.
+    /// The identifier of the next connection.
     pub(super) fn next_id(&self) -> ConnectionId {
         let (n, last) = match self.place(self.free) {
             Some(place) => (self.free, place.sequence),
@@ -93,7 +93,7 @@ impl Slab {
         }
     }
 
-    /// Puts a connection into a free place, and says which.
+    /// Inserts a connection at a free place, and returns the place.
     pub(super) fn insert(&mut self, id: ConnectionId, connection: Connection) -> u32 {
         let (n, floor) = (self.free, self.floor);
         let own = id == self.next_id();
@@ -124,7 +124,7 @@ impl Slab {
         n
     }
 
-    /// An identifier of a former daemon: new ones are not like it.
+    /// Notes an identifier of an earlier daemon: new ones differ from it.
     pub(super) fn avoid(&mut self, id: ConnectionId) {
         self.floor = self.floor.max((id.0 >> 32) as u32 & LAST);
     }

@@ -1,4 +1,4 @@
-//! The connection table: bounded, as a whole and for each vport; found by identifier, by both ends, and by time.
+//! The connection table: bounded in total and for each vport; finds connections by identifier, by ends and by time-out.
 
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -14,7 +14,7 @@ use super::{Connection, ConnectionId, Effect, Effects, Ends, Full, State, Timeou
 /// Connections examined for each expired one that is returned.
 const MAX_POLLS: usize = 4;
 
-/// An entry of the index by ends: the hash, so that growing looks at nothing else, and the place.
+/// An entry of the index by ends: the hash, so that growing reads nothing else, and the place.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     hash: u32,
@@ -58,12 +58,12 @@ impl Connections {
         }
     }
 
-    /// How many there are.
+    /// Count of connections.
     pub fn len(&self) -> usize {
         self.slab.len()
     }
 
-    /// Whether there are none.
+    /// Whether it has no connections.
     pub fn is_empty(&self) -> bool {
         self.slab.len() == 0
     }
@@ -123,7 +123,7 @@ impl Connections {
         Ok(self.slab.next_id())
     }
 
-    /// Carries out what a decision says.
+    /// Applies the effects of a decision.
     pub fn apply(&mut self, effects: &Effects, now: u32) {
         match effects {
             None => {}
@@ -137,7 +137,7 @@ impl Connections {
         }
     }
 
-    /// Takes a connection over that a former daemon had made: its records are in the NIC.
+    /// Adopts a connection of an earlier daemon whose records are in the NIC.
     pub fn adopt(&mut self, id: ConnectionId, connection: &Connection) {
         if self.slab.len() < self.limit {
             self.insert(id, connection, connection.last_seen);
@@ -145,8 +145,8 @@ impl Connections {
         self.slab.avoid(id);
     }
 
-    /// Takes a connection back that a former daemon had made and of which no record is left: under a new identifier.
-    /// `None`: the table is full, or knows its ends. A vport that has more than its share keeps what it has.
+    /// Restores a connection of an earlier daemon of which no record is left, with a new identifier.
+    /// `None`: the table is full, or has a connection between these ends. A vport above its share keeps its connections.
     pub fn restore(&mut self, connection: &Connection, now: u32) -> Option<ConnectionId> {
         if self.slab.len() >= self.limit || self.place(&connection.ends).is_some() {
             return None;
@@ -170,7 +170,7 @@ impl Connections {
         self.wheel.set(at, now, left(&self.timeouts, connection, now));
     }
 
-    /// Forgets a connection.
+    /// Removes a connection.
     pub fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
         let at = self.slab.find(id)?;
         let gone = self.slab.remove(at)?;
@@ -185,14 +185,14 @@ impl Connections {
         Some(gone)
     }
 
-    /// A TCP segment with SYN, FIN or RST has passed in the NIC. `reverse`: it was one of the answers.
+    /// Notes that the NIC forwarded a TCP segment with SYN, FIN or RST. `reverse`: in the answering direction.
     pub fn control(&mut self, id: ConnectionId, reverse: bool, tcp_flags: u8, now: u32) {
         self.seen(id, now, |connection| {
             connection.state = next_state(connection.state, reverse, tcp_flags);
         });
     }
 
-    /// Something of a connection passed in the NIC at `when`.
+    /// Notes that the NIC forwarded a packet of a connection at `when`.
     pub fn touch(&mut self, id: ConnectionId, when: u32) {
         self.seen(id, when, |_| {});
     }
@@ -207,14 +207,14 @@ impl Connections {
         }
     }
 
-    /// Time after which a connection is forgotten when nothing of it passes.
+    /// Time-out of a connection without packets.
     pub fn timeout(&self, connection: &Connection) -> u32 {
         timeout(&self.timeouts, connection)
     }
 
-    /// Connections of which the host has seen nothing for their time-out, at most `limit`. Whether the NIC has is for the
-    /// caller to ask: until it says so, or forgets them, they are named again. However many connections there are, this
-    /// takes no longer; [`is_behind`](Self::is_behind) tells whether to ask again soon.
+    /// Connections of which the host has seen no packet for their time-out, at most `limit`. The caller asks the NIC for
+    /// later packets: until it notes them, or removes the connections, they are returned again. The time that this takes does
+    /// not depend on the number of connections; [`is_behind`](Self::is_behind) tells whether to call again soon.
     pub fn expired(&mut self, now: u32, limit: usize) -> impl Iterator<Item = ConnectionId> + '_ {
         let missing = limit.saturating_sub(self.wheel.due());
         let (slab, timeouts) = (&self.slab, &self.timeouts);
@@ -226,13 +226,13 @@ impl Connections {
         self.wheel.all_due().take(limit).filter_map(|at| slab.at(at).map(|(id, _)| id))
     }
 
-    /// Whether [`expired`](Self::expired) did not get to look at all whose time may be over.
+    /// Whether [`expired`](Self::expired) did not examine all connections that may have expired.
     pub fn is_behind(&self) -> bool {
         self.wheel.is_behind()
     }
 }
 
-/// Milliseconds that a connection has; 0: none.
+/// Milliseconds until a connection expires; 0: it has expired.
 fn left(timeouts: &Timeouts, connection: &Connection, now: u32) -> u32 {
     timeout(timeouts, connection).saturating_sub(now.wrapping_sub(connection.last_seen))
 }

@@ -1,23 +1,23 @@
-//! A timer wheel: who is to be looked at, and about when. Whoever lives on longer than was thought is only moved when its
-//! time has come, so that a packet costs no more than a new time stamp.
+//! A timer wheel of connections' time-outs. A packet only updates its connection's time stamp; the connection moves to a
+//! later spoke when its old one expires.
 
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// Milliseconds in a tick, as a power of two: so ticks wrap where milliseconds do.
+/// Milliseconds in a tick, a power of two: ticks wrap where milliseconds do.
 const TICK: u32 = 10;
 /// Ticks, 22 bits, until they wrap.
 const TICKS: u32 = u32::MAX >> TICK;
-/// Spokes, a power of two: somewhat more than the time-out of an established connection. What takes longer is looked at
-/// once on its way.
+/// Spokes, a power of two: somewhat more than the time-out of an established connection. Longer time-outs are examined
+/// once before they end.
 const SPOKES: u32 = 8192;
-/// The list of those whose time is over, behind the spokes.
+/// The list of expired numbers, after the spokes.
 const DUE: u32 = SPOKES;
-/// In no list; the end of a list.
+/// In no list, or the end of a list.
 const NONE: u32 = u32::MAX;
 
-/// Where one is.
+/// The links of a number.
 #[derive(Clone, Copy, Debug)]
 struct Link {
     next: u32,
@@ -25,12 +25,12 @@ struct Link {
     list: u32,
 }
 
-/// Numbers below 2^32 - 1, each in the list of the tick at which it is looked at.
+/// Numbers below 2^32 - 1, each in the list of the tick at which it is examined.
 #[derive(Clone, Debug)]
 pub(super) struct Wheel {
     heads: Box<[u32]>,
     links: Vec<Link>,
-    /// The tick that is looked at next.
+    /// The next tick to examine.
     tick: u32,
     len: usize,
     due: usize,
@@ -44,24 +44,24 @@ impl Wheel {
         Wheel { heads, links: Vec::new(), tick: 0, len: 0, due: 0, behind: false }
     }
 
-    /// How many are due.
+    /// Count of expired numbers.
     pub(super) fn due(&self) -> usize {
         self.due
     }
 
-    /// Whether there are some whose tick has come and who were not looked at.
+    /// Whether numbers of past ticks are still to be examined.
     pub(super) fn is_behind(&self) -> bool {
         self.behind
     }
 
-    /// Those that are due.
+    /// The expired numbers.
     pub(super) fn all_due(&self) -> impl Iterator<Item = u32> {
         let some = |n: u32| (n != NONE).then_some(n);
         let first = some(self.heads[DUE as usize]);
         core::iter::successors(first, move |n| some(self.links[*n as usize].next))
     }
 
-    /// `n` is to be looked at in `left` milliseconds at the latest.
+    /// Examines `n` in `left` milliseconds at the latest.
     pub(super) fn set(&mut self, n: u32, now: u32, left: u32) {
         if self.len == 0 {
             self.tick = now >> TICK;
@@ -79,14 +79,14 @@ impl Wheel {
         }
     }
 
-    /// How many ticks ahead a spoke is.
+    /// Ticks from now to a spoke.
     fn ahead(&self, spoke: u32) -> u32 {
         spoke.wrapping_sub(self.tick) & (SPOKES - 1)
     }
 
     /// The spoke of a time, or one before it.
     fn spoke(&self, now: u32, left: u32) -> u32 {
-        // Of 22 bits, with their sign: the time may be one before that which was looked at last.
+        // Sign-extended from 22 bits: the time may lie before the last examined tick.
         let ahead = ((now >> TICK).wrapping_sub(self.tick) << TICK).cast_signed() >> TICK;
         let over = (u64::from(now & ((1 << TICK) - 1)) + u64::from(left)) >> TICK;
         let ahead = (i64::from(ahead) + over.cast_signed()).clamp(0, i64::from(SPOKES - 1));
@@ -104,7 +104,7 @@ impl Wheel {
         self.due += usize::from(list == DUE);
     }
 
-    /// Takes `n` out.
+    /// Removes `n`.
     pub(super) fn remove(&mut self, n: u32) {
         let Some(link) = self.links.get_mut(n as usize) else { return };
         let Link { next, prev, list } = core::mem::replace(link, Link { list: NONE, ..*link });
@@ -122,12 +122,12 @@ impl Wheel {
         self.due -= usize::from(list == DUE);
     }
 
-    /// Looks at those whose tick has come, at most `most` of them: `left` says how many milliseconds each has. Those with
-    /// none are due until they are set anew or removed.
+    /// Examines numbers of past ticks, at most `most`: `left` returns the milliseconds that each has. Those without any are
+    /// expired until they are set again or removed.
     pub(super) fn turn(&mut self, now: u32, most: usize, mut left: impl FnMut(u32) -> u32) {
         let end = now >> TICK;
         if end.wrapping_sub(self.tick) & TICKS >= SPOKES {
-            // The wheel has stood still for more than a turn: each spoke is looked at once.
+            // More than a turn has passed: examine each spoke once.
             self.tick = end.wrapping_sub(SPOKES - 1) & TICKS;
         }
         let mut most = most;

@@ -12,7 +12,7 @@ use super::packet::Packet;
 use crate::snapshot::{Snapshot, Subnet, Vport};
 use crate::trace::{Layer, TraceSink};
 
-/// An ARP packet of a vport: requests are answered from policy, everything else ends here (HNV carries no ARP).
+/// Handles an ARP packet of a vport: answers requests from the policy, drops all others (HNV carries no ARP).
 pub(super) fn arp(
     s: &Snapshot,
     packet: &Packet<'_>,
@@ -54,7 +54,7 @@ pub(super) fn arp(
     Err(Stop::Reply(tagged_as(packet, frame)))
 }
 
-/// Whether a packet is of neighbour discovery (RFC 4861): a solicitation or an advertisement.
+/// Whether a packet is neighbour discovery (RFC 4861): a solicitation or an advertisement.
 pub(super) fn is_neighbour_discovery(packet: &Packet<'_>) -> bool {
     let h = &packet.headers;
     let kinds = [u16::from(icmp::v6::NEIGHBOUR_SOLICITATION), u16::from(icmp::v6::NEIGHBOUR_ADVERTISEMENT)];
@@ -76,7 +76,7 @@ pub(super) fn neighbour(
     };
     let message = transport(packet).unwrap_or_default();
     let Some((IpAddr::V6(src), dst)) = packet.addresses() else { return Err(Reason::Unsupported.into()) };
-    // RFC 4861, section 7.1: a packet that has been forwarded, or is damaged, is none.
+    // RFC 4861 section 7.1: ignore a packet that was forwarded or is damaged.
     if packet.headers.ttl != 255 || !icmp::verify(IpAddr::V6(src), dst, message) {
         return end("neighbour", Reason::Unsupported);
     }
@@ -114,8 +114,8 @@ fn transport<'p>(packet: &Packet<'p>) -> Option<&'p [u8]> {
     packet.frame.get(usize::from(h.l4)..usize::from(h.l3) + usize::from(h.l3_len))
 }
 
-/// What the gateway says to a packet whose TTL is over (RFC 792, RFC 4443 section 3.3). `None`: nothing, because the
-/// packet is itself an error or not a packet's beginning (RFC 1812 section 4.3.2.7).
+/// The gateway's error for a packet whose TTL expired (RFC 792, RFC 4443 section 3.3). `None`: the packet is an error
+/// itself, or not the first fragment (RFC 1812 section 4.3.2.7).
 pub(super) fn time_exceeded(packet: &Packet<'_>, gateway: IpAddr) -> Option<Vec<u8>> {
     let h = &packet.headers;
     let (src, _) = packet.addresses()?;
@@ -138,7 +138,7 @@ pub(super) fn time_exceeded(packet: &Packet<'_>, gateway: IpAddr) -> Option<Vec<
     Some(tagged_as(packet, frame))
 }
 
-/// The answer to an echo request to the gateway. `None`: it is none.
+/// The reply to an echo request to the gateway. `None`: the packet is not one.
 pub(super) fn ping(packet: &Packet<'_>) -> Option<Vec<u8>> {
     let h = &packet.headers;
     let (src, dst) = packet.addresses()?;

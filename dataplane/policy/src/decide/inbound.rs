@@ -22,7 +22,7 @@ pub(super) fn decide(
 ) -> Outcome {
     let subnet = check_peer(s, peer, vsid, trace)?;
     if packet.headers.family == Family::Arp {
-        // Every host answers from its policy: none is carried.
+        // Every host answers ARP from its policy: none is tunnelled.
         return Err(Reason::ArpSuppressed.into());
     }
     let from = source(s, packet, peer, subnet, trace)?;
@@ -45,8 +45,8 @@ pub(super) fn decide(
     deliver(s, connections, packet, from, id, subnet.rdid, now, trace)
 }
 
-/// Whether that host may send into that subnet: it has a part in it, or in another one of the same virtual network,
-/// from which it routes.
+/// Whether a host may send into a subnet: it has vports in it, or in another subnet of the virtual network, from which
+/// it routes.
 fn check_peer<'s>(
     s: &'s Snapshot,
     peer: u16,

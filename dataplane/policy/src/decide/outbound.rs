@@ -45,7 +45,7 @@ pub(super) fn decide(
     unicast(s, connections, packet, (id, vport), to, routed, now, trace)
 }
 
-/// The port layer: is the vport up, may it use this tag, is that its MAC.
+/// The port layer: checks the vport's state, VLAN tag and source MAC.
 fn check_port(
     packet: &Packet<'_>,
     id: VportId,
@@ -82,7 +82,7 @@ fn check_source(
         trace.step(Layer::Port, Some(id), "source-ca", "allow");
         return Ok(());
     }
-    // What a host says of itself before it has an address: neighbour discovery, listener reports.
+    // Packets that a host sends before it has an address: neighbour discovery, listener reports.
     let own = packet.headers.family == Family::V6
         && packet.headers.protocol == 58
         && matches!(packet.headers.l4_src, 130..=137 | 143);
@@ -103,7 +103,7 @@ fn bridge<'s>(
         trace.step(Layer::Bridge, Some(id), "mac", "forward");
         return Ok(to);
     }
-    // The MAC may belong to another tenant: then it is isolation that keeps the packet here.
+    // The MAC may belong to another tenant: then the reason is isolation.
     let reason = if s.mappings.knows_mac(mac) { Reason::Isolated } else { Reason::UnknownDestinationMac };
     trace.step(Layer::Bridge, Some(id), "mac", reason.as_str());
     Err(reason.into())
@@ -187,7 +187,7 @@ fn unicast(
     };
     let common = Common { tracked, rules };
     let record = record::outbound(s, vport, packet.key, to, routed, &common, false);
-    // The way back leads to this vport's own mapping.
+    // The reverse direction uses this vport's own mapping.
     let own = packet.addresses().and_then(|(src, _)| s.mappings.by_ca(vport.rdid, src));
     let reverse = match (to.location, local) {
         (Location::Remote { peer, .. }, _) => {
@@ -208,7 +208,7 @@ fn unicast(
     Ok((Decision::Forward(Box::new(forward)), effects))
 }
 
-/// Broadcast and multicast stay in the subnet: one copy for each host and vport that has it.
+/// Broadcast and multicast, within the subnet: one copy for each host and vport in it.
 fn flood(
     s: &Snapshot,
     connections: &Connections,

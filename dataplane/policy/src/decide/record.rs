@@ -1,4 +1,4 @@
-//! Flow records: what the NIC is to do with packets of a key.
+//! Flow records: the NIC's actions on packets of a key.
 
 use culvert_flow::hash::entropy;
 use culvert_flow::record::{Actions, Direction};
@@ -32,7 +32,7 @@ fn copy_of(key: &FlowKey) -> Actions {
     if key.protocol == 6 && key.fragment == 0 { Actions::COPY_TCP_CONTROL } else { Actions::empty() }
 }
 
-/// From a local vport to where a mapping says. `routed`: by the distributed router.
+/// From a local vport to a mapping's location. `routed`: by the distributed router.
 pub(super) fn outbound(
     s: &Snapshot,
     vport: &Vport,
@@ -90,7 +90,7 @@ pub(super) fn inbound(
     FlowRecord { key, hot, cold: common.cold(answers) }
 }
 
-/// To everybody in a subnet.
+/// To all members of a subnet.
 pub(super) fn flood(s: &Snapshot, vport: Option<&Vport>, key: FlowKey, group: u16, vsid: u32) -> FlowRecord {
     let mut actions = Actions::REPLICATE;
     if vport.is_none() {
@@ -134,7 +134,7 @@ fn answer(key: &FlowKey, src_mac: MacAddr, dst_mac: MacAddr) -> Option<FlowKey> 
     })
 }
 
-/// Key of the answers that come from another host: it routes them itself if we routed the question.
+/// Key of the answers from another host: it routes them itself if we routed the first packet.
 pub(super) fn answer_from_wire(
     s: &Snapshot,
     key: &FlowKey,

@@ -1,4 +1,4 @@
-//! Access control lists with memory: an allowed connection passes both ways, whatever the lists say of its answers.
+//! Stateful access control lists: the answers of an allowed connection pass, whatever the lists say of them.
 
 use core::net::IpAddr;
 
@@ -34,14 +34,14 @@ fn has_ports(protocol: u8) -> bool {
     matches!(protocol, 6 | 17 | 132)
 }
 
-/// What a list is matched with.
+/// The fields that lists match.
 fn tuple(packet: &Packet<'_>, src: IpAddr, dst: IpAddr) -> Tuple {
     let has_ports = has_ports(packet.headers.protocol) && packet.headers.fragment != Fragment::Later;
     let ports = has_ports.then_some((packet.headers.l4_src, packet.headers.l4_dst));
     Tuple { src, dst, protocol: packet.headers.protocol, ports }
 }
 
-/// Both ends of a packet. `None`: nothing is tracked of it (fragments, ICMP that is no echo).
+/// Both ends of a packet. `None`: it is not tracked (fragments, ICMP other than echo).
 fn ends(packet: &Packet<'_>, rdid: Rdid, src: IpAddr, dst: IpAddr) -> Option<Ends> {
     let h = &packet.headers;
     if h.fragment != Fragment::None {
@@ -56,7 +56,7 @@ fn ends(packet: &Packet<'_>, rdid: Rdid, src: IpAddr, dst: IpAddr) -> Option<End
     Some(Ends { rdid, protocol: h.protocol, first: (src, from), second: (dst, to) })
 }
 
-/// Which lists a packet has to pass: of whose vport, and in which direction.
+/// The lists that a packet has to pass, with their vports.
 pub(super) type Lists<'a> = [Option<(VportId, &'a AclSet)>; 2];
 
 /// Lets a packet pass if it belongs to a connection, or if all lists allow a new one.
@@ -81,7 +81,7 @@ pub(super) fn pass(
         ends,
         owner,
     });
-    // Answers pass. The side that spoke first is held to the lists as they are now: the policy may have changed.
+    // Answers pass. Packets of the side that opened the connection are checked: the policy may have changed.
     if let Some(answer) = tracked.filter(|t| t.reverse) {
         trace.step(Layer::Connection, Some(owner), "answer", "allow");
         return Ok((Some(answer), [0; 2]));
@@ -114,8 +114,8 @@ pub(super) fn pass(
     Ok((Some(Tracked { id, reverse: false, existing: None, ends, owner }), rules))
 }
 
-/// Whether a policy would let a connection begin now: an end is here, the other one is somewhere, and no list of an end
-/// that is here speaks against it.
+/// Whether a policy allows a connection: one end is on this host, the other has a mapping, and the lists of the ends on
+/// this host allow it.
 pub fn allows(snapshot: &Snapshot, ends: &Ends) -> bool {
     let ((src, src_port), (dst, dst_port)) = (ends.first, ends.second);
     let mapped = [src, dst].iter().all(|ca| snapshot.mappings.by_ca(ends.rdid, *ca).is_some());
@@ -128,7 +128,7 @@ pub fn allows(snapshot: &Snapshot, ends: &Ends) -> bool {
 }
 
 impl Tracked {
-    /// What follows for the connection when the packet goes on, its records being `own` and that of the other direction.
+    /// Effects on the connection when the packet is forwarded, with the keys of its own record and the other direction's.
     pub(super) fn effects(
         &self,
         packet: &Packet<'_>,
