@@ -16,6 +16,6 @@ impl From<culvert_softpath::Error> for DatapathError {
 
 impl From<culvert_pf::Error> for DatapathError {
     fn from(error: culvert_pf::Error) -> Self {
-        DatapathError::unavailable(error)
+        DatapathError::unavailable(&error)
     }
 }

@@ -78,7 +78,7 @@ pub enum DatapathError {
 }
 
 impl DatapathError {
-    pub(super) fn unavailable(error: impl ToString) -> Self {
+    pub(super) fn unavailable(error: &impl ToString) -> Self {
         DatapathError::Unavailable { detail: error.to_string() }
     }
 

@@ -38,7 +38,7 @@ impl HostDatapath {
     }
 }
 
-fn unavailable(error: impl ToString) -> DatapathError {
+fn unavailable(error: &impl ToString) -> DatapathError {
     DatapathError::unavailable(error)
 }
 
@@ -47,19 +47,19 @@ fn open_nic(location: &str, args: &Args) -> Result<(Backend, SlowPath), Error> {
     let image = match &args.firmware {
         None => Vec::new(),
         Some(path) => std::fs::read(path)
-            .map_err(|e| unavailable(format_args!("firmware image {}: {e}", path.display())))?,
+            .map_err(|e| unavailable(&format_args!("firmware image {}: {e}", path.display())))?,
     };
     let location =
         ["vfio-user:", "vfio:"].iter().find_map(|kind| location.strip_prefix(kind)).unwrap_or(location);
-    let address: FunctionAddress = location.parse().map_err(|e: culvert_pci::Error| unavailable(e))?;
-    let device = address.open().map_err(unavailable)?;
+    let address: FunctionAddress = location.parse().map_err(|e: culvert_pci::Error| unavailable(&e))?;
+    let device = address.open().map_err(|e| unavailable(&e))?;
     // The default, until a policy sets the router's MAC address.
-    let config = Config::new(image, Fabric::default().settings.router_mac).map_err(unavailable)?;
-    let nic = Arc::new(Nic::open(device, &config).map_err(unavailable)?);
+    let config = Config::new(image, Fabric::default().settings.router_mac).map_err(|e| unavailable(&e))?;
+    let nic = Arc::new(Nic::open(device, &config).map_err(|e| unavailable(&e))?);
     let wanted = args.vfs.min(nic.identity().total_vfs);
-    let vfs = nic.enable_vfs(wanted, &[]).map_err(unavailable)?;
-    let vmqs = VmqPorts::start(&nic, args, run_dir(&args.socket)?).map_err(unavailable)?;
-    let slow_path = SlowPath::start(nic.clone(), Settings::default()).map_err(unavailable)?;
+    let vfs = nic.enable_vfs(wanted, &[]).map_err(|e| unavailable(&e))?;
+    let vmqs = VmqPorts::start(&nic, args, run_dir(&args.socket)?).map_err(|e| unavailable(&e))?;
+    let slow_path = SlowPath::start(nic.clone(), Settings::default()).map_err(|e| unavailable(&e))?;
     info!(nic = nic.identity().location, adopted = nic.adopted(), vfs = vfs.len(), "NIC ready");
     Ok((Backend::Nic { nic, vfs, vmqs }, slow_path))
 }
@@ -73,13 +73,13 @@ fn open_switch(args: &Args) -> Result<(Backend, SlowPath), Error> {
             format!("--uplink names {} interfaces ({all}): a host has at most {max}", args.uplink.len());
         return Err(DatapathError::Invalid { detail }.into());
     }
-    let secret = secret::from_bytes(&secret::random().map_err(unavailable)?);
+    let secret = secret::from_bytes(&secret::random().map_err(|e| unavailable(&e))?);
     let flows = args.flows.clamp(64, MAX_FLOWS).next_power_of_two();
     let settings = SwitchSettings { workers: workers(args)?, ..SwitchSettings::new(flows, secret) };
-    let switch = Arc::new(Switch::start(&settings).map_err(unavailable)?);
+    let switch = Arc::new(Switch::start(&settings).map_err(|e| unavailable(&e))?);
     // Fanout groups of packet sockets have numbers that each process chooses for itself.
     let mut fanout = [0; 2];
-    getrandom::fill(&mut fanout).map_err(unavailable)?;
+    getrandom::fill(&mut fanout).map_err(|e| unavailable(&e))?;
     let run_dir = run_dir(&args.socket)?;
     let kernel = (args.provider_address == ProviderAddress::Kernel).then(|| args.uplink.clone());
     // The switch's flows end with the process; connections outlive it, in a file named after the socket.
@@ -88,7 +88,7 @@ fn open_switch(args: &Args) -> Result<(Backend, SlowPath), Error> {
     let connections = Some(connections.into());
     let limits = limits(flows, switch.workers());
     let settings = Settings { limits, kernel, connections };
-    let slow_path = SlowPath::start(switch.clone(), settings).map_err(unavailable)?;
+    let slow_path = SlowPath::start(switch.clone(), settings).map_err(|e| unavailable(&e))?;
     info!(uplinks = args.uplink.join(", "), flows, workers = switch.workers(), "software datapath ready");
     let backend = SwitchBackend::new(switch, args, run_dir, u16::from_ne_bytes(fanout));
     Ok((Backend::Switch(backend), slow_path))
@@ -118,6 +118,6 @@ fn limits(flows: u32, workers: usize) -> Limits {
 /// The directory of the API's socket, where those of VMs are too.
 fn run_dir(socket: &Path) -> Result<PathBuf, DatapathError> {
     let dir = socket.parent().unwrap_or(Path::new(".")).to_owned();
-    std::fs::create_dir_all(&dir).map_err(|e| unavailable(format_args!("{}: {e}", dir.display())))?;
+    std::fs::create_dir_all(&dir).map_err(|e| unavailable(&format_args!("{}: {e}", dir.display())))?;
     Ok(dir)
 }
