@@ -7,8 +7,8 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::hash::HashSecret;
-use crate::prefetch::prefetch;
 use crate::record::{FlowCold, FlowHot, FlowKey, FlowRecord};
+use culvert_packet::prefetch;
 
 /// Records in a bucket.
 pub const WAYS: usize = 8;

@@ -10,10 +10,12 @@
 //!   `parse(&[u8]) -> Result<(Header, payload), Reason>`, which checks all lengths, and `emit(&self, .., &mut [u8])`, which
 //!   returns the bytes written. [`craft`] puts whole frames together.
 //!
+//! [`prefetch()`] is beside them: all that handles packets in bursts is built on this crate.
+//!
 //! The feature `serde` makes identifiers and reasons serialisable: texts as strings, numbers as numbers.
 
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod arp;
 mod bytes;
@@ -33,6 +35,7 @@ mod offload;
 mod outer;
 mod parse;
 mod parse_full;
+mod prefetch;
 mod prefix;
 mod reason;
 #[cfg(feature = "serde")]
@@ -50,5 +53,6 @@ pub use ip::Protocol;
 pub use offload::{ChecksumState, Gso, Offload};
 pub use outer::{Outer, parse_outer, parse_outer_common, verify_udp};
 pub use parse::parse;
+pub use prefetch::{prefetch, prefetch_to_write};
 pub use prefix::Prefix;
 pub use reason::{Class, Reason};

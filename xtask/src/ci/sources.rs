@@ -11,9 +11,10 @@ const UNSAFE: &[&str] = &[
     // The carry-less product of the flow hash.
     "dataplane/flow/src/clmul.rs",
     // The processor's prefetch instruction.
-    "dataplane/flow/src/prefetch.rs",
+    "dataplane/packet/src/prefetch.rs",
     // Memory files shared with guests, and the SIGBUS handler for files that shrink.
-    "hdl-model/device/src/dma",
+    "dataplane/virtio/src/memory/mapped_file.rs",
+    "dataplane/virtio/src/memory/sigbus.rs",
     // Memory shared with the firmware.
     "hdl-model/device/src/soc",
     // The packet ring that the kernel shares, and requests to the kernel about a TAP.
@@ -27,8 +28,6 @@ const UNSAFE: &[&str] = &[
     "host-driver/softpath/src/kept/mapping.rs",
     // The packet ring and the requests that rustix lacks; in its tests, a thread's network namespace and a socket's option.
     "host-driver/softpath/src/switch/ports/sys.rs",
-    // The SIGBUS handler for guests' memory files that shrink.
-    "host-driver/softpath/src/switch/ports/vhost_user/sigbus.rs",
     "host-driver/softpath/tests/ports/namespace.rs",
     "host-driver/softpath/tests/ports/streams.rs",
     // bpf(2), and the memory that XDP sockets share with the kernel.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
+use culvert_virtio::{MemoryFault, RemoteMemory};
 use rustix::io::Errno;
 
 use super::channel::{self, Message};
@@ -198,6 +199,16 @@ impl RemoteDma {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RemoteMemory for RemoteDma {
+    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), MemoryFault> {
+        RemoteDma::read(self, address, into).map_err(|_| MemoryFault::Remote)
+    }
+
+    fn write(&self, address: u64, from: &[u8]) -> Result<(), MemoryFault> {
+        RemoteDma::write(self, address, from).map_err(|_| MemoryFault::Remote)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use culvert_virtio::feature;
+
 use super::config::VfConfig;
-use super::features::feature;
 
 /// Longest command that is read: two full address tables.
 pub(super) const MAX_COMMAND: usize = 2 + 2 * (4 + 6 * MAX_ADDRESSES);

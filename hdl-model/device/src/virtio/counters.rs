@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use culvert_packet::Reason;
+use culvert_virtio::RingFault;
 
 use super::config::{Discard, RxError};
-use super::ring::RingFault;
 
 /// A device's counters at one moment. Bytes count from the Ethernet header on, without FCS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Counters {
     pub interrupts: u64,
     /// Transmitted frames that were discarded, in the order of [`Discard::ALL`].
     pub discards: [u64; Discard::COUNT],
-    /// Faults that stopped a queue, in the order of [`RingFault::WORDS`].
+    /// Faults that stopped a queue, in the order of [`RingFault::ALL`].
     pub faults: [u64; RingFault::COUNT],
 }
 
@@ -110,7 +110,7 @@ impl Live {
 
     /// Faults since the last call, by kind.
     pub(super) fn new_faults(&self) -> [(Reason, u64); RingFault::COUNT] {
-        std::array::from_fn(|i| (RingFault::reason_at(i), new(&self.faults[i], &self.told[1][i])))
+        std::array::from_fn(|i| (RingFault::ALL[i].reason(), new(&self.faults[i], &self.told[1][i])))
     }
 
     pub(super) fn snapshot(&self) -> Counters {

@@ -4,15 +4,17 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use culvert_packet::Reason;
+use culvert_virtio::{Options, Ring, RingFault, feature};
 
 use super::capabilities::add_capabilities;
 use super::config::{Discard, VfConfig};
 use super::control::{Port, RxMode};
 use super::counters::{Counters, Live};
-use super::features::{CONTROL, LINK_UP, NO_VECTOR, QUEUES, RX, TX, VECTORS, bar, feature, status};
+use super::features::{
+    CONTROL, LINK_UP, MAX_QUEUE_SIZE, NO_VECTOR, OFFERED, QUEUES, RX, TX, VECTORS, bar, status,
+};
 use super::registers::{Effect, Registers};
-use super::ring::{Queue, RingFault};
-use super::slot::{QueueSlot, lock};
+use super::slot::{Queue, QueueSlot, lock};
 use super::wake::Wake;
 use crate::dma::Memory;
 use crate::pci::{Bar, Endpoint, Identity};
@@ -222,13 +224,14 @@ impl NetDevice {
 
     fn enable(&self, index: usize, registers: &Registers) {
         let event_idx = self.features.load(Ordering::Acquire) & feature::EVENT_IDX != 0;
-        let mut ring = lock(&self.rings[index]);
-        match Queue::new(registers.queues[index].layout, event_idx) {
-            Ok(queue) => {
-                ring.queue = Some(queue);
-                ring.fresh = true;
+        let layout = registers.queues[index].layout;
+        let mut slot = lock(&self.rings[index]);
+        match layout.check(MAX_QUEUE_SIZE) {
+            Ok(()) => {
+                let ring = Ring::new(layout.size, Options { event_idx, indirect: false }, 0);
+                slot.queue = Some(Queue { ring, layout, fresh: true });
             }
-            Err(fault) => self.stop(index, &mut ring, fault),
+            Err(fault) => self.stop(index, &mut slot, fault),
         }
     }
 
@@ -316,7 +319,7 @@ impl NetDevice {
 
     fn offered(&self) -> u64 {
         let platform = if lock(&self.port).config.access_platform { feature::ACCESS_PLATFORM } else { 0 };
-        feature::OFFERED | platform
+        OFFERED | platform
     }
 
     /// `virtio_net_config` (5.1.4): MAC, status, number of queue pairs, MTU.

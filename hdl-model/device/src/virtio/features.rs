@@ -1,35 +1,20 @@
 //! Feature bits and register layout of virtio-net over PCI.
 
-/// Feature bits (virtio 1.2, 5.1.3 and 6).
-pub(super) mod feature {
-    pub(in super::super) const CSUM: u64 = 1 << 0;
-    pub(in super::super) const GUEST_CSUM: u64 = 1 << 1;
-    pub(in super::super) const MTU: u64 = 1 << 3;
-    pub(in super::super) const MAC: u64 = 1 << 5;
-    pub(in super::super) const MRG_RXBUF: u64 = 1 << 15;
-    pub(in super::super) const STATUS: u64 = 1 << 16;
-    pub(in super::super) const CTRL_VQ: u64 = 1 << 17;
-    pub(in super::super) const CTRL_RX: u64 = 1 << 18;
-    pub(in super::super) const CTRL_VLAN: u64 = 1 << 19;
-    pub(in super::super) const CTRL_MAC_ADDR: u64 = 1 << 23;
-    pub(in super::super) const EVENT_IDX: u64 = 1 << 29;
-    pub(in super::super) const VERSION_1: u64 = 1 << 32;
-    pub(in super::super) const ACCESS_PLATFORM: u64 = 1 << 33;
+use culvert_virtio::feature;
 
-    /// Offered always; `ACCESS_PLATFORM` as configured. No segmentation, no indirect descriptors.
-    pub(in super::super) const OFFERED: u64 = CSUM
-        | GUEST_CSUM
-        | MTU
-        | MAC
-        | MRG_RXBUF
-        | STATUS
-        | CTRL_VQ
-        | CTRL_RX
-        | CTRL_VLAN
-        | CTRL_MAC_ADDR
-        | EVENT_IDX
-        | VERSION_1;
-}
+/// Features that are always offered; `ACCESS_PLATFORM` as configured. No segmentation, no indirect descriptors.
+pub(super) const OFFERED: u64 = feature::CSUM
+    | feature::GUEST_CSUM
+    | feature::MTU
+    | feature::MAC
+    | feature::MRG_RXBUF
+    | feature::STATUS
+    | feature::CTRL_VQ
+    | feature::CTRL_RX
+    | feature::CTRL_VLAN
+    | feature::CTRL_MAC_ADDR
+    | feature::EVENT_IDX
+    | feature::VERSION_1;
 
 /// Bits of the device status (2.1).
 pub(super) mod status {
@@ -43,6 +28,8 @@ pub(super) const RX: usize = 0;
 pub(super) const TX: usize = 1;
 pub(super) const CONTROL: usize = 2;
 pub(super) const QUEUES: usize = 3;
+/// Largest queue that is offered.
+pub(super) const MAX_QUEUE_SIZE: u16 = 256;
 
 /// Vectors: configuration, receive, transmit, and one to spare for control.
 pub(super) const VECTORS: u16 = 4;

@@ -50,7 +50,6 @@ mod datapath;
 mod device;
 mod features;
 mod registers;
-mod ring;
 mod slot;
 mod wake;
 mod window;
@@ -59,5 +58,6 @@ pub use config::{Checksum, Discard, RxError, TxFrame, VfConfig, VlanPolicy};
 pub use control::RxMode;
 pub use counters::Counters;
 pub use device::{NetDevice, VIRTIO_BAR};
-pub use ring::RingFault;
 pub use wake::Wake;
+
+pub use culvert_virtio::RingFault;

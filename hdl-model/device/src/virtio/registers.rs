@@ -1,7 +1,8 @@
 //! The registers of the virtio PCI transport (virtio 1.2, 4.1.4): common configuration and its select registers.
 
-use super::features::{NO_VECTOR, QUEUES, VECTORS};
-use super::ring::{Layout, MAX_SIZE};
+use culvert_virtio::Layout;
+
+use super::features::{MAX_QUEUE_SIZE, NO_VECTOR, QUEUES, VECTORS};
 
 /// Bytes of `virtio_pci_common_cfg` up to and including `queue_reset`, whose feature is not offered.
 pub(super) const COMMON_LEN: usize = 0x40;
@@ -16,7 +17,11 @@ pub(super) struct QueueRegisters {
 
 impl Default for QueueRegisters {
     fn default() -> Self {
-        Self { layout: Layout { size: MAX_SIZE, ..Layout::default() }, vector: NO_VECTOR, enabled: false }
+        Self {
+            layout: Layout { size: MAX_QUEUE_SIZE, ..Layout::default() },
+            vector: NO_VECTOR,
+            enabled: false,
+        }
     }
 }
 
@@ -84,8 +89,8 @@ impl Registers {
             put(0x1a, &queue.vector.to_le_bytes());
             put(0x1c, &u16::from(queue.enabled).to_le_bytes());
             put(0x1e, &self.queue_select.to_le_bytes());
-            put(0x20, &queue.layout.desc.to_le_bytes());
-            put(0x28, &queue.layout.avail.to_le_bytes());
+            put(0x20, &queue.layout.descriptors.to_le_bytes());
+            put(0x28, &queue.layout.available.to_le_bytes());
             put(0x30, &queue.layout.used.to_le_bytes());
         }
         out
@@ -125,8 +130,8 @@ impl Registers {
                 queue.enabled = true;
                 return Effect::Enable(index);
             }
-            (0x20 | 0x24, 4) => set_half(&mut layout.desc, offset == 0x24, value),
-            (0x28 | 0x2c, 4) => set_half(&mut layout.avail, offset == 0x2c, value),
+            (0x20 | 0x24, 4) => set_half(&mut layout.descriptors, offset == 0x24, value),
+            (0x28 | 0x2c, 4) => set_half(&mut layout.available, offset == 0x2c, value),
             (0x30 | 0x34, 4) => set_half(&mut layout.used, offset == 0x34, value),
             _ => {}
         }

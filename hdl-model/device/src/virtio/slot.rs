@@ -2,24 +2,22 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::ring::{Chain, Queue, Segment};
+use culvert_virtio::{Chain, Layout, ReceiveBuffers, Ring};
 
 /// One queue, if it is enabled, and the room to work on it.
 #[derive(Default)]
 pub(super) struct QueueSlot {
     pub(super) queue: Option<Queue>,
-    /// The engine has not touched it since the driver enabled it.
-    pub(super) fresh: bool,
     pub(super) chain: Chain,
-    pub(super) scratch: Scratch,
+    pub(super) receive_buffers: ReceiveBuffers,
 }
 
-/// Receive buffers chosen for one frame. Reused from frame to frame.
-#[derive(Debug, Default)]
-pub(super) struct Scratch {
-    pub(super) segments: Vec<Segment>,
-    /// Head of each chain, and the bytes it takes.
-    pub(super) used: Vec<(u16, u32)>,
+/// An enabled queue.
+pub(super) struct Queue {
+    pub(super) ring: Ring,
+    pub(super) layout: Layout,
+    /// The engine has not touched it since the driver enabled it.
+    pub(super) fresh: bool,
 }
 
 /// Locks, also after a thread has panicked with the lock: what it guards is valid at any time.

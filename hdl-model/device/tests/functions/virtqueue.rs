@@ -19,7 +19,7 @@ fn frame(len: usize) -> Vec<u8> {
 
 /// How often the kind of fault with this word was counted.
 fn faults(device: &NetDevice, word: &str) -> u64 {
-    let index = RingFault::WORDS.iter().position(|w| *w == word).expect("a known word");
+    let index = RingFault::ALL.iter().position(|f| f.as_str() == word).expect("a known word");
     device.counters().faults[index]
 }
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use culvert_flow::{Checksum, Frame, Port, prefetch_to_write};
-use culvert_packet::{Gso, Offload};
+use culvert_flow::{Checksum, Frame, Port};
+use culvert_packet::{Gso, Offload, prefetch_to_write};
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::memory;

@@ -3,7 +3,8 @@
 use std::os::unix::net::UnixListener;
 
 use culvert_softpath::switch::SwitchPort;
-use culvert_softpath::switch::ports::{RingFault, VhostUser};
+use culvert_softpath::switch::ports::VhostUser;
+use culvert_virtio::RingFault;
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
 

@@ -1,6 +1,6 @@
 //! Bursts on a guest's rings: what a burst has brought counts, whatever ends it.
 
-use culvert_softpath::switch::ports::RingFault;
+use culvert_virtio::{MemoryFault, RingFault};
 
 use crate::vhost_frames::{Vm, numbered};
 use crate::vhost_guest::{SIZE, WRITE};
@@ -21,7 +21,7 @@ fn frames_before_a_fault_in_a_burst_are_the_guests() {
     assert_eq!(got, frames[..2]);
     assert_eq!(
         vm.station.port.status().counters().faults,
-        RingFault::ALL.map(|f| u64::from(f == RingFault::Unmapped))
+        RingFault::ALL.map(|f| u64::from(f == RingFault::Memory(MemoryFault::Unmapped)))
     );
 }
 

@@ -8,7 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use culvert_softpath::switch::SwitchPort;
-use culvert_softpath::switch::ports::{Discard, RingFault, VhostUser, VhostUserCounters};
+use culvert_softpath::switch::ports::{Discard, VhostUser, VhostUserCounters};
+use culvert_virtio::{MemoryFault, RingFault};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -118,7 +119,7 @@ fn tables_of_descriptors_that_are_wrong() {
     table(INDIRECT, 17, TABLE, good.clone());
     table(INDIRECT, 16, TABLE | NEXT, good);
     table(INDIRECT, 16, TABLE, descriptor(1 << 32, 16, TABLE, 0));
-    stops(INDIRECT, RingFault::Unmapped, |guest| {
+    stops(INDIRECT, RingFault::Memory(MemoryFault::Unmapped), |guest| {
         guest.describe(1, 5, u64::MAX - 7, 32, TABLE, 0);
         guest.offer(1, &[5]);
     });
@@ -137,11 +138,13 @@ fn buffers_in_the_wrong_order_or_place() {
         guest.offer(1, &[5]);
     });
     for address in [0, 0xdead_0000, u64::MAX - 50, (1 << 32) - 8, (1 << 32) + (1 << 20) - 50] {
-        stops(0, RingFault::Unmapped, |guest| {
+        stops(0, RingFault::Memory(MemoryFault::Unmapped), |guest| {
             guest.describe(1, 5, address, 100, 0, 0);
             guest.offer(1, &[5]);
         });
-        stops(0, RingFault::Unmapped, |guest| guest.describe(0, 0, address, 2048, WRITE, 0));
+        stops(0, RingFault::Memory(MemoryFault::Unmapped), |guest| {
+            guest.describe(0, 0, address, 2048, WRITE, 0);
+        });
     }
     // Too short for a header, or nothing to write to at all.
     stops(0, RingFault::ShortBuffer, |guest| guest.describe(0, 0, guest.buffer(0, 0), 11, WRITE, 0));
@@ -194,13 +197,13 @@ fn a_memory_file_that_is_cut_off() {
         let area = if buffers { &vm.guest.buffer_area } else { &vm.guest.ring_area };
         ftruncate(&area.file, 0).unwrap();
         assert!(vm.station.receive().is_empty());
-        stopped(vm, RingFault::Shrunk, &mut other);
+        stopped(vm, RingFault::Memory(MemoryFault::Shrunk), &mut other);
     }
     // The same while a frame is put into it.
     let (mut vm, mut other) = (Vm::new(1, 0), Vm::new(1, 0));
     ftruncate(&vm.guest.buffer_area.file, 0).unwrap();
     assert_eq!(vm.station.send(&numbered(0..3, 60)).down, 3);
-    stopped(vm, RingFault::Shrunk, &mut other);
+    stopped(vm, RingFault::Memory(MemoryFault::Shrunk), &mut other);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use culvert_softpath::switch::SwitchPort;
 use culvert_softpath::switch::ports::{AfPacket, AfPacketOptions, Tap, VhostUser};
+use culvert_virtio::RingFault;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
 use rustix::time::Timespec;
@@ -100,7 +101,7 @@ fn two_kernels(pairs: usize, features: u64) {
     // A ring has buffers for eight large frames: TCP sends again what found none.
     back.sent.full = 0;
     nothing_missing([out, back], true);
-    assert_eq!(status.counters().faults, [0; 9]);
+    assert_eq!(status.counters().faults, [0; RingFault::COUNT]);
     drop(frontend);
 }
 

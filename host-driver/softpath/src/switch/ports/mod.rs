@@ -21,5 +21,5 @@ pub use af_packet::{AfPacket, AfPacketOptions};
 pub use filter::Filter;
 pub use nic_queue::NicQueue;
 pub use tap::Tap;
-pub use vhost_user::{Discard, RingFault, VhostUser, VhostUserCounters, VhostUserStatus};
+pub use vhost_user::{Discard, VhostUser, VhostUserCounters, VhostUserStatus};
 pub use xdp::{AfXdp, AfXdpOptions, AfXdpParts};

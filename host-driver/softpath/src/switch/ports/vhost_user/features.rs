@@ -1,25 +1,13 @@
-//! Feature bits of a network device (virtio 1.2, 5.1.3 and 6; vhost-user).
+//! What a guest and its network device have agreed on (virtio 1.2, 5.1.3 and 6; vhost-user).
 
 use culvert_packet::{ChecksumState, Gso, Offload};
+use culvert_virtio::feature::{
+    CSUM, EVENT_IDX, GUEST_CSUM, GUEST_ECN, GUEST_TSO4, GUEST_TSO6, GUEST_USO4, GUEST_USO6, HOST_ECN,
+    HOST_TSO4, HOST_TSO6, HOST_USO, INDIRECT_DESC, MQ, MRG_RXBUF, VERSION_1,
+};
 
-const CSUM: u64 = 1 << 0;
-const GUEST_CSUM: u64 = 1 << 1;
-const GUEST_TSO4: u64 = 1 << 7;
-const GUEST_TSO6: u64 = 1 << 8;
-const GUEST_ECN: u64 = 1 << 9;
-const HOST_TSO4: u64 = 1 << 11;
-const HOST_TSO6: u64 = 1 << 12;
-const HOST_ECN: u64 = 1 << 13;
-const MRG_RXBUF: u64 = 1 << 15;
-const MQ: u64 = 1 << 22;
-const INDIRECT: u64 = 1 << 28;
-const EVENT_IDX: u64 = 1 << 29;
 /// Not of the device, but of the connection to its VMM.
 const PROTOCOL_FEATURES: u64 = 1 << 30;
-const VERSION_1: u64 = 1 << 32;
-const GUEST_USO4: u64 = 1 << 54;
-const GUEST_USO6: u64 = 1 << 55;
-const HOST_USO: u64 = 1 << 56;
 
 /// What guest and device have agreed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +25,7 @@ impl Features {
         | HOST_ECN
         | MRG_RXBUF
         | MQ
-        | INDIRECT
+        | INDIRECT_DESC
         | EVENT_IDX
         | PROTOCOL_FEATURES
         | VERSION_1
@@ -59,7 +47,7 @@ impl Features {
     }
 
     pub(super) fn indirect(self) -> bool {
-        self.has(INDIRECT)
+        self.has(INDIRECT_DESC)
     }
 
     pub(super) fn mergeable(self) -> bool {

@@ -1,7 +1,7 @@
 //! The rings of a VM: the back end of its virtio network device (vhost-user), to which its VMM connects.
 //!
 //! 1. [`Server`]'s thread accepts a VMM and takes its requests ([`message`]).
-//! 2. [`Session`] maps the guest's [`Memory`](memory::Memory) and makes a [`Ring`](ring::Ring) when
+//! 2. [`Session`] maps the guest's [`Memory`](memory::Memory) and makes a [`Ring`](culvert_virtio::Ring) when
 //!    all is known that it needs.
 //! 3. It hands rings over in [`Orders`](orders::Orders), which the thread that moves packets obeys between two bursts: so
 //!    that never waits, and the other one knows when a ring is not touched any more.
@@ -16,10 +16,8 @@ mod memory;
 mod message;
 mod orders;
 mod queues;
-mod ring;
 mod server;
 mod session;
-mod sigbus;
 mod spread;
 mod status;
 
@@ -36,7 +34,7 @@ use self::queues::Queues;
 use self::server::Server;
 use self::session::Session;
 use self::status::Shared;
-pub use self::status::{Discard, RingFault, VhostUserCounters, VhostUserStatus};
+pub use self::status::{Discard, VhostUserCounters, VhostUserStatus};
 use super::vnet;
 use crate::switch::{Packet, Pool, Sent, SwitchPort};
 

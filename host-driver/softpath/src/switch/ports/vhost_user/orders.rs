@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
+use culvert_virtio::{PinnedParts, Ring};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use super::features::Features;
-use super::ring::Ring;
 
 /// How often somebody who waits for an answer looks whether the port is going.
 const TURN: Duration = Duration::from_millis(20);
@@ -21,6 +21,8 @@ pub(super) type Bell = Option<Arc<OwnedFd>>;
 /// A ring and what belongs to it.
 pub(super) struct Running {
     pub(super) ring: Ring,
+    /// Where the ring is in the guest's memory.
+    pub(super) parts: PinnedParts,
     /// What was agreed on when it began.
     pub(super) features: Features,
     /// The guest's interrupt.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use culvert_packet::{ChecksumState, Gso, Offload};
+use culvert_virtio::{Chain, ReceiveBuffers, Reserved, RingFault};
 
-use super::frames::{self, Put, Scratch, Taken};
+use super::frames::{self, Taken};
 use super::orders::{Answer, Bell, Inbox, Order, Running};
-use super::ring::Chain;
 use super::spread;
-use super::status::{RingFault, Shared};
+use super::status::Shared;
 use super::vnet;
 use crate::switch::segment::{MAX_HEADERS, Segmentation};
 use crate::switch::{BURST, Packet, Pool, Sent};
@@ -27,7 +27,7 @@ pub(super) struct Queues {
     /// The chains of a burst, and their heads.
     chains: [Chain; BURST],
     heads: [u16; BURST],
-    scratch: Scratch,
+    receive_buffers: ReceiveBuffers,
     taken: Vec<(u16, u32)>,
     shared: Arc<Shared>,
     /// Frames that were discarded.
@@ -46,7 +46,7 @@ impl Queues {
             armed: false,
             chains: std::array::from_fn(|_| Chain::default()),
             heads: [0; BURST],
-            scratch: Scratch::default(),
+            receive_buffers: ReceiveBuffers::default(),
             taken: Vec::new(),
             shared,
             lost: 0,
@@ -157,29 +157,29 @@ impl Queues {
         let stopped = self.stopped;
         let running = self.rings.get_mut(n).and_then(Option::as_deref_mut);
         let Some(running) = running.filter(|ring| ring.enabled && !stopped) else { return Ok(()) };
-        let (ring, features) = (&mut running.ring, running.features);
+        let (ring, parts, features) = (&mut running.ring, &running.parts, running.features);
         let mut result = Ok(());
         self.taken.clear();
         // What is discarded counts too: a guest does not hold up its neighbours by sending nonsense.
-        let mut left = usize::from(ring.waiting()?).min(most.saturating_sub(packets.len()));
-        ring.prepare(left as u16, false);
+        let mut left = usize::from(ring.waiting(parts)?).min(most.saturating_sub(packets.len()));
+        ring.prefetch(parts, left as u16, false);
         while left > 0 && result.is_ok() {
             // All chains of a burst first: their frames are on their way from the guest's core while others are copied.
             let mut read = 0;
             for (head, chain) in self.heads.iter_mut().zip(&mut self.chains).take(left) {
-                match ring.peek((self.taken.len() + read) as u16, chain) {
+                match ring.peek(parts, (self.taken.len() + read) as u16, chain) {
                     Ok(index) => *head = index,
                     Err(fault) => {
                         result = Err(fault);
                         break;
                     }
                 }
-                frames::prefetch(ring.memory(), chain.readable());
+                frames::prefetch(parts, chain.readable());
                 read += 1;
             }
             left -= read;
             for (head, chain) in self.heads.iter().zip(&self.chains).take(read) {
-                match frames::take(ring.memory(), chain.readable(), features, pool) {
+                match frames::take(parts, chain.readable(), features, pool) {
                     Ok(Taken::Frame(packet)) => packets.push(packet),
                     Ok(Taken::Discarded(why)) => {
                         self.shared.discard(why);
@@ -199,9 +199,9 @@ impl Queues {
         }
         // What was taken is given back also before a fault.
         if !self.taken.is_empty() {
-            ring.complete(&self.taken)?;
-            ring.publish()?;
-            if ring.take_interrupt()? {
+            ring.complete(parts, &self.taken)?;
+            ring.publish(parts)?;
+            if ring.take_interrupt(parts)? {
                 ring_bell(&running.call);
             }
         }
@@ -214,7 +214,7 @@ impl Queues {
         let each = packets.len().checked_div(self.receivers.len()).unwrap_or(0) as u16;
         for n in 0..self.receivers.len() {
             if let Some(running) = self.receivers.get(n).and_then(|n| self.rings.get(*n)?.as_ref()) {
-                running.ring.prepare(each, true);
+                running.ring.prefetch(&running.parts, each, true);
             }
         }
         for packet in packets.iter_mut() {
@@ -224,7 +224,7 @@ impl Queues {
                     if let Err(fault) = self.write(n, packet, &mut sent) {
                         sent.down += 1;
                         // What went before is the guest's also after a fault.
-                        let _published = self.ring(n).map(|running| running.ring.publish());
+                        let _published = self.ring(n).map(|running| running.ring.publish(&running.parts));
                         self.stop(n, fault);
                     }
                 }
@@ -235,7 +235,11 @@ impl Queues {
         packets.drain(..).for_each(|packet| pool.give(packet));
         for n in (0..self.rings.len()).step_by(2) {
             let Some(running) = self.ring(n).filter(|ring| !ring.broken) else { continue };
-            match running.ring.publish().and_then(|()| running.ring.take_interrupt()) {
+            match running
+                .ring
+                .publish(&running.parts)
+                .and_then(|()| running.ring.take_interrupt(&running.parts))
+            {
                 Ok(true) => ring_bell(&running.call),
                 Ok(false) => {}
                 Err(fault) => self.stop(n, fault),
@@ -285,14 +289,14 @@ impl Queues {
         // A guest that has not agreed to be told of checksums finds nothing in its headers.
         let told = if features.guest_checksum() { *offload } else { Offload::default() };
         let header = vnet::write(&told, headers);
-        let (ring, chain, scratch) = (&mut running.ring, &mut self.chains[0], &mut self.scratch);
-        match frames::put(ring, chain, scratch, features, &header, pieces)? {
-            Put::Done => {
+        let (ring, parts, buffers) = (&mut running.ring, &running.parts, &mut self.receive_buffers);
+        match frames::put(ring, parts, buffers, features, &header, pieces)? {
+            Reserved::Done => {
                 sent.packets += 1;
                 sent.bytes += (pieces[0].len() + pieces[1].len()) as u64;
             }
-            Put::Full => sent.full += 1,
-            Put::TooLong => sent.refused += 1,
+            Reserved::Full => sent.full += 1,
+            Reserved::TooLong => sent.refused += 1,
         }
         Ok(())
     }
@@ -300,7 +304,7 @@ impl Queues {
     fn notify(&mut self, on: bool) {
         for n in (1..self.rings.len()).step_by(2) {
             let Some(running) = self.ring(n).filter(|ring| !ring.broken) else { continue };
-            if let Err(fault) = running.ring.set_notify(on) {
+            if let Err(fault) = running.ring.set_notify(&running.parts, on) {
                 self.stop(n, fault);
             }
         }
@@ -313,7 +317,7 @@ impl Queues {
         let mut quiet = true;
         for n in (1..self.rings.len()).step_by(2) {
             let Some(running) = self.transmitter(n) else { continue };
-            match running.ring.waiting() {
+            match running.ring.waiting(&running.parts) {
                 Ok(waiting) => quiet &= waiting == 0 && !running.polled,
                 Err(fault) => self.stop(n, fault),
             }

@@ -7,19 +7,21 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+use culvert_virtio::{Layout, Options, PinnedParts, Ring, RingFault};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use super::RingFault;
 use super::features::Features;
 use super::memory::{Description, Memory};
 use super::message::{Places, Reply, Request};
 use super::orders::{Bell, Order, Orders, Running};
-use super::ring::{Layout, MAX_SIZE, Ring};
 use super::status::Shared;
 
 /// Protocol features: more than one pair of rings, and acknowledged requests.
 const MQ: u64 = 1 << 0;
 const REPLY_ACK: u64 = 1 << 3;
+
+/// Largest ring that is taken, as it is for QEMU.
+const MAX_SIZE: u16 = 1024;
 
 /// A result, or what is wrong with a request.
 type Result<T> = std::result::Result<T, &'static str>;
@@ -71,6 +73,18 @@ fn eventfd(fd: OwnedFd) -> Result<OwnedFd> {
 
 fn bell(file: Option<OwnedFd>) -> Result<Bell> {
     file.map(|file| eventfd(file).map(Arc::new)).transpose()
+}
+
+/// A ring in the guest's memory, which continues where its used index says.
+fn open_ring(
+    memory: &Memory,
+    layout: &Layout,
+    features: Features,
+) -> std::result::Result<(Ring, PinnedParts), RingFault> {
+    layout.check(MAX_SIZE)?;
+    let parts = memory.parts(layout)?;
+    let options = Options { event_idx: features.event_idx(), indirect: features.indirect() };
+    Ok((Ring::resume(&parts, layout.size, options)?, parts))
 }
 
 impl Session {
@@ -126,12 +140,13 @@ impl Session {
         if setup.size == 0 || matches!(setup.kick, Kick::Unknown) {
             return Ok(());
         }
-        let layout = Layout { size: setup.size, places };
-        let ring = Ring::new(&memory, &layout, features.event_idx(), features.indirect());
-        let ring = ring.map_err(|fault| self.fault(n, fault))?;
+        let Places { descriptors, available, used } = places;
+        let layout = Layout { size: setup.size, descriptors, available, used };
+        let (ring, parts) = open_ring(&memory, &layout, features).map_err(|fault| self.fault(n, fault))?;
         let setup = self.setup(n)?;
         let running = Running {
             ring,
+            parts,
             features,
             call: setup.call.clone(),
             error: setup.error.clone(),

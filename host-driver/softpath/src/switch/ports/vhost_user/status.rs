@@ -4,54 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// What stopped a guest's ring, and the port with it, until the VMM sets the ring up anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RingFault {
-    /// The available index moved by more than the ring's size, or backwards.
-    #[error("the available index jumped")]
-    AvailableIndex,
-    /// A descriptor index that its table does not have.
-    #[error("a descriptor index is out of range")]
-    DescriptorIndex,
-    /// A chain longer than the ring.
-    #[error("a descriptor chain loops")]
-    Loop,
-    /// An indirect descriptor that was not agreed on, is not whole, or is in the wrong place.
-    #[error("an indirect descriptor is wrong")]
-    Indirect,
-    /// A buffer for the device to read behind one for it to write.
-    #[error("a readable descriptor follows a writable one")]
-    Order,
-    /// A receive buffer without room for the header, or in too many pieces.
-    #[error("a receive buffer is too short")]
-    ShortBuffer,
-    /// The ring's size, or where it lies, is what virtio forbids.
-    #[error("the ring was set up wrongly")]
-    Setup,
-    /// A ring or a buffer lies outside the guest's memory.
-    #[error("an address outside the guest's memory")]
-    Unmapped,
-    /// The owner of a memory file has made it shorter.
-    #[error("the guest's memory file has shrunk")]
-    Shrunk,
-}
-
-impl RingFault {
-    /// Number of kinds.
-    pub const COUNT: usize = 9;
-    /// All kinds, in the order of their counters.
-    pub const ALL: [RingFault; Self::COUNT] = [
-        Self::AvailableIndex,
-        Self::DescriptorIndex,
-        Self::Loop,
-        Self::Indirect,
-        Self::Order,
-        Self::ShortBuffer,
-        Self::Setup,
-        Self::Unmapped,
-        Self::Shrunk,
-    ];
-}
+use culvert_virtio::RingFault;
 
 /// Why a frame of a guest was discarded; the ring goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +69,7 @@ impl Shared {
     }
 
     pub(super) fn fault(&self, fault: RingFault) {
-        self.faults[fault as usize].fetch_add(1, Ordering::Relaxed);
+        self.faults[fault.index()].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn discard(&self, why: Discard) {

@@ -1,7 +1,7 @@
-//! Calling memory into the cache before it is read, where the processor has an instruction for it.
+//! Prefetch: loads memory into the cache before it is used, where the processor has an instruction for it.
 #![allow(unsafe_code, reason = "the instruction is only reached through an intrinsic")]
 
-/// Calls the line that `item` begins in.
+/// Prefetches the cache line that `item` begins in, to be read.
 #[inline(always)]
 pub fn prefetch<T>(item: &T) {
     #[cfg(target_arch = "x86_64")]
@@ -14,7 +14,7 @@ pub fn prefetch<T>(item: &T) {
     let _ = item;
 }
 
-/// Calls the line that `item` begins in, from whichever core has it, to be written to.
+/// Prefetches the cache line that `item` begins in, to be written to: no other core keeps it.
 #[inline(always)]
 pub fn prefetch_to_write<T>(item: &T) {
     #[cfg(target_arch = "x86_64")]

@@ -1,11 +1,13 @@
 //! Survives memory files that shrink: a SIGBUS handler that puts empty pages where a guest's pages were lost.
 //!
-//! The kernel raises SIGBUS on the thread that touches a mapped page behind the end of its file. The handler looks the
+//! The kernel raises SIGBUS on the thread that touches a mapped page beyond the end of its file. The handler looks the
 //! address up among the registered mappings, marks the one that has it as lost, maps anonymous memory over the rest of
-//! it and returns: the access is made again and reads zeros, or writes into nothing. Whoever made it asks
-//! [`Slot::is_lost`] afterwards. Any other address is for the handler that was there before.
+//! it and returns: the access is made again and reads zeros, or writes into nothing. Whoever made the access then calls
+//! [`Registration::is_lost`]. Any other address goes to the handler that was installed before, which for an unregistered
+//! fault ends the process as it should.
 //!
-//! The table is static and without locks, since a handler may neither lock nor allocate.
+//! The table is static, of fixed size and lock-free, since a handler may neither lock nor allocate. Each entry has a sequence
+//! number, odd while the entry changes; a mapping's own entry is stable while anybody can touch the mapping.
 
 #![allow(unsafe_code, reason = "signal handlers and mappings at a fixed place have no safe form")]
 
@@ -16,7 +18,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence, fence};
 
 /// Mappings at once: hundreds of VMs with a handful of regions each, twice while they are exchanged.
-const SLOTS: usize = 4096;
+const ENTRIES: usize = 4096;
 
 /// A mapping. `sequence` is odd while the rest changes.
 struct Entry {
@@ -28,7 +30,7 @@ struct Entry {
     page: AtomicUsize,
 }
 
-static TABLE: [Entry; SLOTS] = [const {
+static TABLE: [Entry; ENTRIES] = [const {
     Entry {
         taken: AtomicBool::new(false),
         lost: AtomicBool::new(false),
@@ -37,27 +39,28 @@ static TABLE: [Entry; SLOTS] = [const {
         len: AtomicUsize::new(0),
         page: AtomicUsize::new(0),
     }
-}; SLOTS];
+}; ENTRIES];
 
 /// The handler that was installed before ours.
 static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
 
-/// A registered mapping, which goes only after this.
-pub(super) struct Slot(&'static Entry);
+/// A registered mapping. The mapping must outlive it.
+pub(super) struct Registration(&'static Entry);
 
-impl Slot {
-    /// Registers `len` bytes at `start`, in pages of `page` bytes. All three are multiples of the page. `None`: there are
-    /// too many mappings.
-    pub(super) fn register(start: usize, len: usize, page: usize) -> Option<Self> {
+impl Registration {
+    /// Registers `len` bytes at `start`, in pages of `page` bytes. All three are multiples of the page. `None`: too many
+    /// mappings.
+    pub(super) fn new(start: usize, len: usize, page: usize) -> Option<Self> {
         install();
         let free = |entry: &&Entry| !entry.taken.swap(true, Ordering::AcqRel);
         let entry = TABLE.iter().find(free)?;
         entry.lost.store(false, Ordering::Relaxed);
         entry.set(start, len, page);
-        Some(Slot(entry))
+        Some(Registration(entry))
     }
 
-    /// Whether a page of the mapping was found lost. To be asked after an access, by the thread that made it.
+    /// Whether a page of the mapping was found lost. Call it after an access, on the thread that made the access.
+    #[inline]
     pub(super) fn is_lost(&self) -> bool {
         // The handler runs on this thread: what it did is ordered by the program alone.
         compiler_fence(Ordering::SeqCst);
@@ -65,7 +68,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.0.set(0, 0, 1);
         self.0.taken.store(false, Ordering::Release);
@@ -84,8 +87,8 @@ impl Entry {
         self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
     }
 
-    /// Where the mapping's part from the page of `address` on begins, and its length. An entry that just changes has
-    /// no address that anybody could touch.
+    /// Start and length of the mapping from the page of `address` on. An entry that is just changing has no address that
+    /// anybody could touch.
     fn rest(&self, address: usize) -> Option<(usize, usize)> {
         let before = self.sequence.load(Ordering::Acquire);
         let start = self.start.load(Ordering::Relaxed);
@@ -119,7 +122,7 @@ fn install() {
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel passes a valid siginfo, which for this signal has an address.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
-    // Other codes, of broken memory for instance, are nobody's doing.
+    // BUS_ADRERR: no such page in the file. Other codes (bad memory, misalignment) are not a guest's doing.
     if code == libc::BUS_ADRERR && replace(address) {
         return;
     }
@@ -156,8 +159,8 @@ fn replace(address: usize) -> bool {
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above; who was interrupted finds it unchanged.
     let kept = unsafe { *errno };
-    // SAFETY: the range is part of a mapping that is ours and alive, since a slot goes before its mapping, and whoever makes
-    // an access has both. Nothing is borrowed from the mapping.
+    // SAFETY: the range is part of a mapping that is ours and alive, since a registration is dropped before its mapping,
+    // and whoever makes an access has both. Nothing is borrowed from the mapping.
     let done = unsafe { libc::mmap(from as *mut c_void, len, prot, flags, -1, 0) };
     // SAFETY: as above.
     unsafe { *errno = kept };
