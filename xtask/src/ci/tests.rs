@@ -70,3 +70,23 @@ fn unsafe_code_is_told_from_talk_about_it() {
     assert!(!sources::uses_unsafe("// unsafe { y() }"));
     assert!(!sources::uses_unsafe("#![forbid(unsafe_code)]"));
 }
+
+#[test]
+fn the_picture_of_the_flow_record_has_its_fields_in_order() {
+    let code = syn::parse_file(include_str!("../../../dataplane/flow/src/record.rs")).expect("Rust");
+    let fields = |name: &str| {
+        let found = code.items.iter().find_map(|item| match item {
+            syn::Item::Struct(item) if item.ident == name => Some(&item.fields),
+            _ => None,
+        });
+        let fields = found.expect("a struct of the record").iter();
+        fields.map(|field| field.ident.as_ref().expect("a name").to_string()).collect::<Vec<_>>()
+    };
+    let expected = ["FlowKey", "FlowHot", "FlowCold"].map(fields).concat();
+    let picture = include_str!("../../../docs/pictures/flow-record.svg");
+    let label = |line: &str| {
+        let rest = line.strip_prefix("<text ")?.split_once("class=\"t")?.1;
+        Some(rest.split_once('>')?.1.split_once('<')?.0.to_owned())
+    };
+    assert_eq!(picture.lines().filter_map(label).collect::<Vec<_>>(), expected);
+}
