@@ -23,14 +23,14 @@ proptest! {
     ) {
         let sizes = Sizes { pending: 6, ..Sizes::new(6) };
         let trace = generate::trace(&mut Core::new(&sizes), &steps);
-        switch::compare(&trace, &lens, &sizes).map_err(TestCaseError::fail)?;
+        switch::compare_bursts(&trace, &lens, &sizes).map_err(TestCaseError::fail)?;
     }
 
     #[test]
     fn also_in_crowded_bursts(steps in crowded(), lens in prop::collection::vec(any::<u8>(), 1..20)) {
         let sizes = Sizes { pending: 6, ..Sizes::new(6) };
         let trace = generate::trace(&mut Core::new(&sizes), &steps);
-        switch::compare(&trace, &lens, &sizes).map_err(TestCaseError::fail)?;
+        switch::compare_bursts(&trace, &lens, &sizes).map_err(TestCaseError::fail)?;
     }
 }
 
@@ -44,6 +44,6 @@ proptest! {
     ) {
         let sizes = Sizes { pending: 1024, ..Sizes::new(10) };
         let trace = generate::trace_with_quota(&mut Core::new(&sizes), &steps, sizes.flows);
-        switch::compare_team(&trace, &sizes, workers).map_err(TestCaseError::fail)?;
+        switch::compare_workers(&trace, &sizes, workers).map_err(TestCaseError::fail)?;
     }
 }
