@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use culvert_pci::{Device, vfio_user};
 
+use crate::hex::mac_text;
+use crate::sleep::sleep;
 use crate::virtio::{NetOptions, VirtioNet};
 use crate::{Counters, Error, FramePort, Interface, NetStack, Result, StackConfig};
 
-/// Who a guest is. Its MAC address and MTU come from the VF.
+/// Configuration of a guest. Its MAC address and MTU come from the VF.
 #[derive(Clone, Debug)]
 pub struct GuestConfig {
     /// For messages.
@@ -19,13 +21,13 @@ pub struct GuestConfig {
     pub ip: IpAddr,
     /// The length of its subnet's prefix.
     pub prefix: u8,
-    /// Where other subnets are.
+    /// The router to other subnets.
     pub gateway: Option<IpAddr>,
-    /// What the driver uses.
+    /// Options of the driver.
     pub net: NetOptions,
-    /// Room for so many frames in the log of each direction; none: no log.
+    /// Frames that the log of each direction holds; none: no log.
     pub log_frames: Option<usize>,
-    /// The TCP window in bytes; none: a quarter of what the receive ring holds.
+    /// The TCP window in bytes; none: a quarter of the receive ring's capacity.
     pub tcp_window: Option<usize>,
     /// The MAC address that the VF must have, if it matters.
     pub expect_mac: Option<[u8; 6]>,
@@ -49,7 +51,7 @@ impl GuestConfig {
     }
 }
 
-/// A VF in the hands of a guest's driver.
+/// A VF with a guest's driver.
 pub struct Guest {
     net: VirtioNet,
     config: GuestConfig,
@@ -59,12 +61,12 @@ impl Guest {
     /// Connects to a VF's vfio-user socket and brings the VF up.
     ///
     /// # Errors
-    /// Nobody listening there; a function that is no virtio network device; another MAC address than expected.
+    /// The socket refuses the connection, the function is not a virtio network device, or its MAC address is not the expected one.
     pub fn connect(vf: &Path, config: GuestConfig) -> Result<Self> {
         Self::on(Arc::new(vfio_user::Client::connect(vf)?), config)
     }
 
-    /// Brings up a VF that is open already.
+    /// Brings up an open VF.
     ///
     /// # Errors
     /// As [`Guest::connect`].
@@ -90,15 +92,15 @@ impl Guest {
         self.net.mtu()
     }
 
-    /// The driver, for what only a test wants: control commands, link state.
+    /// The driver, for tests of control commands and link state.
     pub fn driver(&mut self) -> &mut VirtioNet {
         &mut self.net
     }
 
-    /// Sends a frame as it is.
+    /// Sends a frame unchanged.
     ///
     /// # Errors
-    /// A frame of impossible length; a ring that stays full for a second; a lost device.
+    /// The frame's length is invalid, the ring stays full for a second, or the device is lost.
     pub fn send_frame(&mut self, frame: &[u8]) -> Result<()> {
         let limit = Duration::from_secs(1);
         let deadline = Instant::now() + limit;
@@ -114,10 +116,10 @@ impl Guest {
         self.net.flush()
     }
 
-    /// Waits for a frame. `None` if none comes in time.
+    /// Waits for a frame; `None` after the timeout.
     ///
     /// # Errors
-    /// A lost or broken device.
+    /// The device is lost or broken.
     pub fn recv_frame(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -136,7 +138,7 @@ impl Guest {
         }
     }
 
-    /// What has passed so far.
+    /// Counters of the driver.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.net.counters()
@@ -145,7 +147,7 @@ impl Guest {
     /// Starts the TCP/IP stack on the VF, in a thread of its own.
     ///
     /// # Errors
-    /// An address with an impossible prefix; no thread to be had.
+    /// The prefix length is invalid, or the thread cannot be started.
     pub fn start(self) -> Result<NetStack> {
         let Self { net, config } = self;
         let frames = net.rx_size();
@@ -154,7 +156,7 @@ impl Guest {
 }
 
 impl GuestConfig {
-    /// Starts the TCP/IP stack on an interface of the kernel's in place of a VF.
+    /// Starts the TCP/IP stack on an interface of the kernel instead of a VF.
     ///
     /// # Errors
     /// As [`Guest::start`].
@@ -163,32 +165,11 @@ impl GuestConfig {
     }
 }
 
-/// A stack on a device that has room for so many frames.
+/// Starts a stack on a device whose receive ring holds `frames` frames.
 fn start(port: impl FramePort + 'static, config: GuestConfig, frames: u16) -> Result<NetStack> {
     let GuestConfig { name, ip, prefix, gateway, log_frames, tcp_window, .. } = config;
-    // What a few connections together may have under way fits the receive ring: a frame without a buffer is lost.
+    // The receive ring must hold the frames in flight of a few connections: a frame without a buffer is lost.
     let fitting = (usize::from(frames) * usize::from(port.mtu()) / 4).clamp(16 << 10, 256 << 10);
     let window = tcp_window.unwrap_or(fitting);
     NetStack::start(port, StackConfig { name, ip, prefix, gateway, window, log_frames })
-}
-
-/// Sleeps until the port has an event, at most `limit`.
-pub(crate) fn sleep(port: &impl FramePort, limit: Duration) -> Result<()> {
-    sleep_on(&port.events(), limit)
-}
-
-/// Sleeps until one of the descriptors is readable, at most `limit`.
-pub(crate) fn sleep_on(fds: &[std::os::fd::BorrowedFd<'_>], limit: Duration) -> Result<()> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-    let limit = Timespec::try_from(limit).ok();
-    match poll(&mut fds, limit.as_ref()) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(e) => Err(Error::Io { what: "sleeping".into(), source: e.into() }),
-    }
-}
-
-/// A MAC address with colons.
-pub(crate) fn mac_text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }

@@ -1,5 +1,4 @@
-//! An interface of the kernel's as a guest's device: a packet socket on it. For guests of hosts whose software path gives
-//! them a TAP.
+//! An interface of the kernel as a guest's device, by a packet socket: for guests on the TAP of a software host.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -12,15 +11,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
 use crate::{Counters, Error, FramePort, Result};
 
-/// Longest frame that is taken.
+/// Longest accepted frame.
 const ROOM: usize = 1 << 16;
-/// Bytes of frames that may wait: the host's queues are as long.
+/// Length of the socket's receive queue in bytes, as long as the host's queues.
 const QUEUE: usize = 8 << 20;
 
 /// The interface.
 pub struct Interface {
     socket: OwnedFd,
-    /// Tells of the socket: of frames that came and, if that was asked for, of room to send.
+    /// Readable when the socket has received a frame or, if enabled, can send.
     events: OwnedFd,
     mac: [u8; 6],
     mtu: u16,
@@ -29,11 +28,11 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// Sends and receives on an interface, whose IP packets have at most `mtu` bytes. The kernel should have no address
-    /// on it: it would answer, too.
+    /// Opens an interface whose IP packets have at most `mtu` bytes. The kernel should have no address on it, since it would
+    /// answer too.
     ///
     /// # Errors
-    /// There is no such interface, or no right to do so.
+    /// There is no such interface, or the process lacks the right.
     pub fn open(name: &str, mtu: u16) -> Result<Self> {
         let failed = |e: Errno| Error::Io { what: format!("the interface {name}"), source: e.into() };
         let mut all = getifaddrs().map_err(failed)?;
@@ -44,7 +43,7 @@ impl Interface {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let socket =
             socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll).map_err(failed)?;
-        // Where the system allows no longer queue, a short one must do.
+        // Fall back to the system's limit.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &QUEUE)
             .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &QUEUE));
         bind(socket.as_raw_fd(), &address).map_err(failed)?;

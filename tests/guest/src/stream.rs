@@ -2,6 +2,8 @@
 
 use sha2::{Digest as _, Sha256};
 
+use crate::hex::hex;
+
 /// A reproducible stream of bytes (SplitMix64 of a counter), so that a receiver's digest can be checked against what
 /// was sent without storing it.
 #[derive(Clone, Debug)]
@@ -83,26 +85,6 @@ impl Digest {
     }
 }
 
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
-}
-
-/// Hexadecimal to bytes; blanks and colons between them do not count.
-pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text
-        .chars()
-        .filter(|c| !c.is_whitespace() && *c != ':')
-        .map(|c| c.to_digit(16).map(|d| d as u8))
-        .collect();
-    let (pairs, rest) = digits.as_ref()?.as_chunks::<2>();
-    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,13 +112,5 @@ mod tests {
         digest.update(b"abc");
         assert_eq!(digest.hex(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(Digest::of_stream(1, 100_000).len(), 64);
-    }
-
-    #[test]
-    fn hexadecimal_is_read_with_and_without_colons() {
-        assert_eq!(unhex("02:00 5e"), Some(vec![2, 0, 0x5e]));
-        assert_eq!(unhex("123"), None);
-        assert_eq!(unhex("xy"), None);
-        assert_eq!(hex(&[0, 255]), "00ff");
     }
 }

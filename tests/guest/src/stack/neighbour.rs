@@ -1,5 +1,5 @@
-//! Learning neighbours from what they send, as Linux and Windows queue packets for them: smoltcp drops an answer for
-//! which it has to ask for the MAC first, and a test that counts losses would count that as the network's.
+//! Neighbours learnt from received frames. smoltcp drops a packet for which it must resolve the MAC first, where Linux and Windows
+//! queue it; a test that counts losses would count these as the network's.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 /// How long smoltcp keeps a neighbour, less a margin.
 const FRESH: Duration = Duration::from_secs(30);
-/// Neighbours that are remembered at most.
-const MOST: usize = 1024;
+/// Limit of remembered neighbours.
+const MAX_NEIGHBOURS: usize = 1024;
 
-/// Who has been heard of lately.
+/// Neighbours that smoltcp knows.
 pub(super) struct Neighbours {
     own: Option<Ipv4Addr>,
     prefix: u8,
     gateway: Option<Ipv4Addr>,
-    heard: HashMap<Ipv4Addr, Instant>,
+    learnt: HashMap<Ipv4Addr, Instant>,
 }
 
 fn v4(addr: IpAddr) -> Option<Ipv4Addr> {
@@ -27,11 +27,11 @@ fn v4(addr: IpAddr) -> Option<Ipv4Addr> {
 
 impl Neighbours {
     pub(super) fn new(ip: IpAddr, prefix: u8, gateway: Option<IpAddr>) -> Self {
-        Self { own: v4(ip), prefix, gateway: gateway.and_then(v4), heard: HashMap::new() }
+        Self { own: v4(ip), prefix, gateway: gateway.and_then(v4), learnt: HashMap::new() }
     }
 
-    /// An ARP reply that tells the stack whom the answer to this IPv4 frame goes to, if it may not know.
-    pub(super) fn introduction(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+    /// An ARP reply that teaches the stack the sender of this IPv4 frame, or the gateway, unless it knows it.
+    pub(super) fn arp_reply_for(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
         let own = self.own?;
         if frame.get(12..14)? != [0x08, 0x00] || frame[0] & 1 != 0 {
             return None;
@@ -41,13 +41,13 @@ impl Neighbours {
         let on_link = (source.to_bits() ^ own.to_bits()) & mask == 0;
         let sender = if on_link { source } else { self.gateway? };
         let now = Instant::now();
-        if self.heard.get(&sender).is_some_and(|at| now - *at < FRESH) {
+        if self.learnt.get(&sender).is_some_and(|at| now - *at < FRESH) {
             return None;
         }
-        if self.heard.len() >= MOST {
-            self.heard.clear();
+        if self.learnt.len() >= MAX_NEIGHBOURS {
+            self.learnt.clear();
         }
-        self.heard.insert(sender, now);
+        self.learnt.insert(sender, now);
         let (own_mac, mac) = (&frame[0..6], &frame[6..12]);
         let head: [&[u8]; 3] = [own_mac, mac, &[0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 2]];
         Some(

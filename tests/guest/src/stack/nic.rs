@@ -1,4 +1,4 @@
-//! `Nic`: a port as smoltcp sees a network device, with the frame logs and watches in between.
+//! `Nic`: smoltcp's network device on a port, with frame logs and watches.
 
 use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
@@ -6,7 +6,7 @@ use smoltcp::time::Instant;
 use super::neighbour::Neighbours;
 use crate::{Error, FrameLog, FramePort, Result};
 
-/// Where TCP's checksum lies in its header.
+/// Offset of the checksum in TCP's header.
 const TCP_CHECKSUM: u16 = 16;
 
 /// A port with its logs.
@@ -14,19 +14,19 @@ pub(super) struct Nic<P> {
     pub(super) port: P,
     /// Sent and received.
     pub(super) logs: Option<(FrameLog, FrameLog)>,
-    /// Frames that somebody waits for are copied to `seen`.
+    /// Whether frames are copied to `seen`, for commands that wait for one.
     pub(super) watching: bool,
     pub(super) seen: Vec<Vec<u8>>,
-    /// The first error of the port: smoltcp's interface has no room for it.
+    /// The first error of the port, since smoltcp's interface cannot return it.
     pub(super) failed: Option<Error>,
     /// Whether anything was sent or received since this was last cleared.
     pub(super) moved: bool,
-    /// Whether smoltcp wanted to send and there was no room.
+    /// Whether smoltcp wanted to send but the ring was full.
     pub(super) blocked: bool,
     scratch: Vec<u8>,
     neighbours: Neighbours,
-    /// A frame that waits behind the introduction of its sender.
-    introduced: Option<Vec<u8>>,
+    /// A frame to be received after the ARP reply for its sender.
+    delayed: Option<Vec<u8>>,
 }
 
 impl<P: FramePort> Nic<P> {
@@ -42,11 +42,11 @@ impl<P: FramePort> Nic<P> {
             blocked: false,
             scratch: Vec::new(),
             neighbours,
-            introduced: None,
+            delayed: None,
         }
     }
 
-    /// Sends a frame as it is.
+    /// Sends a frame unchanged.
     pub(super) fn send(&mut self, frame: &[u8], partial: Option<(u16, u16)>) -> Result<()> {
         self.port.send(frame, partial)?;
         self.moved = true;
@@ -91,8 +91,8 @@ impl<P: FramePort> phy::TxToken for Tx<'_, P> {
     }
 }
 
-/// Puts the pseudo-header's sum into a TCP frame's checksum field (virtio 1.2, 5.1.6.2). Where the checksum starts and
-/// where in it the field is; `None` if the frame is something else.
+/// Puts the pseudo-header's sum into a TCP frame's checksum field (virtio 1.2, 5.1.6.2). Returns where the checksum starts and
+/// the field's offset from there; `None` if the frame is not TCP.
 fn prepare_partial(frame: &mut [u8]) -> Option<(u16, u16)> {
     let (start, addresses) = match (u16::from_be_bytes([*frame.get(12)?, *frame.get(13)?]), frame.get(14)?) {
         (0x0800, first) => (14 + usize::from(first & 0xf) * 4, 26..34),
@@ -126,11 +126,11 @@ impl<P: FramePort> phy::Device for Nic<P> {
         Self: 'a;
 
     fn receive(&mut self, _: Instant) -> Option<(Rx, Tx<'_, P>)> {
-        // A frame is only taken where its answer has room.
+        // Receive a frame only if there is room to answer it.
         if !self.room() {
             return None;
         }
-        if let Some(frame) = self.introduced.take() {
+        if let Some(frame) = self.delayed.take() {
             return Some((Rx(frame), Tx(self)));
         }
         match self.port.receive() {
@@ -142,9 +142,9 @@ impl<P: FramePort> phy::Device for Nic<P> {
                 if self.watching {
                     self.seen.push(frame.clone());
                 }
-                if let Some(introduction) = self.neighbours.introduction(&frame) {
-                    self.introduced = Some(frame);
-                    return Some((Rx(introduction), Tx(self)));
+                if let Some(reply) = self.neighbours.arp_reply_for(&frame) {
+                    self.delayed = Some(frame);
+                    return Some((Rx(reply), Tx(self)));
                 }
                 Some((Rx(frame), Tx(self)))
             }
@@ -166,7 +166,7 @@ impl<P: FramePort> phy::Device for Nic<P> {
         // smoltcp counts the Ethernet header.
         capabilities.max_transmission_unit = usize::from(self.port.mtu()) + 14;
         if self.port.checksum_offload() {
-            // Received checksums are still verified: what the offload does is part of what is tested.
+            // Still verify received checksums: the offload is part of the test.
             capabilities.checksum.tcp = Checksum::Rx;
         }
         capabilities

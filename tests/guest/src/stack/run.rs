@@ -11,27 +11,27 @@ use culvert_pci::Interrupt;
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
 
-use super::StackConfig;
 use super::activity::{Activity, Context, Next, fail, tell};
+use super::config::StackConfig;
 use super::neighbour::Neighbours;
 use super::nic::Nic;
 use super::{ping, tcp, udp};
-use crate::guest::sleep_on;
-use crate::stream::{hex, unhex};
+use crate::hex::{hex, unhex};
+use crate::sleep::sleep_on;
 use crate::{Command, Error, Event, FrameLog, FramePort, Result};
 
-/// The longest sleep: nothing depends on it, it only bounds what a lost wake-up could cost.
+/// The longest sleep: bounds the delay after a lost wake-up.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-/// The shortest sleep when a turn moved nothing: where a socket cannot send yet, smoltcp asks for no delay at all.
+/// The shortest sleep after a round without frames: smoltcp asks for no delay if a socket cannot send yet.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 
-/// What the handle asks of the thread.
+/// A request of the handle to the thread.
 pub(super) enum Request {
     Command { command: Command, reply: Sender<Event> },
     Logs { reply: Sender<Option<(FrameLog, FrameLog)>> },
 }
 
-/// Somebody who waits for a frame.
+/// A command that waits for a frame.
 struct Watch {
     pattern: Vec<u8>,
     deadline: Instant,
@@ -42,7 +42,7 @@ pub(super) struct Runner<P> {
     nic: Nic<P>,
     iface: Interface,
     sockets: SocketSet<'static>,
-    inbox: Receiver<Request>,
+    requests: Receiver<Request>,
     wake: Interrupt,
     started: Instant,
     activities: Vec<Box<dyn Activity>>,
@@ -55,7 +55,7 @@ impl<P: FramePort> Runner<P> {
     pub(super) fn new(
         port: P,
         config: &StackConfig,
-        inbox: Receiver<Request>,
+        requests: Receiver<Request>,
         wake: Interrupt,
     ) -> Result<Self> {
         let address = IpAddress::from(config.ip);
@@ -67,7 +67,7 @@ impl<P: FramePort> Runner<P> {
         let neighbours = Neighbours::new(config.ip, config.prefix, config.gateway);
         let mut nic = Nic::new(port, config.log_frames, neighbours);
         let mut own = Config::new(EthernetAddress(mac).into());
-        // Not the same initial sequence numbers and ports for each guest.
+        // Different initial sequence numbers and ports for each guest.
         own.random_seed = mac.iter().fold(std::process::id().into(), |seed, b| seed * 257 + u64::from(*b));
         let next_port = 49_152 + (own.random_seed % 8_192) as u16;
         let started = Instant::now();
@@ -86,7 +86,7 @@ impl<P: FramePort> Runner<P> {
             nic,
             iface,
             sockets: SocketSet::new(Vec::new()),
-            inbox,
+            requests,
             wake,
             started,
             activities: Vec::new(),
@@ -96,11 +96,11 @@ impl<P: FramePort> Runner<P> {
         })
     }
 
-    /// Runs until told to quit, or until the device is lost. Whoever waits for something sees the end of its channel,
-    /// and the reason in `fate`.
+    /// Runs until a quit command, or until the device is lost. Then the channels of running commands close, and `fate` has the
+    /// reason.
     pub(super) fn run(mut self, fate: &OnceLock<String>) {
         loop {
-            match self.turn() {
+            match self.round() {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(e) => {
@@ -111,9 +111,9 @@ impl<P: FramePort> Runner<P> {
         }
     }
 
-    /// One round of work and, if there is none, a sleep. False when the guest is to end.
-    fn turn(&mut self) -> Result<bool> {
-        while let Ok(request) = self.inbox.try_recv() {
+    /// One round of work and, if there is none, a sleep. Returns false after a quit command.
+    fn round(&mut self) -> Result<bool> {
+        while let Ok(request) = self.requests.try_recv() {
             if !self.accept(request) {
                 return Ok(false);
             }
@@ -124,12 +124,12 @@ impl<P: FramePort> Runner<P> {
         self.poll(now);
         let mut moved = self.nic.moved;
         let mut at = None;
-        let (again, when) = self.activities_turn(now);
+        let (again, when) = self.poll_activities(now);
         moved |= again;
         earliest(&mut at, when);
-        earliest(&mut at, self.watches_turn(now));
+        earliest(&mut at, self.poll_watches(now));
         if again {
-            // What the activities gave to their sockets goes out in the same burst.
+            // Send the activities' data in the same burst.
             self.poll(now);
         }
         self.nic.port.flush()?;
@@ -154,7 +154,7 @@ impl<P: FramePort> Runner<P> {
         if let Some(at) = at {
             limit = limit.min(at.saturating_duration_since(now));
         }
-        // Without room to send, nothing is received either: only room is worth waking up for.
+        // A full transmit ring also blocks reception: wake up only for room to send.
         if !self.nic.port.arm(self.nic.blocked) || self.nic.blocked {
             let mut fds = self.nic.port.events();
             fds.push(self.wake.as_fd());
@@ -164,7 +164,7 @@ impl<P: FramePort> Runner<P> {
         self.nic.port.disarm()
     }
 
-    fn activities_turn(&mut self, now: Instant) -> (bool, Option<Instant>) {
+    fn poll_activities(&mut self, now: Instant) -> (bool, Option<Instant>) {
         let Self { activities, iface, sockets, .. } = self;
         let mut cx = Context { now, iface, sockets, moved: false };
         let mut at = None;
@@ -178,7 +178,7 @@ impl<P: FramePort> Runner<P> {
         (cx.moved, at)
     }
 
-    fn watches_turn(&mut self, now: Instant) -> Option<Instant> {
+    fn poll_watches(&mut self, now: Instant) -> Option<Instant> {
         let seen = std::mem::take(&mut self.nic.seen);
         self.watches.retain(|watch| {
             let contains = |f: &&Vec<u8>| f.windows(watch.pattern.len()).any(|w| w == watch.pattern);
@@ -187,7 +187,7 @@ impl<P: FramePort> Runner<P> {
                 return false;
             }
             if now >= watch.deadline {
-                fail(&watch.reply, "no such frame came in time");
+                fail(&watch.reply, "no such frame arrived in time");
                 return false;
             }
             true
@@ -196,7 +196,7 @@ impl<P: FramePort> Runner<P> {
         self.watches.iter().map(|w| w.deadline).min()
     }
 
-    /// Starts a command. False if it is to quit.
+    /// Starts a command. Returns false for the quit command.
     fn accept(&mut self, request: Request) -> bool {
         let (command, reply) = match request {
             Request::Command { command, reply } => (command, reply),
@@ -253,7 +253,7 @@ impl<P: FramePort> Runner<P> {
         true
     }
 
-    /// A port, or ICMP identifier, that was not used lately.
+    /// A port, or ICMP identifier, that was not used recently.
     fn ephemeral(&mut self) -> u16 {
         self.next_port = if self.next_port >= 65_000 { 49_152 } else { self.next_port + 1 };
         self.next_port

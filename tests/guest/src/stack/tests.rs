@@ -1,10 +1,12 @@
 //! Two stacks joined in memory.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::*;
+use crate::hex::hex;
 use crate::loopback::Loopback;
-use crate::{Digest, compare};
+use crate::{Command, Digest, Error, Event, compare};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const LIMIT: Duration = Duration::from_secs(60);

@@ -9,14 +9,14 @@ use culvert_pci::{Device, DmaBuffer, Interrupt};
 use super::{Notify, SplitQueue, Transport, feature};
 use crate::{Counters, Error, FramePort, Result};
 
-/// What a driver may or may not use.
+/// Options of the driver.
 #[derive(Clone, Copy, Debug)]
 pub struct NetOptions {
     /// Leave TCP checksums to the device.
     pub checksum_offload: bool,
     /// Suppress notifications by event index instead of flags, if the device can.
     pub event_idx: bool,
-    /// The most descriptors that a queue is given.
+    /// Largest number of descriptors of a queue.
     pub queue_size: u16,
 }
 
@@ -32,13 +32,13 @@ const FLAG_NEEDS_CSUM: u8 = 1;
 const CONTROL_MAC: [u8; 2] = [1, 1];
 const CONTROL_OK: u8 = 0;
 const CONTROL_LIMIT: Duration = Duration::from_secs(5);
-/// Received buffers are given back at the latest when there are so many.
+/// Received buffers that are collected before they are offered again.
 const RX_BATCH: u16 = 32;
 /// The most buffers that one received frame may take.
-const MOST_MERGED: u16 = 64;
+const MAX_MERGED: u16 = 64;
 
 /// A queue with one buffer for each descriptor.
-struct Lane {
+struct BufferedQueue {
     queue: SplitQueue,
     notify: Notify,
     interrupt: Interrupt,
@@ -46,7 +46,7 @@ struct Lane {
     stride: usize,
 }
 
-impl Lane {
+impl BufferedQueue {
     fn new(
         transport: &Transport,
         which: (&'static str, u16),
@@ -88,9 +88,9 @@ pub struct VirtioNet {
     mac: [u8; 6],
     mtu: u16,
     offload: bool,
-    rx: Lane,
-    tx: Lane,
-    control: Option<Lane>,
+    rx: BufferedQueue,
+    tx: BufferedQueue,
+    control: Option<BufferedQueue>,
     free: Vec<u16>,
     in_flight: Vec<bool>,
     counters: Counters,
@@ -121,13 +121,13 @@ impl VirtioNet {
         let vector = |n: u16| n.min(transport.device().interrupt_count().saturating_sub(1));
         transport.device().interrupt(vector(0))?;
         transport.set_config_vector(vector(0))?;
-        let rx = Lane::new(&transport, ("receive", 0), vector(1), &options, mtu)?;
-        let tx = Lane::new(&transport, ("transmit", 1), vector(2), &options, mtu)?;
+        let rx = BufferedQueue::new(&transport, ("receive", 0), vector(1), &options, mtu)?;
+        let tx = BufferedQueue::new(&transport, ("transmit", 1), vector(2), &options, mtu)?;
         let control = if features & feature::CTRL_VQ == 0 {
             None
         } else {
             let small = NetOptions { queue_size: 4, ..options };
-            Some(Lane::new(&transport, ("control", 2), vector(0), &small, 64)?)
+            Some(BufferedQueue::new(&transport, ("control", 2), vector(0), &small, 64)?)
         };
         let free = (0..tx.queue.size()).rev().collect();
         let in_flight = vec![false; tx.queue.size().into()];
@@ -232,18 +232,18 @@ impl VirtioNet {
         Ok(())
     }
 
-    /// Reads one received frame, which may lie in several buffers, and offers those again. `None`: no valid frame.
+    /// Reads one received frame, which may span several buffers, and offers the buffers again. `None`: no valid frame.
     fn assemble(&mut self, first: super::Used) -> Result<Option<Vec<u8>>> {
         let mut header = [0; HEADER];
         self.rx.buffers.read_at(self.rx.offset(first.head), &mut header)?;
         let merged = self.features & feature::MRG_RXBUF != 0;
         let count = if merged { u16::from_le_bytes([header[10], header[11]]) } else { 1 };
         let mut frame = Vec::new();
-        let mut good = (1..=MOST_MERGED).contains(&count);
+        let mut good = (1..=MAX_MERGED).contains(&count);
         let mut used = Some(first);
-        for n in 0..count.clamp(1, MOST_MERGED) {
+        for n in 0..count.clamp(1, MAX_MERGED) {
             let Some(part) = (if n == 0 { used.take() } else { self.rx.queue.take()? }) else {
-                let detail = format!("a frame of {count} buffers, of which only {n} came");
+                let detail = format!("a frame of {count} buffers, of which only {n} arrived");
                 return Err(Error::BrokenQueue { queue: "receive", detail });
             };
             let skip = if n == 0 { HEADER } else { 0 };
