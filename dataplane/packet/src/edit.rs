@@ -233,18 +233,20 @@ pub fn set_tos(frame: &mut [u8], headers: &Headers, tos: u8) {
     }
 }
 
-/// ECN bits of the outer header that is put on a packet: the inner ones (RFC 6040 section 4.1, normal mode).
+/// ECN bits of the outer header that is put on a packet: a copy of the inner ones.
 #[inline(always)]
 pub const fn encapsulate_ecn(inner_tos: u8) -> u8 {
+    // RFC 6040 section 4.1: normal mode.
     inner_tos & 3
 }
 
-/// ECN bits of a packet whose outer header is taken off: RFC 6040 section 4.2. `None`: it is to be dropped.
+/// ECN bits of a packet whose outer header is taken off. `None`: the packet must be dropped.
 pub const fn combine_ecn(inner: u8, outer: u8) -> Option<u8> {
     const NOT_ECT: u8 = 0;
     const ECT_1: u8 = 1;
     const ECT_0: u8 = 2;
     const CE: u8 = 3;
+    // RFC 6040 section 4.2: figure 4.
     match (inner & 3, outer & 3) {
         (NOT_ECT, CE) => None,
         (NOT_ECT, _) => Some(NOT_ECT),
@@ -254,8 +256,8 @@ pub const fn combine_ecn(inner: u8, outer: u8) -> Option<u8> {
     }
 }
 
-/// Brings the ECN bits of a decapsulated frame in line with those of the outer header that it came in. `false`: the
-/// packet is to be dropped. What is not IP has no such bits and stays as it is.
+/// Combines the ECN bits of a decapsulated frame with those of its outer header. `false`: the packet must be dropped.
+/// Frames that are not IP have no such bits and stay unchanged.
 #[inline]
 pub fn decapsulate_ecn(frame: &mut [u8], headers: &Headers, outer: u8) -> bool {
     if !headers.is_ip() {

@@ -61,8 +61,9 @@ impl OuterSpec {
         let mut ip_sum = 0;
         at += match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                // RFC 7348 section 4.3, RFC 7637 section 4.4: outer packets must not be fragmented. RFC 6864 section 4.1:
-                // without fragmentation the identification may have any value.
+                // RFC 7348 section 4.3: a VTEP must not fragment what it encapsulates.
+                // RFC 7637 section 4.4: the same for NVGRE.
+                // RFC 6864 section 4.1: a packet that is not fragmented may have any identification.
                 let header = ipv4::Header {
                     tos: 0,
                     id: 0,
@@ -99,7 +100,8 @@ impl OuterSpec {
         let nowhere = Vni::new(0).map_err(|_| Reason::Unsupported)?;
         at += match self.encap {
             Encap::Vxlan => {
-                // RFC 7348 section 5: destination port 4789, checksum 0. RFC 6935 section 5: 0 is also valid over IPv6.
+                // RFC 7348 section 5: destination port 4789, checksum 0.
+                // RFC 6935 section 5: a tunnel may send checksum 0 over IPv6, too.
                 bytes[at + 2..at + 4].copy_from_slice(&vxlan::PORT.to_be_bytes());
                 udp::HEADER_LEN + vxlan::Header { vni: nowhere }.emit(&mut bytes[at + udp::HEADER_LEN..])?
             }

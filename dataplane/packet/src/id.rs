@@ -190,7 +190,7 @@ number! {
 }
 number! {
     /// Virtual subnet id of HNV: one broadcast domain; serves as VNI and as upper 24 bits of the NVGRE key
-    /// (RFC 7637 section 3.2 reserves what lies outside the range).
+    /// (RFC 7637 section 3.4 reserves what lies outside the range).
     Vsid(u32), "VSID", 4096 ..= 0xff_fffe
 }
 number! {

@@ -12,6 +12,28 @@
 //!
 //! [`prefetch()`] is beside them: all that handles packets in bursts is built on this crate.
 //!
+//! A frame, and what the parser finds in it:
+//!
+//! ```
+//! use culvert_packet::{Family, MacAddr, craft, edit, parse};
+//!
+//! let ends = craft::Ends {
+//!     src_mac: MacAddr([2, 0, 0, 0, 0, 1]),
+//!     dst_mac: MacAddr([2, 0, 0, 0, 0, 2]),
+//!     src: [10, 0, 0, 1].into(),
+//!     dst: [10, 0, 0, 2].into(),
+//! };
+//! let mut frame = [0; 128];
+//! let len = craft::udp(&mut frame, &ends, 40_000, 53, b"a query")?;
+//! let headers = parse(&frame[..len])?;
+//! assert_eq!((headers.family, headers.l4_src, headers.l4_dst), (Family::V4, 40_000, 53));
+//!
+//! // Edits keep checksums valid.
+//! edit::set_dst_port(&mut frame[..len], &headers, 5353);
+//! assert_eq!(parse(&frame[..len])?.l4_dst, 5353);
+//! # Ok::<(), culvert_packet::Reason>(())
+//! ```
+//!
 //! The feature `serde` makes identifiers and reasons serialisable: texts as strings, numbers as numbers.
 
 #![no_std]

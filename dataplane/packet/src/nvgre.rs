@@ -9,13 +9,15 @@ use crate::reason::Reason;
 pub const HEADER_LEN: usize = 8;
 
 const FLAG_K: u32 = 0x2000_0000;
-/// Checksum, sequence number, and the bits that RFC 2784 section 2.3 has receivers refuse.
+// RFC 7637 section 3.2: no checksum, no sequence number.
+// RFC 2784 section 2.3: a receiver refuses packets with any of bits 1 to 5 set.
 const FLAGS_REFUSED: u32 = 0xdc00_0000;
 const VERSION: u32 = 0x0007_0000;
-/// What is sent: the key and nothing else, version 0, Ethernet.
+/// First word of a header that is sent: the key flag alone, version 0, Ethernet.
 const FIRST_WORD: u32 = FLAG_K | EtherType::TRANSPARENT_ETHERNET.0 as u32;
 
-/// Whether the first word of a GRE header is NVGRE's. Bits 6 to 12 are ignored (RFC 2784 section 2.3).
+/// Whether the first word of a GRE header is NVGRE's.
+// RFC 2784 section 2.3: a receiver ignores bits 6 to 12.
 #[inline(always)]
 pub(crate) const fn is_nvgre(first_word: u32) -> bool {
     first_word & (FLAGS_REFUSED | FLAG_K | VERSION | 0xffff) == FIRST_WORD

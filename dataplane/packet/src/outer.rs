@@ -1,7 +1,7 @@
 //! The outer headers of an encapsulated frame from the wire: VXLAN or NVGRE over IPv4 or IPv6.
 //!
-//! As in [`parse`](crate::parse()), the common case (no VLAN tag, IPv4 without options) is a straight line; whatever it
-//! does not take, for whichever reason, goes through the general way, which finds the reason.
+//! As in [`parse`](crate::parse()), a fast path takes the common case: no VLAN tag, IPv4 without options. The full parser
+//! takes the rest, and finds the reason where a frame is malformed.
 
 use crate::bytes::{array, be16, be32, field};
 use crate::checksum::{self, Checksum};
@@ -44,8 +44,8 @@ pub struct Outer {
 /// Bytes that the fast path reads: up to the VNI. NVGRE frames are as long, since the inner Ethernet header counts.
 const FAST: usize = 50;
 
-/// Recognises an encapsulated frame. `None`: it is not encapsulated, so it is control traffic of the PA network (ARP,
-/// ICMP, another UDP port, ...). Whether the addresses are known is for the caller to say.
+/// Parses the outer headers of an encapsulated frame. `None`: it is not encapsulated, so it is control traffic of the PA
+/// network (ARP, ICMP, another UDP port, ...). The caller checks the addresses.
 ///
 /// # Errors
 /// The frame is malformed: why.
@@ -53,17 +53,18 @@ const FAST: usize = 50;
 pub fn parse_outer(frame: &[u8]) -> Result<Option<Outer>, Reason> {
     match parse_outer_common(frame) {
         Some(outer) => Ok(Some(outer)),
-        None => general(frame),
+        None => parse_outer_full(frame),
     }
 }
 
-/// The fast path of [`parse_outer`] alone: `None` says nothing of the frame but that it takes the general way.
+/// The fast path of [`parse_outer`] alone. `None`: the full parser decides on the frame.
 #[inline(always)]
 pub fn parse_outer_common(frame: &[u8]) -> Option<Outer> {
     let head = frame.first_chunk::<FAST>()?;
     let kind = u32::from_be_bytes(field::<12, 4, FAST>(head));
     let total = u16::from_be_bytes(field::<16, 2, FAST>(head));
     let rest = u32::from_be_bytes(field::<20, 4, FAST>(head));
+    // RFC 791 section 3.1: version 4, five words of header, no fragment, a valid header checksum.
     let well = kind & 0xffff_ff00 == 0x0800_4500
         && rest & 0x3fff_0000 == 0
         && usize::from(total) <= frame.len() - 14
@@ -93,10 +94,12 @@ pub fn parse_outer_common(frame: &[u8]) -> Option<Outer> {
     };
     match Protocol(rest as u8) {
         Protocol::UDP => {
+            // RFC 7348 section 5: destination port 4789, and the I flag.
             let whole = (key >> 16) as u16 == total.wrapping_sub(20) && total >= 36;
             let ours = l4 as u16 == vxlan::PORT && head[42] & vxlan::FLAG_I != 0;
             (whole && ours).then_some(outer)
         }
+        // RFC 7637 section 3.2: the K flag alone, protocol 0x6558.
         Protocol::GRE => (nvgre::is_nvgre(l4) && total >= 28).then_some(Outer {
             encap: Encap::Nvgre,
             flow_id: key as u8,
@@ -110,7 +113,7 @@ pub fn parse_outer_common(frame: &[u8]) -> Option<Outer> {
     }
 }
 
-/// What the outer IP header says.
+/// The fields of an outer IP header.
 struct Ip {
     family: Family,
     l3: usize,
@@ -125,7 +128,7 @@ struct Ip {
 
 #[cold]
 #[inline(never)]
-fn general(frame: &[u8]) -> Result<Option<Outer>, Reason> {
+fn parse_outer_full(frame: &[u8]) -> Result<Option<Outer>, Reason> {
     if frame.len() < 14 {
         return Err(Reason::OuterTruncated);
     }
@@ -139,8 +142,8 @@ fn general(frame: &[u8]) -> Result<Option<Outer>, Reason> {
     if ip.protocol != Protocol::UDP && ip.protocol != Protocol::GRE {
         return Ok(None);
     }
-    // The DF bit forbids it on the way (RFC 7348 section 4.3, RFC 7637 section 4.4), and only the first one would
-    // show whether it is for us.
+    // RFC 7348 section 4.3: VTEPs must not fragment, and may discard fragments.
+    // RFC 7637 section 4.4: the same by the DF bit. Only the first fragment would have the tunnel's header.
     if ip.fragment {
         return Err(Reason::OuterFragment);
     }
@@ -171,6 +174,7 @@ fn over_udp(payload: &[u8], outer: Outer) -> Result<Option<Outer>, Reason> {
     if length > payload.len() || length < 16 {
         return Err(Reason::OuterTruncated);
     }
+    // RFC 7348 section 5: without the I flag the header names no network.
     let (header, _) = vxlan::Header::parse(rest)?;
     Ok(Some(Outer {
         inner: outer.l4 + 16,
@@ -182,6 +186,8 @@ fn over_udp(payload: &[u8], outer: Outer) -> Result<Option<Outer>, Reason> {
 }
 
 fn over_gre(payload: &[u8], outer: Outer) -> Result<Outer, Reason> {
+    // RFC 7637 section 3.2: VSID and FlowID are the key.
+    // RFC 2784 section 2.3: other flags are refused or ignored.
     let (header, inner) = nvgre::Header::parse(payload)?;
     Ok(Outer {
         encap: Encap::Nvgre,
@@ -196,6 +202,7 @@ fn over_gre(payload: &[u8], outer: Outer) -> Result<Outer, Reason> {
 fn ipv4(frame: &[u8], l3: usize) -> Result<Ip, Reason> {
     let packet = frame.get(l3..).unwrap_or_default();
     let first = packet.first().copied().ok_or(Reason::OuterTruncated)?;
+    // RFC 791 section 3.1: at least five words of header, a total length that counts them, a checksum over them.
     let header_len = usize::from(first & 0xf) * 4;
     if first >> 4 != 4 || header_len < 20 {
         return Err(Reason::OuterBadHeader);
@@ -229,9 +236,10 @@ fn ipv4(frame: &[u8], l3: usize) -> Result<Ip, Reason> {
     })
 }
 
-/// Extension headers do not occur in front of a tunnel's: such packets count as not encapsulated.
+/// A packet with extension headers counts as not encapsulated: tunnels send none.
 fn ipv6(frame: &[u8], l3: usize) -> Result<Ip, Reason> {
     let header = frame.get(l3..l3 + 40).ok_or(Reason::OuterTruncated)?;
+    // RFC 8200 section 3: version 6, and a payload length that does not count this header.
     let word = be32(header, 0);
     if word >> 28 != 6 {
         return Err(Reason::OuterBadHeader);
@@ -253,9 +261,11 @@ fn ipv6(frame: &[u8], l3: usize) -> Result<Ip, Reason> {
     })
 }
 
-/// Whether the outer UDP checksum of a frame is right or absent. `outer` must be what [`parse_outer`] said of it. True of
-/// NVGRE, which has none.
+/// Whether the outer UDP checksum of a frame is right or absent. `outer` must be the frame's, from [`parse_outer`]. NVGRE
+/// has no such checksum: true.
 pub fn verify_udp(frame: &[u8], outer: &Outer) -> bool {
+    // RFC 7348 section 5: checksum 0 is accepted; any other that is verified must be right.
+    // RFC 6935 section 5: 0 is also accepted over IPv6.
     if outer.encap != Encap::Vxlan || outer.udp_checksum == 0 {
         return true;
     }

@@ -10,7 +10,8 @@ pub const PORT: u16 = 4789;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 8;
 
-/// First byte: the VNI is valid. All other bits are reserved: zero when sent, ignored when received.
+/// Flag in the first byte: the VNI is valid.
+// RFC 7348 section 5: all other bits are reserved, zero when sent, ignored when received.
 pub const FLAG_I: u8 = 0x08;
 
 /// A VXLAN header.

@@ -14,6 +14,7 @@
 
 pub mod command;
 pub mod image;
+mod offload;
 pub mod pci;
 pub mod pf;
 pub mod regs;

@@ -13,6 +13,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub use crate::offload::OffloadBits;
+
 /// Bytes before the first entry: one line for each word.
 pub const RING_HEADER: u64 = 256;
 /// Offset of `host_index` (u32, written by the host).
@@ -72,35 +74,7 @@ pub struct Entry {
     pub reserved: u32,
 }
 
-/// Offload metadata of a packet: what is known of its checksums, how it is to be segmented, where its headers are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct OffloadBits {
-    /// 0 nothing known, 1 partial (to be filled in), 2 verified, 3 bad.
-    pub checksum: u8,
-    /// 0 none, 1 TCPv4, 2 TCPv6, 3 UDP (virtio numbering of kinds).
-    pub gso: u8,
-    /// Largest segment payload.
-    pub mss: u16,
-    /// Partial checksum: where summing starts.
-    pub start: u16,
-    /// Partial checksum: where the sum goes, from `start`.
-    pub offset: u16,
-}
-
-impl OffloadBits {
-    /// `checksum`: nothing known.
-    pub const NONE: u8 = 0;
-    /// `checksum`: partial.
-    pub const PARTIAL: u8 = 1;
-    /// `checksum`: verified.
-    pub const VERIFIED: u8 = 2;
-    /// `checksum`: bad (of an encapsulated packet: the outer UDP checksum).
-    pub const BAD: u8 = 3;
-}
-
 const _: () = {
-    assert!(size_of::<OffloadBits>() == 8);
     assert!(size_of::<Entry>() == 64);
     assert!(core::mem::offset_of!(Entry, ticket) == 20 && core::mem::offset_of!(Entry, arg1) == 32);
     assert!(core::mem::offset_of!(Entry, offload) == 48);

@@ -6,7 +6,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::pf::OffloadBits;
+use crate::offload::OffloadBits;
 
 /// Where RAM begins for the SoC's processor.
 pub const RAM_BASE: u64 = 0x8000_0000;

@@ -18,11 +18,12 @@ use zerocopy::FromZeros;
 
 const PAGE: &str = include_str!("../../../docs/nic-abi.md");
 /// Modules whose public numbers are all to be on the page.
-const SOURCES: [(&str, &str); 7] = [
+const SOURCES: [(&str, &str); 8] = [
     ("", include_str!("../src/lib.rs")),
     ("command", include_str!("../src/command.rs")),
     ("image", include_str!("../src/image.rs")),
     ("pci", include_str!("../src/pci.rs")),
+    ("pf", include_str!("../src/offload.rs")),
     ("pf", include_str!("../src/pf.rs")),
     ("regs", include_str!("../src/regs.rs")),
     ("soc", include_str!("../src/soc.rs")),
