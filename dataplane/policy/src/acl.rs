@@ -127,6 +127,28 @@ pub enum Matched<'a> {
 
 impl AclSet {
     /// Checks a packet. A list without a matching rule allows it, as Windows port ACLs do.
+    ///
+    /// ```
+    /// use culvert_policy::acl::{Acl, AclSet, Action, Matched, PortRange, Rule, Tuple};
+    ///
+    /// let deny_telnet = Rule {
+    ///     name: "deny-telnet".to_owned(),
+    ///     priority: 100,
+    ///     action: Action::Deny,
+    ///     protocol: Some(6),
+    ///     source: Vec::new(),
+    ///     destination: vec!["10.1.1.0/24".parse().unwrap()],
+    ///     source_ports: PortRange::ANY,
+    ///     destination_ports: PortRange { first: 23, last: 23 },
+    /// };
+    /// let lists = AclSet { acls: vec![Acl::new("guests".to_owned(), vec![deny_telnet])] };
+    ///
+    /// let (src, dst) = ([10, 1, 1, 11].into(), [10, 1, 1, 12].into());
+    /// let telnet = Tuple { src, dst, protocol: 6, ports: Some((40_000, 23)) };
+    /// assert_eq!(lists.check(&telnet), Matched::Denied { acl: "guests", rule: "deny-telnet" });
+    /// let https = Tuple { ports: Some((40_000, 443)), ..telnet };
+    /// assert_eq!(lists.check(&https), Matched::Allowed(None));
+    /// ```
     pub fn check(&self, tuple: &Tuple) -> Matched<'_> {
         let mut allowed = None;
         for acl in &self.acls {
