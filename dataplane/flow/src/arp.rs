@@ -1,5 +1,5 @@
-//! ARP requests for this host's provider addresses (RFC 826), answered by the core: others find the NIC while its host is
-//! away.
+//! Answers ARP requests for this host's provider addresses (RFC 826) in the core, so that peers find the NIC while its
+//! host is down.
 
 use core::net::Ipv4Addr;
 
@@ -10,12 +10,12 @@ use crate::datapath::Datapath;
 use crate::frame::Frame;
 use crate::tables::Tunnel;
 
-/// VLAN id of a tag's control information; priority does not matter.
+/// Mask of the VLAN id in a tag; the priority does not matter.
 const VID: u16 = 0x0fff;
 
 impl Datapath<'_> {
-    /// Turns a request for one of our addresses, as this uplink's tunnels have it, into the answer. `false`: it is none,
-    /// and stays as it is. An address without a tunnel is the host's to answer for.
+    /// Turns an ARP request for the source address of one of this uplink's tunnels into the reply. `false`: the frame is
+    /// none, and is unchanged. The host answers for addresses without a tunnel.
     #[cold]
     #[inline(never)]
     pub(crate) fn answer_arp(&self, frame: &mut Frame<'_>, uplink: u8) -> bool {

@@ -20,7 +20,7 @@ pub(crate) fn clmul(a: u64, b: u64) -> (u64, u64) {
 #[inline(always)]
 pub(crate) fn clmul(a: u64, b: u64) -> (u64, u64) {
     let (low, high);
-    // SAFETY: Zbc instructions on registers only; the firmware's target has Zbc, and so has the machine it runs on.
+    // SAFETY: Zbc instructions on registers only; the firmware's target has Zbc, and so has the processor it runs on.
     unsafe {
         core::arch::asm!(
             ".option push", ".option arch, +zbc", "clmul {l}, {a}, {b}", ".option pop",

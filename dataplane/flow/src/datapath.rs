@@ -1,4 +1,4 @@
-//! The state of one data path: flow table, what stands beside it, and the operations of the host on them.
+//! The state of one data path, and the host's operations on it: install, delete, complete an upcall, restart.
 
 use culvert_packet::{MacAddr, Reason, VportId};
 
@@ -13,9 +13,9 @@ use crate::tables::{Group, Peers, Tunnel, Vport};
 pub struct Counters {
     /// Dropped packets by `Reason` number.
     pub drops: [u64; 256],
-    /// Packets finished without waiting for the host.
+    /// Packets that the data path finished itself.
     pub finished: u64,
-    /// Packets given to the host.
+    /// Packets punted to the host.
     pub punted: u64,
     /// Records evicted because their buckets were full.
     pub evicted: u64,
@@ -27,11 +27,11 @@ impl Default for Counters {
     }
 }
 
-/// One data path. The tables lie in memory that it is given; nothing is allocated.
+/// One data path. The caller provides the tables' memory; nothing is allocated.
 pub struct Datapath<'m> {
     /// The flow table.
     pub table: FlowTable<'m>,
-    /// Flows that wait for the host's verdict.
+    /// Pending flows: those that wait for the host's decision.
     pub pending: Pending<'m>,
     /// Tunnels.
     pub tunnels: &'m mut [Tunnel],
@@ -54,7 +54,7 @@ pub struct Datapath<'m> {
 pub struct Refused(pub Reason);
 
 impl Datapath<'_> {
-    /// Vport that a record counts against.
+    /// The vport whose quota a record uses.
     fn owner(key: &FlowKey, hot: &FlowHot) -> Option<VportId> {
         match key.direction() {
             Some(Direction::Outbound) => Some(VportId(key.source)),
@@ -77,7 +77,7 @@ impl Datapath<'_> {
         owner.and_then(|id| self.vports.get(usize::from(id.0))).is_none_or(|v| v.records < v.quota)
     }
 
-    /// Makes a record for a key. Over its quota, a vport only gets the place of a record of its own.
+    /// Makes a record for a key. A vport over its quota only replaces a record of its own.
     fn place(
         &mut self,
         key: &FlowKey,
@@ -100,11 +100,11 @@ impl Datapath<'_> {
         Ok(placed.id)
     }
 
-    /// Makes the pending record of a flow that was not found, its first packet being on the way to the host.
+    /// Makes the pending record of a flow that has none; its first packet is on the way to the host.
     ///
     /// # Errors
-    /// There is no room for it. The packet then goes to the host without a ticket, and the host installs nothing for
-    /// it: so order is kept, since the flow's next packets take the same way.
+    /// There is no room for it. The packet then goes to the host without a ticket, and the host installs no record for
+    /// it. Order is kept: the flow's next packets take the same way.
     pub fn open(&mut self, key: &FlowKey, hash: u64, now: u32) -> Result<Ticket, Refused> {
         let owner = match key.direction() {
             Some(Direction::Outbound) => Some(VportId(key.source)),
@@ -139,8 +139,7 @@ impl Datapath<'_> {
         Ok(ticket)
     }
 
-    /// Calls memory into the cache for records of these keys, at most 64, that are about to be installed: so they do not
-    /// wait for it one after the other.
+    /// Prefetches the buckets and records of keys, at most 64, that are installed next.
     pub fn prefetch_install<'k>(&self, keys: impl Iterator<Item = &'k FlowKey>) {
         let (mut hashes, mut n) = ([0; 64], 0);
         for (hash, key) in hashes.iter_mut().zip(keys) {
@@ -151,7 +150,7 @@ impl Datapath<'_> {
         hashes[..n].iter().for_each(|hash| self.table.prefetch_place(*hash));
     }
 
-    /// Inserts a record, or gives an existing one new actions; its counters go on. A pending one gets its verdict so.
+    /// Inserts a record, or gives an existing one new actions and keeps its counters. Decides a pending one.
     ///
     /// # Errors
     /// There is no room, or the key has no direction.
@@ -187,7 +186,7 @@ impl Datapath<'_> {
         Ok(id)
     }
 
-    /// Deletes the record of a key, unless it is pending: then its packets at the host settle it.
+    /// Deletes the record of a key. A pending record stays until its last upcall completes.
     pub fn delete(&mut self, key: &FlowKey) -> bool {
         let hash = self.table.hash(key);
         match self.table.find(key, hash) {
@@ -226,7 +225,7 @@ impl Datapath<'_> {
         completion
     }
 
-    /// Makes a decided record live. Its waiting packets have been sent.
+    /// Makes a decided record live, after its waiting packets have been sent.
     pub fn go_live(&mut self, ticket: Ticket, id: RecordId) {
         self.pending.close(ticket.slot);
         self.table.hot_mut(id).pending = 0;
@@ -236,8 +235,8 @@ impl Datapath<'_> {
         }
     }
 
-    /// The host has restarted: the packets that were at it are lost and counted. Calls `waiting` for each buffer that
-    /// waited on a flow, whose packet is lost too.
+    /// Ends all pending flows after a restart of the host, and counts their packets as lost. Calls `waiting` for each
+    /// buffer in a waiting list, whose packet is lost, too.
     pub fn host_restarted(&mut self, mut waiting: impl FnMut(crate::pending::BufferId)) {
         let mut from = 0;
         while let Some((slot, id, outstanding)) = self.pending.used_from(from) {

@@ -5,7 +5,7 @@ pub struct Frame<'a> {
     buf: &'a mut [u8],
     start: usize,
     len: usize,
-    /// Length of the longest frame that this one is yet to be cut into; 0: it is not.
+    /// Length of the longest segment, if the frame is segmented later; else 0.
     unit: usize,
 }
 
@@ -16,15 +16,15 @@ impl<'a> Frame<'a> {
         (start <= buf.len() && len <= buf.len() - start).then_some(Frame { buf, start, len, unit: 0 })
     }
 
-    /// The same frame, which is yet to be cut into frames of at most `unit` bytes: on its way it may be longer than what
-    /// a wire takes. 0: it is not to be cut.
+    /// The same frame, to be segmented later into frames of at most `unit` bytes: until then it may be longer than the
+    /// wire's MTU. 0: it is not segmented.
     #[inline(always)]
     #[must_use]
     pub fn in_units(self, unit: usize) -> Self {
         Frame { unit, ..self }
     }
 
-    /// What a wire gets to see of it at a time, where its own length is `len`.
+    /// Length of the longest frame on the wire, where this frame is `len` bytes long.
     #[inline(always)]
     pub(crate) fn longest(&self, len: usize) -> usize {
         if self.unit == 0 { len } else { self.unit }
@@ -59,7 +59,7 @@ impl<'a> Frame<'a> {
         self.len == 0
     }
 
-    /// Takes `n` bytes off the front. `false`, and nothing happens, if there are not as many.
+    /// Takes `n` bytes off the front. `false`: it has fewer, and is unchanged.
     #[inline(always)]
     #[must_use]
     pub fn pull(&mut self, n: usize) -> bool {
@@ -71,7 +71,7 @@ impl<'a> Frame<'a> {
         fits
     }
 
-    /// Keeps `len` bytes from byte `from` on. `false`, and nothing happens, if there are not as many.
+    /// Keeps `len` bytes from byte `from` on. `false`: it has fewer, and is unchanged.
     #[inline(always)]
     #[must_use]
     pub fn cut(&mut self, from: usize, len: usize) -> bool {
@@ -83,7 +83,7 @@ impl<'a> Frame<'a> {
         fits
     }
 
-    /// Adds `n` bytes at the front and returns the whole frame. `None`, and nothing happens, if there is no room.
+    /// Adds `n` bytes at the front and returns the whole frame. `None`: there is no room, and the frame is unchanged.
     #[inline(always)]
     pub fn push(&mut self, n: usize) -> Option<&mut [u8]> {
         if n > self.start {
@@ -94,7 +94,7 @@ impl<'a> Frame<'a> {
         self.buf.get_mut(self.start..self.start + self.len)
     }
 
-    /// Adds `N` bytes at the front and returns them. `None`, and nothing happens, if there is no room.
+    /// Adds `N` bytes at the front and returns them. `None`: there is no room, and the frame is unchanged.
     #[inline(always)]
     pub fn push_array<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
         let start = self.start.checked_sub(N)?;

@@ -55,8 +55,8 @@ impl HashSecret {
     }
 }
 
-/// Entropy of the outer header for a flow: 14 bits from a hash of the inner flow with a secret of its own, because a
-/// linear hash that is shown on the wire gives its key away. The result is a UDP source port, 49152 ..= 65535
+/// Entropy of a flow's outer header: 14 bits from a hash of the inner flow with a secret of its own, since a linear hash
+/// that is visible on the wire reveals its key. The result is a UDP source port, 49152 ..= 65535
 /// (RFC 7348 section 5, RFC 6335); its low byte serves as NVGRE FlowID (RFC 7637 section 3.2).
 pub fn entropy(secret: &HashSecret, words: &[u64; 8]) -> u16 {
     let h = secret.hash(words);

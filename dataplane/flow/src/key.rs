@@ -1,4 +1,4 @@
-//! From a parsed packet to its flow key.
+//! Makes the flow key of a parsed packet.
 
 use culvert_packet::{Encap, Family, Fragment, Headers, VportId};
 
@@ -12,7 +12,7 @@ fn array<const N: usize>(frame: &[u8], at: usize) -> [u8; N] {
     }
 }
 
-/// What both directions share: everything from the inner frame.
+/// The fields from the inner frame, which both directions share.
 #[inline(always)]
 fn inner(frame: &[u8], h: &Headers) -> FlowKey {
     let mut key = FlowKey {

@@ -1,8 +1,8 @@
-//! Order while a flow is being decided: which packets are at the host, which wait.
+//! Pending flows: keep a flow's packets in order while the host decides on it.
 //!
-//! A miss makes a pending record. Packets of its key go to the host, and are counted, until the host's verdict is
-//! there; from then on they wait. Each packet that comes back (re-injected, or reported as dropped) counts down. At
-//! zero the waiting ones are sent, and the record is live. So a flow's packets leave in the order they came in.
+//! A miss makes a pending record. Packets of its key go to the host, and are counted, until the host has decided; later
+//! ones wait. Each packet that comes back (re-injected, or reported as dropped) completes one upcall. With the last one
+//! the waiting packets are sent and the record goes live: a flow's packets leave in the order in which they came.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -11,17 +11,17 @@ use crate::table::RecordId;
 /// A packet buffer of the engine, by number.
 pub type BufferId = u32;
 
-/// Names one pending flow between NIC and host: slot number and its use count.
+/// The name of a pending flow between NIC and host: slot number and its use count.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Ticket {
     /// The slot.
     pub slot: u16,
-    /// Changes each time the slot is used anew; never 0 in a ticket that names something.
+    /// Changes with each use of the slot; never 0 in a valid ticket.
     pub sequence: u16,
 }
 
 impl Ticket {
-    /// As it stands in a descriptor: slot in the low half; 0 is no ticket.
+    /// The ticket as it is in a descriptor: slot in the low half; 0 is no ticket.
     pub fn bits(self) -> u32 {
         u32::from(self.slot) | u32::from(self.sequence) << 16
     }
@@ -33,7 +33,7 @@ impl Ticket {
     }
 }
 
-/// State of one pending flow.
+/// One pending flow.
 #[derive(Clone, Copy, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PendingFlow {
@@ -54,20 +54,20 @@ const FREE: u16 = 0;
 const UNDECIDED: u16 = 1;
 const DECIDED: u16 = 2;
 
-/// What follows when packets have come back.
+/// State of a pending flow after upcalls have completed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Completion {
-    /// More packets are at the host.
+    /// More upcalls are outstanding.
     Outstanding,
-    /// All are back and there is a verdict: send what waits, then make the record live.
+    /// All are complete and the host has decided: send the waiting packets, then make the record live.
     Live(RecordId),
-    /// All are back and there is no verdict: the record goes.
+    /// All are complete and the host has not decided: the record is deleted.
     Undecided(RecordId),
-    /// The ticket is not, or no longer, valid.
+    /// The ticket is not valid, or no longer.
     Stale,
 }
 
-/// All pending flows, in memory that it is given.
+/// All pending flows, in memory that the caller provides.
 pub struct Pending<'m> {
     slots: &'m mut [PendingFlow],
     /// For each buffer, the next in its waiting list.
@@ -78,7 +78,7 @@ pub struct Pending<'m> {
 }
 
 impl<'m> Pending<'m> {
-    /// No flow is pending. At most 65,534 slots are used; `limit` bounds the packets that wait on one flow.
+    /// A set without pending flows. Uses at most 65,534 slots; `limit` bounds the packets that wait on one flow.
     pub fn new(slots: &'m mut [PendingFlow], links: &'m mut [BufferId], limit: u16) -> Self {
         for slot in slots.iter_mut() {
             *slot = PendingFlow { sequence: slot.sequence, ..PendingFlow::default() };
@@ -128,14 +128,14 @@ impl<'m> Pending<'m> {
             .filter(|s| s.state != FREE && s.sequence == ticket.sequence)
     }
 
-    /// One more packet of a pending flow: its ticket, if it goes to the host; `None`, if it waits.
+    /// Adds one packet to a pending flow: the ticket, if it goes to the host; `None`, if it must wait.
     pub fn ticket(&mut self, slot: u16) -> Option<Ticket> {
         let s = self.slots.get_mut(usize::from(slot)).filter(|s| s.state == UNDECIDED)?;
         s.outstanding += 1;
         Some(Ticket { slot, sequence: s.sequence })
     }
 
-    /// The host has decided on the flow of a slot.
+    /// Marks the flow of a slot as decided.
     pub fn decide(&mut self, slot: u16) {
         if let Some(s) = self.slots.get_mut(usize::from(slot)).filter(|s| s.state == UNDECIDED) {
             s.state = DECIDED;
@@ -178,7 +178,7 @@ impl<'m> Pending<'m> {
             .map(|s| RecordId(s.record))
     }
 
-    /// `count` packets have come back.
+    /// Completes `count` upcalls of a flow.
     pub fn complete_upcall(&mut self, ticket: Ticket, count: u32) -> Completion {
         let Some(s) = self.get(ticket) else { return Completion::Stale };
         s.outstanding = s.outstanding.saturating_sub(count);
@@ -197,7 +197,7 @@ impl<'m> Pending<'m> {
         }
     }
 
-    /// A slot in use from number `from` on: slot, its record and packets at the host. For the restart of the host.
+    /// The first slot in use from number `from` on: slot, its record and outstanding upcalls.
     pub fn used_from(&self, from: u16) -> Option<(u16, RecordId, u32)> {
         self.slots
             .iter()

@@ -1,4 +1,4 @@
-//! Where a packet comes from and where it leaves, in 16 bits.
+//! Ports of the data path, as 16 bits: where a packet comes from and where it leaves.
 
 use culvert_packet::VportId;
 

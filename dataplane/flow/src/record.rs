@@ -1,7 +1,7 @@
 //! The flow record as it lies in memory: key, hot part and cold part, 64 bytes each, little-endian.
 //!
-//! The three lines of record `i` are element `i` of three arrays, so that a hit touches its bucket, its key and its
-//! hot part and nothing else. Every field has a fixed offset and there are no pointers: RTL reads the same bytes.
+//! The three parts of record `i` are element `i` of three arrays, so that a hit touches only its bucket, its key and its
+//! hot part. Every field has a fixed offset and there are no pointers: RTL reads the same bytes.
 
 use core::mem::{offset_of, size_of};
 
@@ -20,7 +20,7 @@ pub enum Direction {
     Inbound = 2,
 }
 
-/// What a flow is recognised by. Two packets with equal keys get the same treatment.
+/// The flow key: what a packet is matched by. Packets with equal keys take the same record.
 ///
 /// | offset | size | field |
 /// | --- | --- | --- |
@@ -100,20 +100,20 @@ bitflags::bitflags! {
         const SET_SRC_PORT = 1 << 9;
         /// Destination port becomes `nat_port`.
         const SET_DST_PORT = 1 << 10;
-        /// TCP segments with SYN, FIN or RST are also shown to the host.
+        /// TCP segments with SYN, FIN or RST are also copied to the host.
         const COPY_TCP_CONTROL = 1 << 11;
         /// Every packet is also copied to the capture queue.
         const CAPTURE = 1 << 12;
         /// Drop, with the reason in the low byte of `nat_port`.
         const DROP = 1 << 13;
-        /// Actions that change the inner packet: none of them on the commonest hit.
+        /// Actions that change the inner packet. The fast path takes records without them.
         const INNER_EDITS = Self::ROUTE.bits() | Self::SET_DST_MAC.bits() | Self::POP_VLAN.bits()
             | Self::PUSH_VLAN.bits() | Self::SET_SRC_ADDR.bits() | Self::SET_DST_ADDR.bits()
             | Self::SET_SRC_PORT.bits() | Self::SET_DST_PORT.bits();
     }
 }
 
-/// The line of a record that every hit reads and writes: actions, generations, counters.
+/// The part of a record that every hit reads and writes: actions, generations, counters.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct FlowHot {
@@ -153,7 +153,7 @@ pub struct FlowHot {
     pub pending: u16,
 }
 
-/// The line that only control packets and the host read.
+/// The part of a record that only control packets and the host read.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct FlowCold {
@@ -173,11 +173,11 @@ pub struct FlowCold {
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct FlowRecord {
-    /// What is matched.
+    /// What it matches.
     pub key: FlowKey,
-    /// What is done.
+    /// What it does.
     pub hot: FlowHot,
-    /// What the host wants to know of it.
+    /// What the host keeps with it.
     pub cold: FlowCold,
 }
 
@@ -259,7 +259,7 @@ impl FlowHot {
         Port::from_bits(self.out)
     }
 
-    /// A record that drops, and why.
+    /// The hot part of a record that drops, with its reason.
     pub fn drop(reason: Reason) -> Self {
         FlowHot { actions: Actions::DROP.bits(), nat_port: reason as u16, ..Self::default() }
     }

@@ -1,11 +1,11 @@
-//! Edits of the inner frame that a record asks for.
+//! Edits the inner frame as a record's actions say.
 
 use culvert_packet::{Headers, MacAddr, Reason, edit};
 
 use crate::frame::Frame;
 use crate::record::{Actions, FlowCold, FlowHot};
 
-/// Carries out the inner edits of `hot` on a frame whose headers are `h`.
+/// Applies the inner edits of `hot` to a frame whose headers are `h`.
 ///
 /// # Errors
 /// The frame cannot take the edit: the reason to drop it.

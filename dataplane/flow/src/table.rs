@@ -1,8 +1,8 @@
-//! The unified flow table: an exact-match cache in memory that it is given.
+//! The unified flow table (UFT): an exact-match cache in memory that the caller provides.
 //!
 //! Buckets of eight ways, two buckets a key (the second follows from the first and the tag, either way round). A
-//! lookup reads one or two 16-byte buckets and one key. When both buckets are full, the record that was used longest
-//! ago gives way: a record is a cache of a connection, and comes back with its next packet.
+//! lookup reads one or two 16-byte buckets and one key. When both buckets are full, the least recently used record is
+//! evicted: a record is a cache of a connection, and comes back with its next packet.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -13,7 +13,7 @@ use culvert_packet::prefetch;
 /// Records in a bucket.
 pub const WAYS: usize = 8;
 
-/// Free ways of a key's first bucket that are left to others.
+/// Free ways of a key's first bucket that are kept for other keys.
 const SPARE: usize = 2;
 
 /// Tags of the eight records of a bucket; 0 marks a free way.
@@ -46,7 +46,7 @@ pub enum MemoryError {
     Mismatch,
 }
 
-/// A place for a record, and what had to give way for it.
+/// A place for a record, and the record that was evicted from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Placed {
     /// The place.
@@ -70,7 +70,7 @@ fn pattern(tag: u16) -> u64 {
 }
 
 /// Lanes of `word` that equal the tag repeated in `pattern`: bit 15 of each such 16-bit lane. The lowest one found is
-/// exact; a lane above a match may be reported wrongly, which the key comparison settles.
+/// exact; a lane above a match may be reported wrongly, which the key comparison detects.
 #[inline(always)]
 fn equal_lanes(word: u64, pattern: u64) -> u64 {
     const LOW: u64 = 0x0001_0001_0001_0001;
@@ -112,13 +112,13 @@ impl<'m> FlowTable<'m> {
         Ok(FlowTable { memory, secret, mask: buckets as u32 - 1, len })
     }
 
-    /// Hashes with another secret from now on, and forgets all records.
+    /// Sets the hash secret and removes all records.
     pub fn set_secret(&mut self, secret: HashSecret) {
         self.secret = secret;
         self.clear();
     }
 
-    /// Forgets all records.
+    /// Removes all records.
     pub fn clear(&mut self) {
         self.memory.buckets.fill(Bucket::default());
         self.memory.keys.fill(FlowKey::default());
@@ -156,7 +156,7 @@ impl<'m> FlowTable<'m> {
         self.secret.hash_ipv4(words)
     }
 
-    /// Calls a key's first bucket into the cache.
+    /// Prefetches a key's first bucket.
     #[inline(always)]
     pub(crate) fn prefetch_bucket(&self, hash: u64) {
         if let Some(bucket) = self.memory.buckets.get((hash as u32 & self.mask) as usize) {
@@ -164,7 +164,7 @@ impl<'m> FlowTable<'m> {
         }
     }
 
-    /// Calls the record into the cache that a key's first bucket names.
+    /// Prefetches the key and the hot part that a key's first bucket points to.
     #[inline(always)]
     pub(crate) fn prefetch_record(&self, hash: u64) {
         let bucket = hash as u32 & self.mask;
@@ -175,7 +175,7 @@ impl<'m> FlowTable<'m> {
             0 => (equal_lanes(b, pattern), bucket * WAYS as u32 + 4),
             lanes => (lanes, bucket * WAYS as u32),
         };
-        // Without a tag that fits, this names what comes next in memory, which costs as little as anything.
+        // Without a matching tag this prefetches the record behind the bucket, which costs nothing.
         let id = (base + (lanes.trailing_zeros() >> 4)) as usize;
         if let (Some(key), Some(hot)) = (self.memory.keys.get(id), self.memory.hot.get(id)) {
             prefetch(key);
@@ -183,7 +183,7 @@ impl<'m> FlowTable<'m> {
         }
     }
 
-    /// Calls the memory into the cache that a key's record lies in, or will lie in, in the key's first bucket.
+    /// Prefetches a key's record, or the place for it, in the key's first bucket.
     pub(crate) fn prefetch_place(&self, hash: u64) {
         let bucket = hash as u32 & self.mask;
         let Some(tags) = self.memory.buckets.get(bucket as usize) else { return };
@@ -266,8 +266,8 @@ impl<'m> FlowTable<'m> {
         }
     }
 
-    /// Makes an empty record for a key that is not in the table, evicting the record used longest ago where `may_go`
-    /// allows it. `None`: no record of the two buckets may go.
+    /// Makes an empty record for a key that is not in the table, evicting the least recently used one for which `may_go`
+    /// is true. `None`: no record of the two buckets may be evicted.
     pub fn place(
         &mut self,
         key: &FlowKey,
@@ -279,7 +279,7 @@ impl<'m> FlowTable<'m> {
         let first = hash as u32 & self.mask;
         let second = self.other_bucket(first, tag);
         let free = |b: u32| self.memory.buckets[b as usize].0.iter().filter(|&&t| t == 0).count();
-        // Where the look-up begins, as long as there is room to spare.
+        // In the first bucket, where a look-up begins, unless that is nearly full.
         let bucket = if free(first) > SPARE || free(first) >= free(second) { first } else { second };
         let (id, evicted) = match self.memory.buckets[bucket as usize].0.iter().position(|&t| t == 0) {
             Some(way) => (RecordId(bucket * WAYS as u32 + way as u32), None),

@@ -1,4 +1,4 @@
-//! What stands beside the flow table: tunnels, replication groups, provider addresses, vports, generations.
+//! Tables beside the flow table: tunnels, replication groups, provider addresses, vports, generation cells.
 
 use core::mem::size_of;
 
@@ -8,8 +8,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::port::Port;
 
-/// A way to another host: the outer headers, ready but for lengths, checksum, entropy and VSID. Flows hold its index,
-/// so that a new next hop changes one record and not every flow.
+/// A tunnel to another host: its outer headers, except lengths, checksum, entropy and VSID. Flows hold its index, so that
+/// a new next hop changes one tunnel and not every flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct Tunnel {
@@ -31,7 +31,7 @@ pub struct Tunnel {
     pub packets: u64,
     /// Inner bytes sent.
     pub bytes: u64,
-    /// Room for what is to come; 0.
+    /// Reserved; 0.
     pub reserved: u64,
 }
 
@@ -56,7 +56,7 @@ impl Tunnel {
         }
     }
 
-    /// Becomes `new`; counters stay what they are.
+    /// Replaces everything but the counters.
     pub fn rewrite(&mut self, new: &Tunnel) {
         *self = Tunnel { packets: self.packets, bytes: self.bytes, ..*new };
     }
@@ -68,7 +68,7 @@ impl Tunnel {
         self.bytes += inner_len as u64;
     }
 
-    /// How it encapsulates, `None` when the entry is not in use.
+    /// Its encapsulation, or `None` when the entry is not in use.
     #[inline(always)]
     pub fn encap(&self) -> Option<Encap> {
         match self.encap {
@@ -79,10 +79,10 @@ impl Tunnel {
     }
 }
 
-/// Members that one replication group can have.
+/// The most members that a replication group can have.
 pub const GROUP_MEMBERS: usize = 60;
 
-/// Where a broadcast goes: one copy to each remote host that has the subnet, one to each local vport.
+/// A replication group: a broadcast goes to each remote host that has the subnet, and to each local vport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct Group {
@@ -151,7 +151,7 @@ pub struct Peer {
 pub struct Vport {
     /// Bit 0: in use. Bit 1: up.
     pub flags: u16,
-    /// What serves it: 0 a VF, 1 a VMQ of the PF, 2 a port of the software path.
+    /// What serves it: 0 a VF, 1 a VMQ of the PF, 2 a port of the switch.
     pub target: u16,
     /// Number of that VF or VMQ.
     pub number: u16,
@@ -186,16 +186,16 @@ impl Vport {
     pub const VF: u16 = 0;
     /// `target`: a VMQ.
     pub const VMQ: u16 = 1;
-    /// `target`: a port of the software path.
+    /// `target`: a port of the switch.
     pub const SOFTWARE: u16 = 2;
 
-    /// Becomes `new`; records and counters stay what they are.
+    /// Replaces everything but the records and counters.
     pub fn rewrite(&mut self, new: &Vport) {
         let Vport { records, rx_packets, rx_bytes, tx_packets, tx_bytes, drops, .. } = *self;
         *self = Vport { records, rx_packets, rx_bytes, tx_packets, tx_bytes, drops, ..*new };
     }
 
-    /// Counts records and frames of the same vport in another data path, too.
+    /// Adds the records and frames of the same vport in another data path.
     pub fn add(&mut self, other: &Vport) {
         self.records += other.records;
         self.rx_packets += other.rx_packets;
@@ -222,7 +222,7 @@ const _: () = {
     assert!(size_of::<Vport>() == 64);
 };
 
-/// The provider addresses this data path accepts encapsulated packets for and from, in memory that it is given.
+/// The provider addresses of this host and of its peers, in memory that the caller provides.
 pub struct Peers<'m> {
     slots: &'m mut [Peer],
     local: [Peer; 4],
@@ -281,7 +281,7 @@ impl<'m> Peers<'m> {
         false
     }
 
-    /// Removes all addresses, to be set anew.
+    /// Removes all peers.
     pub fn clear(&mut self) {
         self.slots.fill(Peer::default());
     }

@@ -9,14 +9,14 @@ use crate::reason::Reason;
 /// Bytes of a packet.
 pub const LEN: usize = 28;
 
-/// What a packet asks or says.
+/// Operation of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Operation(pub u16);
 
 impl Operation {
-    /// Who has the target's address?
+    /// Request: who has the target's address?
     pub const REQUEST: Operation = Operation(1);
-    /// The sender has.
+    /// Reply: the sender has it.
     pub const REPLY: Operation = Operation(2);
 }
 
@@ -87,7 +87,7 @@ impl Packet {
         }
     }
 
-    /// Whether a station announces its own address.
+    /// Whether the sender announces its own address (gratuitous ARP).
     pub fn is_gratuitous(&self) -> bool {
         self.sender == self.target
     }

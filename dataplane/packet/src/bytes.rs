@@ -1,4 +1,4 @@
-//! Reads from slices that never panic: what lies outside reads as zero, so callers check lengths first.
+//! Reads from slices that never panic: bytes outside read as zero, so that callers check lengths first.
 
 /// `N` bytes from `at`.
 #[inline(always)]

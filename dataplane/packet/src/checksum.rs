@@ -20,7 +20,7 @@ pub const fn fold(sum: u64) -> u16 {
 /// Sum of bytes; an odd last byte counts as if a zero followed.
 #[inline]
 pub fn sum(bytes: &[u8]) -> u16 {
-    // Words are added in the machine's own order, which only swaps the bytes of the result (RFC 1071 section 2 B).
+    // Words are added in the processor's byte order, which only swaps the bytes of the result (RFC 1071 section 2 B).
     // Halves of 64 bits cannot overflow for any length that a packet can have.
     let mut total = 0u64;
     let mut words = bytes.chunks_exact(4);
@@ -126,7 +126,7 @@ impl Checksum {
         self.pseudo(&src.octets(), &dst.octets(), protocol, length)
     }
 
-    /// Adds the pseudo-header of either family. Of a mixed pair nothing sensible comes out.
+    /// Adds the pseudo-header of either family. The result for a mixed pair has no meaning.
     pub fn pseudo_ip(&mut self, src: IpAddr, dst: IpAddr, protocol: Protocol, length: u32) -> &mut Self {
         for address in [src, dst] {
             match address {

@@ -12,7 +12,7 @@ use crate::ip::Protocol;
 use crate::reason::Reason;
 use crate::{arp, icmp, ipv4, ipv6, tcp, udp};
 
-/// Who sends a packet to whom.
+/// Addresses of a packet's sender and receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ends {
     /// Source MAC.
@@ -26,7 +26,7 @@ pub struct Ends {
 }
 
 impl Ends {
-    /// The other way round.
+    /// The same with sender and receiver exchanged.
     pub fn reversed(&self) -> Ends {
         Ends { src_mac: self.dst_mac, dst_mac: self.src_mac, src: self.dst, dst: self.src }
     }

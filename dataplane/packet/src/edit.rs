@@ -1,7 +1,7 @@
-//! Edits in place, with checksums brought up to date incrementally (RFC 1624).
+//! Edits headers in place and updates checksums incrementally (RFC 1624).
 //!
-//! A frame is edited under the [`Headers`] that [`parse`](crate::parse()) found in it. Bytes that are not there are not
-//! written: a frame that does not fit its headers comes out wrong, but nothing panics.
+//! A frame is edited under the [`Headers`] that [`parse`](crate::parse()) found in it. Bytes outside the
+//! frame are not written: a frame that does not match its headers is edited wrongly, but nothing panics.
 
 use crate::bytes::{array, be16, put};
 use crate::checksum;
@@ -10,7 +10,7 @@ use crate::id::MacAddr;
 use crate::ip::Protocol;
 use crate::udp;
 
-/// What stands in the checksum field of a transport header.
+/// What the checksum field of a transport header holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Transport {
     /// The checksum.
@@ -32,7 +32,7 @@ pub fn set_src_mac(frame: &mut [u8], mac: MacAddr) {
     put(frame, 6, mac.0);
 }
 
-/// Takes one from TTL or hop limit, unless it is 0 already. What is not IP stays as it is.
+/// Decrements TTL or hop limit, unless it is 0. Frames that are not IP stay unchanged.
 #[inline(always)]
 pub fn decrement_ttl(frame: &mut [u8], headers: &Headers) {
     let Some(header) = frame.get_mut(usize::from(headers.l3)..).and_then(|l3| l3.first_chunk_mut::<12>())
@@ -59,7 +59,7 @@ fn update_at(frame: &mut [u8], at: usize, change: impl FnOnce(u16) -> u16) {
     put(frame, at, new.to_be_bytes());
 }
 
-/// Where the transport checksum of a packet is, if it has one that covers its ports or addresses.
+/// Offset of the transport checksum of a packet, if it has one that covers its ports or addresses.
 fn transport_checksum(headers: &Headers) -> Option<usize> {
     if headers.l4 == 0 || headers.fragment == Fragment::Later {
         return None;
@@ -73,7 +73,7 @@ fn transport_checksum(headers: &Headers) -> Option<usize> {
     Some(usize::from(headers.l4) + offset)
 }
 
-/// Brings a transport checksum up to date. UDP's 0 (none) stays, and none becomes 0.
+/// Updates a transport checksum. UDP's 0 (none) stays, and no other value becomes 0.
 fn update_transport(frame: &mut [u8], headers: &Headers, state: Transport, change: impl FnOnce(u16) -> u16) {
     let Some(at) = transport_checksum(headers) else { return };
     let is_udp = Protocol(headers.protocol) == Protocol::UDP;

@@ -20,7 +20,7 @@ impl EtherType {
     pub const IPV6: EtherType = EtherType(0x86dd);
     /// 802.1ad tag.
     pub const SERVICE_VLAN: EtherType = EtherType(0x88a8);
-    /// What came before 802.1ad.
+    /// Tag of the time before 802.1ad.
     pub const OLD_SERVICE_VLAN: EtherType = EtherType(0x9100);
 }
 

@@ -72,7 +72,7 @@ pub struct Header {
     pub kind: u8,
     /// Code.
     pub code: u8,
-    /// What the type makes of it: identifier and sequence number of an echo, MTU, ...
+    /// Four bytes whose meaning depends on the type: identifier and sequence number of an echo, MTU, ...
     pub rest: u32,
 }
 
@@ -153,7 +153,7 @@ impl Neighbour {
     /// Bytes of a message with its link-layer address option.
     pub const LEN: usize = 32;
 
-    /// Options that are looked at.
+    /// How many options are read.
     const MAX_OPTIONS: usize = 8;
 
     /// Reads a message. `None`: it is another type. The sender checks that hop limit is 255 and the checksum right.

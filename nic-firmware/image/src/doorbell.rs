@@ -27,11 +27,11 @@ fn register(at: usize) -> *mut u32 {
 
 /// Time in ticks of 100 ns.
 pub(crate) fn time() -> u64 {
-    // SAFETY: a register of the CLINT, which the machine has at this address.
+    // SAFETY: a register of the CLINT, which QEMU's `virt` has at this address.
     unsafe { (MTIME as *const u64).read_volatile() }
 }
 
-/// Has `wfi` return at `ticks`.
+/// Sets the timer: `wfi` returns at `ticks`.
 pub(crate) fn wake_at(ticks: u64) {
     // SAFETY: as in `time`.
     unsafe { (MTIMECMP as *mut u64).write_volatile(ticks) }
@@ -53,9 +53,9 @@ pub(crate) fn init() -> bool {
     (0..32).any(|slot| find(ECAM + slot * 0x8000))
 }
 
-/// Takes the device into use if it is the one.
+/// Enables the device if it is the ivshmem one.
 fn find(config: usize) -> bool {
-    // SAFETY: configuration space of the machine's PCI bus; absent functions read as all ones.
+    // SAFETY: configuration space of the PCI bus; absent functions read as all ones.
     unsafe {
         let r = |o: usize| register(config + o);
         if r(0).read_volatile() != IVSHMEM {
@@ -94,7 +94,7 @@ pub(crate) fn ring() {
     unsafe { register((BAR0 + DOORBELL) as usize).write_volatile(BOARD << 16) }
 }
 
-/// Takes the board's rings: without that the next `wfi` would not sleep.
+/// Claims the board's pending interrupts: else the next `wfi` would return at once.
 pub(crate) fn acknowledge() {
     loop {
         let pending: usize;

@@ -43,7 +43,7 @@ impl Write for Report {
     }
 }
 
-/// Leaves the last words where the host finds them, and stops for good.
+/// Writes a report to the panic area and halts.
 pub(crate) fn die(text: fmt::Arguments<'_>) -> ! {
     let mut report = Report(0);
     let _ = report.write_fmt(text);

@@ -4,8 +4,8 @@
 //! 1. `riscv-rt` sets up stack and data and calls [`main`].
 //! 2. The tables are laid into the SoC's memory ([`tables`]).
 //! 3. Doorbells are set up ([`doorbell`]); READY is written.
-//! 4. Bursts of descriptors, mailbox requests, heartbeat; with nothing to do for a while, `wfi`.
-//! 5. A trap or a panic leaves its text in the panic area and stops; the board notices the missing heartbeat.
+//! 4. The loop handles bursts of descriptors, mailbox requests and the heartbeat; when idle it sleeps in `wfi`.
+//! 5. A trap or a panic writes its text to the panic area and halts; the board notices the missing heartbeat.
 #![no_std]
 #![no_main]
 
@@ -28,9 +28,9 @@ use crate::rings::Rings;
 
 /// Descriptors taken at a time.
 const BURST: usize = 32;
-/// Turns without work before it sleeps: some ten microseconds. A board that is busy comes back sooner.
+/// Polls without work before the firmware sleeps: about ten microseconds. A busy board has work sooner.
 const SPIN: u32 = 200;
-/// Length of a heartbeat in ticks of the machine's 10 MHz timer.
+/// Length of a heartbeat in ticks of the 10 MHz timer.
 const HEARTBEAT_TICKS: u64 = 500_000;
 
 #[riscv_rt::entry]
@@ -96,7 +96,7 @@ fn main() -> ! {
     }
 }
 
-/// Announces that it sleeps, looks once more, and sleeps until the board rings or the next heartbeat is due.
+/// Announces sleep, checks for work once more, and sleeps until the board's doorbell or the next heartbeat.
 fn sleep(rings: &Rings, mailbox: u32) {
     ctrl32(ctrl::FW_SLEEPS).store(1, SeqCst);
     fence(SeqCst);

@@ -1,4 +1,4 @@
-//! The two rings between board and firmware, as the logic's bus.
+//! The two rings between board and firmware: the logic's [`Bus`] on shared memory.
 
 use core::hint::black_box;
 use core::sync::atomic::Ordering::{Acquire, Release, SeqCst};
@@ -9,17 +9,17 @@ use culvert_logic::Bus;
 
 use crate::ram::{self, ctrl32};
 
-/// Descriptors sent before the board is told, at most: it can begin while a burst goes on.
+/// The most descriptors that are sent before the index is published: the board starts while a burst is processed.
 const PUBLISH: u32 = 16;
 
-/// Own indices; those of the board are read when they matter.
+/// The firmware's indices, and what it last read of the board's.
 pub(crate) struct Rings {
     rx_consumed: u32,
     rx_seen: u32,
     tx_produced: u32,
     tx_published: u32,
     tx_limit: u32,
-    /// Where the rings are. Not constants to the compiler, which would add each field's offset to them anew.
+    /// The rings, hidden from the compiler as constants: else it would compute the address of each field anew.
     rx: &'static [Descriptor; RX_SIZE as usize],
     tx: &'static mut [Descriptor; TX_SIZE as usize],
 }
@@ -45,7 +45,7 @@ impl Rings {
         ctrl32(ctrl::RX_PRODUCED).load(Acquire) != self.rx_consumed
     }
 
-    /// Shows the board what was sent and taken, and wakes it if it sleeps.
+    /// Publishes both indices, and wakes the board if it sleeps.
     pub(crate) fn publish(&mut self) {
         ctrl32(ctrl::RX_CONSUMED).store(self.rx_consumed, Release);
         self.publish_sent();
@@ -79,7 +79,7 @@ impl Rings {
     #[inline(never)]
     fn wait(&mut self) {
         while self.tx_produced == self.tx_limit {
-            // Only what was sent: the descriptor that is being served stays where it is.
+            // Not RX_CONSUMED: the descriptor in progress must stay in its ring.
             self.publish_sent();
             self.tx_limit = ctrl32(ctrl::TX_CONSUMED).load(Acquire).wrapping_add(TX_SIZE);
             core::hint::spin_loop();

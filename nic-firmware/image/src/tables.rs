@@ -1,4 +1,4 @@
-//! Lays the tables into the SoC's RAM, in the order that `culvert_abi::soc::Sizes` gives.
+//! Lays the tables out in the SoC's RAM, in the order of `culvert_abi::soc::Sizes`.
 
 use culvert_abi::soc::{BUFFER_COUNT, BUFFERS, Sizes, TABLES};
 use culvert_flow::table::{TableMemory, WAYS};

@@ -2,7 +2,7 @@
 
 use riscv::register::{mcause, mepc, mtval};
 
-/// A trap is a defect of the firmware: it says where, and stops.
+/// A trap is a defect of the firmware: reports its address and halts.
 #[riscv_rt::exception(riscv::interrupt::machine::Exception::IllegalInstruction)]
 fn illegal(_frame: &riscv_rt::TrapFrame) -> ! {
     report()

@@ -1,4 +1,4 @@
-//! What the firmware needs of the SoC: two rings and the packet buffers.
+//! The firmware's view of the SoC: two rings and the packet buffers.
 
 use core::ops::Deref;
 
@@ -6,7 +6,7 @@ use culvert_abi::soc::{Descriptor, HEADER_LEN};
 
 /// Rings and buffers. The image implements it on shared memory, tests on vectors.
 pub trait Bus {
-    /// A descriptor where it lies. It stays as it is until the next one is taken.
+    /// A received descriptor, in place. It is valid until the next one is taken.
     type Taken: Deref<Target = Descriptor>;
 
     /// The next descriptor from the board.

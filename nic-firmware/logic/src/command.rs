@@ -1,4 +1,4 @@
-//! Commands of the host: the tables, written and read back.
+//! Commands of the host: write tables and read them back.
 
 use culvert_abi::command::{CellWrite, Op, TunnelCounters, VmqFilter};
 use culvert_abi::soc::{Descriptor, NO_BUFFER, RELEASE};
@@ -79,7 +79,7 @@ impl Firmware<'_> {
     fn flow_read(&mut self, bus: &mut impl Bus, d: &Descriptor, idle: Option<u32>) -> Done {
         let mut reply = Reply::new(d);
         let mut at = d.arg0;
-        // A bound on the work of one command keeps packets from waiting behind it.
+        // Bounded, so that packets do not wait behind one command.
         let end = at.saturating_add(1 << 12).min(self.datapath.table.capacity());
         while at < end {
             let record = self.datapath.table.record(RecordId(at)).filter(|r| {
@@ -96,7 +96,7 @@ impl Firmware<'_> {
     }
 
     fn flow_get(&mut self, bus: &mut impl Bus, d: &Descriptor) -> Done {
-        // The keys are overwritten by the reply, so that they are read first; a buffer holds at most 30 of them.
+        // The reply overwrites the keys, so they are read first; a buffer holds at most 30 of them.
         let mut ids = [RecordId(0); 32];
         let mut found = 0;
         for i in 0..count::<FlowKey>(d).ok_or(Reason::BadDescriptor)?.min(ids.len()) {
@@ -223,7 +223,7 @@ fn set<T: FromBytes + KnownLayout + Immutable>(bus: &mut impl Bus, d: &Descripto
     Ok((0, 0))
 }
 
-/// Reads a table back from entry `arg0` on, as far as the buffer goes.
+/// Reads a table back from entry `arg0` on, as many entries as fit into the buffer.
 fn read<T: zerocopy::IntoBytes + Immutable>(
     bus: &mut impl Bus,
     d: &Descriptor,

@@ -1,4 +1,4 @@
-//! The software path's bursts against the core.
+//! The switch's bursts against the core.
 
 use culvert_abi::soc::Sizes;
 use culvert_lockstep::core::Core;
