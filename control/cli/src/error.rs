@@ -4,9 +4,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use culvert_api::{ErrorBody, ErrorReply};
+use culvert_capture::CaptureError;
 use thiserror::Error;
-
-use crate::capture::Broken;
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -25,7 +24,7 @@ pub(crate) enum Error {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        problem: Broken,
+        problem: CaptureError,
     },
     /// The daemon does not answer.
     #[error("culvertd does not answer on {socket}: {detail}")]

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod capture;
 mod client;
 mod command;
 mod error;

@@ -157,8 +157,6 @@ fn what_cannot_be_replayed_is_said() {
     let cooked = bench.write("cooked.pcap", &pcap(&[question(SQL)], 113, false));
     fails("host1", &sql, &cooked, "out", ["link type 113, not Ethernet (1)", "-> capture on an Ethernet"]);
     let whole = pcap(&[question(SQL)], 1, false);
-    let cut = bench.write("cut.pcap", &whole[..whole.len() - 1]);
-    fails("host1", &sql, &cut, "out", ["it ends within a frame at byte 40", "-> "]);
     fails("host1", &sql, &bench.path("none"), "out", ["none: ", "-> check the path"]);
     fails("host1", &sql, &good, "in.pcap", ["the same file", "-> write to another file"]);
     fails("host9", &sql, &good, "out", ["no server \"host9\"", "-> use one of host1, host2"]);
@@ -167,4 +165,34 @@ fn what_cannot_be_replayed_is_said() {
     let web = ["--vport", "contoso-web"];
     fails("host1", &web, &good, "out", ["is on host2, not on host1", "-> use one of contoso-sql"]);
     assert_eq!(std::fs::read(&good).unwrap(), whole);
+}
+
+/// A capture of a host that crashed ends so: its other frames are whole.
+#[test]
+fn a_capture_that_is_cut_off_is_replayed_up_to_its_last_whole_frame() {
+    let bench = Bench::new();
+    let whole = pcap(&[question(SQL), question(SQL)], 1, false);
+    let cut = bench.write("cut.pcap", &whole[..whole.len() - 1]);
+    let port = ["--vport", "contoso-sql"];
+    let report = bench.replay("host1", &port, &cut, "out.pcapng");
+    assert_eq!(report["packets"].as_array().unwrap().len(), 1);
+    assert_eq!(report["packets"][0]["verdict"], "forward");
+    let at = 24 + 16 + question(SQL).len() + 16;
+    assert_eq!(report["cutOff"], format!("it ends within a frame at byte {at}"));
+    assert_eq!(tshark(&bench.path("out.pcapng"), "vxlan", &["vxlan.vni"]).len(), 1);
+    let (code, text, errors) = bench.run("host1", &port, &cut, "again.pcapng", &[]);
+    assert_eq!((code, errors.as_str()), (0, ""));
+    for part in ["1 packets into", "ends in the middle of a frame", "it ends within a frame at byte", "-> "] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let report = bench.replay("host1", &port, &bench.write("whole.pcap", &whole), "whole.pcapng");
+    assert_eq!((report["packets"].as_array().unwrap().len(), &report["cutOff"]), (2, &Value::Null));
+
+    let one = pcap(&[question(SQL)], 1, false);
+    let cut = bench.write("one.pcap", &one[..one.len() - 1]);
+    let (code, text, _) = bench.run("host1", &port, &cut, "one.pcapng", &[]);
+    assert!(
+        code == 0 && text.contains("it ends within a frame at byte 40") && text.contains("-> "),
+        "{text}"
+    );
 }

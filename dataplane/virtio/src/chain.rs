@@ -18,6 +18,7 @@ pub struct Segment {
 }
 
 /// Bytes of segments together.
+#[inline]
 pub fn total_len(segments: &[Segment]) -> u64 {
     segments.iter().map(|segment| u64::from(segment.len)).sum()
 }
@@ -31,6 +32,7 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
+    #[inline]
     pub(crate) fn new(bytes: [u8; DESCRIPTOR]) -> Self {
         let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, f0, f1, n0, n1] = bytes;
         Descriptor {
@@ -52,25 +54,30 @@ pub struct Chain {
 
 impl Chain {
     /// What the device reads.
+    #[inline]
     pub fn readable(&self) -> &[Segment] {
         &self.segments[..self.readable]
     }
 
     /// What the device writes.
+    #[inline]
     pub fn writable(&self) -> &[Segment] {
         &self.segments[self.readable..]
     }
 
+    #[inline]
     pub(crate) fn clear(&mut self) {
         self.segments.clear();
         self.readable = 0;
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.segments.len()
     }
 
     /// Adds a descriptor. Writable ones come last (2.7.4.2).
+    #[inline]
     pub(crate) fn push(&mut self, descriptor: &Descriptor) -> Result<(), RingFault> {
         if descriptor.flags & WRITE == 0 {
             if self.readable < self.segments.len() {

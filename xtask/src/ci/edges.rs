@@ -13,10 +13,11 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ("culvert-flow", &["culvert-packet"]),
     ("culvert-policy", &["culvert-flow"]),
     ("culvert-virtio", &["culvert-packet"]),
+    ("culvert-capture", &[]),
     ("culvert-abi", &["culvert-flow"]),
     ("culvert-logic", &["culvert-abi"]),
     ("culvert-image", &["culvert-logic"]),
-    ("culvert-device", &["culvert-abi", "culvert-virtio"]),
+    ("culvert-device", &["culvert-abi", "culvert-virtio", "culvert-capture"]),
     ("culvert-pci", &[]),
     ("culvert-pf", &["culvert-abi", "culvert-pci"]),
     ("culvert-softpath", &["culvert-flow", "culvert-policy", "culvert-pf", "culvert-virtio"]),
@@ -24,7 +25,7 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ("culvert-model", &["culvert-api", "culvert-policy"]),
     ("culvert-agent", &["culvert-model", "culvert-softpath"]),
     // `culvert replay` is a host without hardware: the slow path, and the core in place of a NIC.
-    ("culvert-cli", &["culvert-api", "culvert-model", "culvert-softpath"]),
+    ("culvert-cli", &["culvert-api", "culvert-model", "culvert-softpath", "culvert-capture"]),
     // The guest is a machine of its own: of our code it may use only the access to PCI devices.
     ("culvert-guest", &["culvert-pci"]),
 ];

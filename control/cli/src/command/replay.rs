@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use culvert_abi::{pci, regs};
 use culvert_api::ErrorBody;
+use culvert_capture::{CaptureError, Captured, Reader, Writer};
 use culvert_flow::{HashSecret, Port};
 use culvert_model::{Fabric, HostConfig, Indices, Site, host_config};
 use culvert_packet::VportId;
@@ -16,7 +17,6 @@ use serde::Serialize;
 
 use super::policy;
 use crate::args::{EngineKind, Replay};
-use crate::capture::{Captured, Reader, Writer};
 use crate::error::Error;
 use crate::output::show;
 use crate::replay::{Host, NEXT_HOP, Treated, Verdict};
@@ -36,6 +36,9 @@ struct Report {
     /// What stands for the MAC of every next hop.
     next_hop_mac: String,
     packets: Vec<Packet>,
+    /// Where the capture ends in the middle of a frame; all whole frames before it were replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut_off: Option<String>,
 }
 
 /// A packet of it.
@@ -101,19 +104,26 @@ pub(super) fn run(replay: &Replay, json: bool) -> Result<String, Error> {
     let mut host = Host::new(&config.snapshot).map_err(|e| {
         refused("TooLarge", format!("the NIC cannot take this policy: {e}"), "/", "make the policy smaller")
     })?;
-    let packets = packets(replay, &ports, input, &mut host)?;
+    let (packets, cut_off) = packets(replay, &ports, input, &mut host)?;
     let report = Report {
         engine: "core",
         host: replay.host.clone(),
         port: ports.find(input).map(|(_, name)| name.to_owned()).unwrap_or_default(),
         next_hop_mac: NEXT_HOP.to_string(),
         packets,
+        cut_off: cut_off.map(|error| error.to_string()),
     };
     Ok(show(&report, json, |report| render(report, replay)))
 }
 
-/// Replays the capture and writes what leaves.
-fn packets(replay: &Replay, ports: &Ports, input: Port, host: &mut Host) -> Result<Vec<Packet>, Error> {
+/// Replays the capture and writes what leaves. A capture whose last frame is cut off is replayed up to there, and the error
+/// that says so is returned beside the packets.
+fn packets(
+    replay: &Replay,
+    ports: &Ports,
+    input: Port,
+    host: &mut Host,
+) -> Result<(Vec<Packet>, Option<CaptureError>), Error> {
     let unreadable = |source| Error::File { path: replay.input.clone(), source };
     let unwritable = |source| Error::File { path: replay.output.clone(), source };
     let broken = |problem| Error::Capture { path: replay.input.clone(), problem };
@@ -130,7 +140,13 @@ fn packets(replay: &Replay, ports: &Ports, input: Port, host: &mut Host) -> Resu
     let names = ports.0.iter().map(|(_, name)| name.as_str());
     let mut writer = Writer::new(output, names).map_err(unwritable)?;
     let (mut packets, mut first) = (Vec::new(), None);
-    while let Some(captured) = reader.next().map_err(broken)? {
+    let cut_off = loop {
+        let captured = match reader.next() {
+            Ok(Some(captured)) => captured,
+            Ok(None) => break None,
+            Err(error) if error.is_cut_off() => break Some(error),
+            Err(error) => return Err(broken(error)),
+        };
         let first = *first.get_or_insert(captured.time);
         let ms = captured.time.saturating_sub(first) / 1_000_000;
         let treated = host.treat(input, &captured.frame, ms, replay.trace);
@@ -142,9 +158,9 @@ fn packets(replay: &Replay, ports: &Ports, input: Port, host: &mut Host) -> Resu
             }
         }
         packets.push(packet);
-    }
-    writer.finish().map_err(unwritable)?;
-    Ok(packets)
+    };
+    writer.flush().map_err(unwritable)?;
+    Ok((packets, cut_off))
 }
 
 fn describe(number: u64, captured: &Captured, treated: &Treated, ports: &Ports) -> Packet {
@@ -251,5 +267,12 @@ fn render(report: &Report, replay: &Replay) -> String {
         or_dash(&counts.join(", ")),
         replay.output.display()
     );
+    if let Some(cut_off) = &report.cut_off {
+        let _ = writeln!(
+            out,
+            "the capture ends in the middle of a frame, which is left out: {cut_off}\n-> capture again, or copy the file again: \
+             its end is missing"
+        );
+    }
     table.render("the capture has no frames") + &out
 }

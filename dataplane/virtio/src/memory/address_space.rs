@@ -119,6 +119,7 @@ impl AddressSpace {
     ///
     /// # Errors
     /// Part of the range may not be read.
+    #[inline]
     pub fn read(&self, mut address: u64, mut into: &mut [u8]) -> Result<(), MemoryFault> {
         while !into.is_empty() {
             let (region, inside) = self.find(address)?;
@@ -141,6 +142,7 @@ impl AddressSpace {
     ///
     /// # Errors
     /// Part of the range may not be written.
+    #[inline]
     pub fn write(&self, mut address: u64, mut from: &[u8]) -> Result<(), MemoryFault> {
         while !from.is_empty() {
             let (region, inside) = self.find(address)?;
@@ -275,6 +277,7 @@ fn room(region: &Region, inside: u64) -> usize {
     usize::try_from(region.size - inside).unwrap_or(usize::MAX)
 }
 
+#[inline]
 fn advance(address: u64, by: usize, done: bool) -> Result<u64, MemoryFault> {
     match address.checked_add(by as u64) {
         Some(next) => Ok(next),

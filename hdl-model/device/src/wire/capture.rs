@@ -1,9 +1,11 @@
-//! What passed a MAC port, as a pcapng file (draft-ietf-opsawg-pcapng).
+//! What passed a MAC port, as a pcapng file of bounded size.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::BufWriter;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use culvert_capture::Writer;
 
 /// Bytes of a frame that are kept once `full` bytes were written.
 const HEADERS: usize = 160;
@@ -11,7 +13,7 @@ const HEADERS: usize = 160;
 /// A capture that is being written. Frames are whole at first and then only their first bytes, so that the file stays
 /// bounded in what it costs to read while every packet is in it.
 pub struct Capture {
-    out: BufWriter<File>,
+    out: Writer<BufWriter<File>>,
     full: u64,
     left: u64,
 }
@@ -22,23 +24,7 @@ impl Capture {
     /// # Errors
     /// The file cannot be written.
     pub fn create(path: &Path, interface: &str, full: u64, limit: u64) -> std::io::Result<Self> {
-        let mut out = BufWriter::with_capacity(1 << 18, File::create(path)?);
-        block(&mut out, 0x0a0d_0d0a, &[&0x1a2b_3c4du32.to_le_bytes(), &[1, 0, 0, 0], &[0xff; 8]])?;
-        // Interface description: Ethernet, no snap length; its name; time stamps in nanoseconds.
-        let mut name = interface.as_bytes().to_vec();
-        name.resize(name.len().next_multiple_of(4), 0);
-        let name_len = (interface.len() as u16).to_le_bytes();
-        let options: [&[u8]; 8] = [
-            &[1, 0, 0, 0],
-            &[0; 4],
-            &[2, 0],
-            &name_len,
-            &name,
-            &[9, 0, 1, 0, 9, 0, 0, 0],
-            &[0, 0, 0, 0],
-            &[],
-        ];
-        block(&mut out, 1, &options)?;
+        let out = Writer::new(BufWriter::with_capacity(1 << 18, File::create(path)?), [interface])?;
         Ok(Capture { out, full, left: limit })
     }
 
@@ -46,7 +32,7 @@ impl Capture {
     pub fn frame(&mut self, header: &[u8], payload: &[u8]) {
         let len = header.len() + payload.len();
         let kept = if self.full > 0 { len } else { len.min(HEADERS) };
-        let size = kept.next_multiple_of(4) as u64 + 32;
+        let size = Writer::<File>::frame_len(kept) as u64;
         if self.left < size {
             return;
         }
@@ -54,18 +40,8 @@ impl Capture {
         self.full = self.full.saturating_sub(size);
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
         let from_header = header.len().min(kept);
-        let padding = [0; 3];
-        let parts: [&[u8]; 8] = [
-            &[0; 4],
-            &((time >> 32) as u32).to_le_bytes(),
-            &(time as u32).to_le_bytes(),
-            &(kept as u32).to_le_bytes(),
-            &(len as u32).to_le_bytes(),
-            &header[..from_header],
-            &payload[..kept - from_header],
-            &padding[..kept.next_multiple_of(4) - kept],
-        ];
-        if block(&mut self.out, 6, &parts).is_err() {
+        let pieces = [&header[..from_header], &payload[..kept - from_header]];
+        if self.out.pieces(0, time, pieces, len).is_err() {
             self.left = 0;
         }
     }
@@ -81,14 +57,4 @@ impl Capture {
             self.left = 0;
         }
     }
-}
-
-fn block(out: &mut impl Write, kind: u32, parts: &[&[u8]]) -> std::io::Result<()> {
-    let len = (12 + parts.iter().map(|p| p.len()).sum::<usize>()) as u32;
-    out.write_all(&kind.to_le_bytes())?;
-    out.write_all(&len.to_le_bytes())?;
-    for part in parts {
-        out.write_all(part)?;
-    }
-    out.write_all(&len.to_le_bytes())
 }

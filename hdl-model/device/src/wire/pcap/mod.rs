@@ -33,7 +33,7 @@ type Identity = (u64, u64, i64, i64);
 /// Where frames come from.
 struct Input {
     path: PathBuf,
-    reader: Option<Reader>,
+    reader: Option<Reader<File>>,
     /// The file that was read last.
     last: Option<Identity>,
 }

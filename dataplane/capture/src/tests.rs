@@ -7,7 +7,7 @@ fn two() -> Vec<Captured> {
     vec![at(1_700_000_000_123_456_789, (0..61).collect()), at(1_700_000_001_000_000_000, vec![7; 64])]
 }
 
-fn read(file: &[u8]) -> Result<Vec<Captured>, Broken> {
+fn read(file: &[u8]) -> Result<Vec<Captured>, CaptureError> {
     let mut reader = Reader::new(file)?;
     let mut all = Vec::new();
     while let Some(captured) = reader.next()? {
@@ -22,7 +22,7 @@ fn written() -> Vec<u8> {
     for (n, c) in two().iter().enumerate() {
         writer.frame(n, c.time, &c.frame, "forward").unwrap();
     }
-    writer.finish().unwrap();
+    writer.flush().unwrap();
     file
 }
 
@@ -83,26 +83,53 @@ fn pcapng_of_either_order_and_every_packet_block() {
 
 #[test]
 fn other_files_are_told_apart() {
-    assert!(matches!(read(b"{}"), Err(Broken::Form)));
-    assert!(matches!(read(b""), Err(Broken::Form)));
-    assert!(matches!(read(b"\x1f\x8b\x08\x00\x00\x00"), Err(Broken::Form)));
+    assert!(matches!(read(b"{}"), Err(CaptureError::Form)));
+    assert!(matches!(read(b""), Err(CaptureError::Form)));
+    assert!(matches!(read(b"\x1f\x8b\x08\x00\x00\x00"), Err(CaptureError::Form)));
     let error = read(&classic(0xa1b2_c3d4, false, 113)).unwrap_err();
     assert_eq!(error.to_string(), "its frames are of link type 113, not Ethernet (1)");
     let no_resolution = big_pcapng(&[0, 9, 0, 1, 99, 0, 0, 0], 5, &[]);
-    assert!(matches!(read(&no_resolution), Err(Broken::At { at: 48, .. })));
+    assert!(matches!(read(&no_resolution), Err(CaptureError::Malformed { at: 48, .. })));
 }
 
 #[test]
 fn lengths_are_believed_only_as_far_as_the_file_goes() {
     let mut file = classic(0xa1b2_c3d4, false, 1);
     file[32..36].copy_from_slice(&u32::MAX.to_le_bytes());
-    assert!(matches!(read(&file), Err(Broken::At { at: 24, .. })));
+    assert!(matches!(read(&file), Err(CaptureError::Malformed { at: 24, .. })));
     file[32..36].copy_from_slice(&5u32.to_le_bytes());
-    assert!(matches!(read(&file), Err(Broken::Short { at: 40, .. })));
+    assert!(matches!(read(&file), Err(CaptureError::CutOff { at: 40, .. })));
     let mut file = written();
     let block = file.len() - 4;
     file[block] ^= 4;
-    assert!(matches!(read(&file), Err(Broken::At { .. })));
+    assert!(matches!(read(&file), Err(CaptureError::Malformed { .. })));
+}
+
+#[test]
+fn a_capture_that_is_cut_off_gives_all_whole_frames_and_says_so() {
+    let (pcap, pcapng) = (classic(0xa1b2_c3d4, false, 1), written());
+    let second = pcap[24..].to_vec();
+    for (file, begin, whole) in
+        [([pcap.clone(), second].concat(), pcap.len(), 1), (pcapng.clone(), pcapng.len() - 32, 1)]
+    {
+        for end in begin + 1..file.len() {
+            let mut reader = Reader::new(&file[..end]).unwrap();
+            let frames: Vec<Captured> = std::iter::from_fn(|| reader.next().ok().flatten()).collect();
+            assert_eq!(frames.len(), whole, "cut off at {end}");
+            let mut reader = Reader::new(&file[..end]).unwrap();
+            reader.next().unwrap().unwrap();
+            let error = reader.next().unwrap_err();
+            assert!(error.is_cut_off(), "cut off at {end}: {error}");
+        }
+        assert_eq!(read(&file).unwrap().len(), whole + 1);
+    }
+}
+
+#[test]
+fn too_many_interfaces_are_refused() {
+    let mut file = Vec::new();
+    Writer::new(&mut file, std::iter::repeat_n("x", 5000)).unwrap().flush().unwrap();
+    assert!(matches!(read(&file), Err(CaptureError::Malformed { what: "the number of interfaces", .. })));
 }
 
 #[test]
