@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 
 use crate::Error;
 
-/// Where a top-level resource is: its collection and lower-case id.
+/// Key of a top-level resource: its collection and lower-case id.
 pub(crate) type Key = (Collection, String);
 
-/// All resources. Cheap to copy: a change is made on a copy, checked, and put in place of the original.
+/// All resources. Cheap to copy: a change edits a copy, which replaces the original after the checks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Documents {
     all: BTreeMap<Key, Arc<Value>>,
@@ -129,10 +129,10 @@ impl Documents {
         Ok(true)
     }
 
-    /// Takes over a whole policy. `keep`: resources that it does not name stay.
+    /// Replaces the whole policy. `keep`: resources that it does not name stay.
     ///
     /// # Errors
-    /// The documents cannot be stamped.
+    /// A resource cannot be read.
     pub fn put_bundle(&mut self, parsed: &Parsed, keep: bool) -> Result<(), Error> {
         let mut named = Vec::new();
         for (collection, value) in parsed.bundle.resources() {
@@ -169,11 +169,11 @@ impl Documents {
         Ok(top)
     }
 
-    /// Puts a top-level resource in place, with new etags wherever its content changed.
+    /// Inserts a top-level resource, with new etags wherever its content changed.
     fn insert(&mut self, path: &ResourcePath, value: &Value) -> Result<(), Error> {
         let top = ResourcePath::top(path.collection, &path.id);
         let key = key(&top);
-        // Through the types and back: what is compared and shown does not depend on what was left out.
+        // Converted to the types and back, so that omitted properties make no difference.
         let parsed = Bundle::from_value(&json!({ path.collection.name(): [value] })).map_err(Error::Form)?;
         let Some((_, mut value)) = parsed.bundle.resources().pop() else { return Ok(()) };
         let old = self.all.get(&key).cloned();
@@ -229,13 +229,13 @@ fn descend<'v>(top: &'v mut Value, children: &[(&'static str, String)]) -> Optio
     Some(at)
 }
 
-/// The list of children of this name, made where it is not there.
+/// The list of children of this name, created if missing.
 fn child_list<'v>(parent: &'v mut Value, name: &str) -> Option<&'v mut Vec<Value>> {
     let properties = parent.as_object_mut()?.entry("properties").or_insert_with(|| json!({}));
     properties.as_object_mut()?.entry(name).or_insert_with(|| json!([])).as_array_mut()
 }
 
-/// The form of the resource or child at this path.
+/// The shape of the resource or child at this path.
 fn shape_at(path: &ResourcePath) -> &'static Shape {
     let mut shape = path.collection.shape();
     for (name, _) in &path.children {
@@ -254,7 +254,7 @@ fn shape_at(path: &ResourcePath) -> &'static Shape {
     shape
 }
 
-/// Sets what the daemon owns of a resource and its children. Equal content keeps identity and etag.
+/// Sets the daemon's properties of a resource and its children. Equal content keeps identity and etag.
 fn stamp(value: &mut Value, old: Option<&Value>, path: &ResourcePath, children: &[&'static str]) {
     if let Some((name, below)) = children.split_first()
         && let Some(list) = value.pointer_mut(&format!("/properties/{name}")).and_then(Value::as_array_mut)
@@ -285,12 +285,12 @@ fn stamp(value: &mut Value, old: Option<&Value>, path: &ResourcePath, children: 
     }
 }
 
-/// A resource without what the daemon sets, all the way down.
+/// A resource and its children without the daemon's properties.
 fn content(value: &Value) -> Value {
     match value {
         Value::Object(object) => {
             let own = |name: &str| OWN.contains(&name) || OWN_PROPERTIES.contains(&name);
-            // A reference object has nothing but resourceRef; that one is the client's.
+            // A reference object has only resourceRef, which is the client's.
             let is_reference = object.len() == 1 && object.contains_key("resourceRef");
             let kept = object.iter().filter(|(name, _)| is_reference || !own(name));
             Value::Object(kept.map(|(name, v)| (name.clone(), content(v))).collect())

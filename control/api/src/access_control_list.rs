@@ -9,10 +9,10 @@ use crate::Resource;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AccessControlList {
-    /// What happens to packets towards the virtual machine that no rule names. Left out: `Allow`.
+    /// Action on packets to the virtual machine that match no rule. Left out: `Allow`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inbound_default_action: Option<RuleAction>,
-    /// What happens to packets of the virtual machine that no rule names. Left out: `Allow`.
+    /// Action on packets from the virtual machine that match no rule. Left out: `Allow`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outbound_default_action: Option<RuleAction>,
     /// The rules.
@@ -33,13 +33,13 @@ pub struct AclRule {
     pub source_address_prefix: String,
     /// `*` or a prefix.
     pub destination_address_prefix: String,
-    /// What happens to a matching packet.
+    /// Action on matching packets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<RuleAction>,
     /// Direction, as seen by the virtual machine.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
-    /// 1 to 65535; the lowest number is asked first; unique per direction.
+    /// 1 to 65535; the lowest number is checked first; unique per direction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<u64>,
     /// Whether matches are logged.

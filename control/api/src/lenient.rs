@@ -1,23 +1,23 @@
-//! Reads what real clients send into canonical JSON: names and words in any case, numbers and booleans as text,
-//! MAC addresses in any notation, single elements for lists.
+//! Converts clients' documents to canonical JSON: names and words in any case, numbers and booleans as text, MAC addresses
+//! in any notation, single elements in place of lists.
 
 use serde_json::{Map, Value};
 
 use crate::{Error, Shape, Warning};
 
-/// How deep a document may nest: far more than any resource needs.
+/// Largest nesting of a document: far more than any resource needs.
 const MAX_DEPTH: usize = 32;
 
-/// What was found on the way.
+/// Errors and warnings of a conversion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// Values that cannot be read.
     pub errors: Vec<Error>,
-    /// Properties that nobody knows; they are left out.
+    /// Unknown properties; they are left out.
     pub warnings: Vec<Warning>,
 }
 
-/// The canonical form of `value`, which stands at `target` in its document.
+/// The canonical form of `value`, whose place in the document is `target`.
 pub fn canonical(value: &Value, shape: &Shape, target: &str, findings: &mut Findings) -> Value {
     Reader { findings, depth: 0 }.read(value, shape, target).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! `logicalNetworks`: the provider's networks, where the provider addresses live.
+//! `logicalNetworks`: the provider's networks, with the subnets of provider addresses.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -30,11 +30,11 @@ pub struct LogicalSubnet {
     /// The largest IP packet the subnet carries. Left out: 1600.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u64>,
-    /// Where provider addresses come from for uplinks that name none.
+    /// Pools of provider addresses for uplinks that name none.
     pub ip_pools: Vec<Resource<IpPool>>,
 }
 
-/// A range of provider addresses to give out.
+/// A pool: a range of provider addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct IpPool {

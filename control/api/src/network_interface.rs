@@ -18,21 +18,20 @@ pub struct NetworkInterface {
     /// ACL of the interface; left out: its first IP configuration's. Its subnet's applies too: both must let a packet pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_control_list: Option<Reference>,
-    /// What should serve the interface. Left out: `vf`.
+    /// What serves the interface, if its host has it. Left out: `vf`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload: Option<Offload>,
-    /// Where the virtual machine attaches where no virtual function serves it, with or without a NIC. Left out: what the
-    /// host's daemon was started with.
+    /// Kind of port where no virtual function serves the interface. Left out: the host's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub software_port: Option<SoftwarePort>,
-    /// The uplink of its server that its packets leave by while that has a link. Left out: spread by name.
+    /// The uplink of its server that carries its packets while it has a link. Left out: chosen by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uplink: Option<u64>,
     /// The interface's addresses.
     pub ip_configurations: Vec<Resource<IpConfiguration>>,
 }
 
-/// What should serve an interface.
+/// What serves an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Offload {
@@ -56,7 +55,7 @@ impl Offload {
     }
 }
 
-/// A kind of port of a virtual machine without a virtual function.
+/// Kind of port for a virtual machine without a virtual function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum SoftwarePort {

@@ -1,9 +1,9 @@
-//! `virtualNetworkManager/configuration`: what holds for all virtual networks.
+//! `virtualNetworkManager/configuration`: settings of all virtual networks.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What holds for all virtual networks.
+/// Settings of all virtual networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NetworkManager {
@@ -45,7 +45,7 @@ impl std::fmt::Display for Protocol {
 /// Whether hosts route between a network's subnets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum DistributedRouterState {
-    /// They do.
+    /// Hosts route.
     Enabled,
     /// Subnets of one network reach each other only through a virtual machine that routes.
     Disabled,

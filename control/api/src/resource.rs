@@ -15,7 +15,7 @@ pub struct Resource<P> {
     /// Path of this resource, as others refer to it: `/virtualNetworks/contoso`. Set by the daemon.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub resource_ref: String,
-    /// GUID of this incarnation: a resource deleted and made again has a new one. Set by the daemon.
+    /// GUID: a resource that is deleted and created again gets a new one. Set by the daemon.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub instance_id: String,
     /// Version of the content, `W/"guid"`, for `If-Match`. Set by the daemon.
@@ -33,7 +33,7 @@ pub struct Resource<P> {
 }
 
 impl<P> Resource<P> {
-    /// A resource with an identity and content, the rest to be filled in by the daemon.
+    /// A resource with identity and content; the daemon sets the rest.
     pub fn new(id: &str, spec: P) -> Self {
         Self {
             resource_id: id.to_owned(),
@@ -52,27 +52,27 @@ impl<P> Resource<P> {
     }
 }
 
-/// The properties object: what the client wants, and what became of it.
+/// The properties object: the content that the client wants, and its state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Properties<P> {
-    /// What the client wants.
+    /// The content that the client wants.
     #[serde(flatten)]
     pub spec: P,
-    /// Whether the daemon has taken it over. Set by the daemon.
+    /// Whether the daemon has accepted it. Set by the daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provisioning_state: Option<ProvisioningState>,
-    /// Whether the host carries it out. Set by the daemon.
+    /// Whether the host has applied it. Set by the daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration_state: Option<ConfigurationState>,
 }
 
-/// How far the daemon is with a change.
+/// Progress of a change in the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum ProvisioningState {
     /// Being changed.
     Updating,
-    /// In force.
+    /// Accepted.
     Succeeded,
     /// Refused or not applied.
     Failed,
@@ -80,7 +80,7 @@ pub enum ProvisioningState {
     Deleting,
 }
 
-/// What the host says about carrying it out.
+/// The host's state of applying it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConfigurationState {

@@ -50,7 +50,7 @@ impl Check {
         }
     }
 
-    /// All problems of a rule are noted, also behind the first.
+    /// Notes all problems of a rule, not only the first.
     fn rule(&mut self, path: &ResourcePath, rule: &Resource<AclRule>) -> Option<AclEntry> {
         let before = self.problems.len();
         let spec = rule.spec();

@@ -10,10 +10,10 @@ use super::{Check, FabricIndex, Wanted};
 use crate::Kind;
 use crate::fabric::Interface;
 
-/// How many vports a host can have.
+/// Vports that a host can have.
 const VPORTS: usize = 1024;
 
-/// Who has which address so far.
+/// Addresses in use, with their owners.
 #[derive(Default)]
 struct Taken {
     /// By network.

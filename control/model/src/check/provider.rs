@@ -10,9 +10,9 @@ use crate::Kind;
 use crate::fabric::{Fabric, ProviderSubnet};
 use crate::names::to_u128;
 
-/// What Ethernet ports take at most.
+/// Largest MTU of Ethernet ports.
 const LARGEST_MTU: u64 = 9216;
-/// What IPv6 asks of every link (RFC 8200 section 5).
+/// Smallest MTU that IPv6 allows (RFC 8200 section 5).
 const IPV6_MTU: u64 = 1280;
 
 impl Check {
@@ -113,7 +113,7 @@ impl Check {
         }
     }
 
-    /// Why an address of a provider subnet cannot be a host's.
+    /// Why an address of a provider subnet is reserved.
     pub(super) fn pa_reserved(subnet: &ProviderSubnet, pa: IpAddr) -> Option<&'static str> {
         if Some(pa) == subnet.gateway {
             Some("gateway of its subnet")
