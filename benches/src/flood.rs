@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use culvert_offload::EventFd;
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{MacAddr, arp, tcp};
-use culvert_pf::Interrupt;
-use culvert_softpath::switch::{Packet, Pool, Sent, SwitchPort};
+use culvert_switch::{Packet, Pool, Sent, SwitchPort};
 
 /// State that the ports share.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ pub struct SynPort {
     sum: u32,
     next: u32,
     end: u32,
-    never: Interrupt,
+    never: EventFd,
 }
 
 /// Offset of the TCP header of an untagged IPv4 frame.
@@ -48,7 +48,7 @@ impl SynPort {
         let len = craft::tcp(&mut syn, ends, &header, &[]).map_err(|e| io::Error::other(e.as_str()))?;
         syn.truncate(len);
         let sum = u32::from(!u16::from_be_bytes([syn[TCP + 16], syn[TCP + 17]]));
-        let never = Interrupt::new().map_err(io::Error::other)?;
+        let never = EventFd::new().map_err(io::Error::other)?;
         Ok(SynPort { flood, syn, sum, next: 0, end: count, never })
     }
 
@@ -95,7 +95,7 @@ impl SwitchPort for SynPort {
 pub struct WirePort {
     flood: Arc<Flood>,
     answers: VecDeque<Vec<u8>>,
-    never: Interrupt,
+    never: EventFd,
 }
 
 /// MAC of every next hop.
@@ -107,7 +107,7 @@ impl WirePort {
     /// # Errors
     /// Out of file descriptors.
     pub fn new(flood: Arc<Flood>) -> io::Result<Self> {
-        let never = Interrupt::new().map_err(io::Error::other)?;
+        let never = EventFd::new().map_err(io::Error::other)?;
         Ok(WirePort { flood, answers: VecDeque::new(), never })
     }
 

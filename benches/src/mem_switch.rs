@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use culvert_flow::Port;
+use culvert_offload::EventFd;
+use culvert_offload::UpcallQueue;
 use culvert_packet::VportId;
-use culvert_pf::Interrupt;
-use culvert_softpath::switch::{BURST, Forwarder, Packet, Pool, Sent, SwitchPort, SwitchSettings};
-use culvert_softpath::target::PacketSource;
+use culvert_switch::{BURST, Forwarder, Packet, Pool, Sent, SwitchPort, SwitchSettings, WorkerSet};
 
 use crate::clock::{cycles, ran};
 use crate::generator::{Generator, Order};
@@ -33,12 +33,12 @@ pub struct Cost {
 /// A port in memory: sent packets stay in a ring until it is full, then their buffers are freed.
 struct Ring {
     transmit: VecDeque<Packet>,
-    never: Interrupt,
+    never: EventFd,
 }
 
 impl Ring {
     fn new() -> std::io::Result<Self> {
-        let never = Interrupt::new().map_err(std::io::Error::other)?;
+        let never = EventFd::new().map_err(std::io::Error::other)?;
         Ok(Ring { transmit: VecDeque::with_capacity(2 * RING), never })
     }
 }
@@ -72,7 +72,7 @@ impl SwitchPort for Ring {
 /// A switch with its tables and ports, and received packets that the generator has written.
 pub struct MemSwitch {
     switch: Forwarder,
-    _exceptions: Box<dyn PacketSource>,
+    _upcalls: Box<dyn UpcallQueue>,
     burst: Vec<Packet>,
     receive: VecDeque<Packet>,
     order: Order,
@@ -89,14 +89,14 @@ impl MemSwitch {
             large_buffers: 0,
             ..SwitchSettings::new(Self::records(most), work::secret())
         };
-        let (mut switch, exceptions) = Forwarder::new(&settings).expect("memory for tables and packets");
+        let (mut switch, upcalls) = WorkerSet::single(&settings).expect("memory for tables and packets");
         for at in [Port::Vport(VportId(0)), Port::Uplink(0)] {
             switch.attach(at, Box::new(|| Ok(Box::new(Ring::new()?))));
         }
         switch.now = 1;
         MemSwitch {
             switch,
-            _exceptions: exceptions,
+            _upcalls: upcalls,
             burst: Vec::with_capacity(BURST),
             receive: VecDeque::with_capacity(RING),
             order: Order::default(),

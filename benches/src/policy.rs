@@ -6,8 +6,8 @@ use std::time::Duration;
 use culvert_api::Bundle;
 use culvert_e2e::wait::poll;
 use culvert_model::{Fabric, HostConfig, Indices, Site, host_config};
-use culvert_softpath::Handle;
-use culvert_softpath::next_hop::State;
+use culvert_slowpath::Handle;
+use culvert_slowpath::next_hop::State;
 use serde_json::Value;
 
 use crate::work;

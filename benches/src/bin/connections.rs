@@ -16,10 +16,11 @@ use culvert_benches::policy::{EXAMPLE, config_of, wait_for_next_hops};
 use culvert_benches::work;
 use culvert_flow::Port;
 use culvert_model::HostConfig;
+use culvert_offload::DeviceInfo as _;
 use culvert_packet::craft::Ends;
 use culvert_policy::Timeouts;
-use culvert_softpath::switch::{BURST, Pool, Switch, SwitchPort, SwitchSettings};
-use culvert_softpath::{Handle, Limits, OffloadTarget as _, Settings, SlowPath};
+use culvert_slowpath::{Handle, Limits, Settings, SlowPath};
+use culvert_switch::{BURST, Pool, Switch, SwitchPort, SwitchSettings};
 use serde_json::{Value, json};
 
 #[global_allocator]

@@ -8,7 +8,7 @@ use culvert_benches::clock::{disturbance, huge_pages};
 use culvert_benches::generator::Generator;
 use culvert_benches::mem_switch::{MemSwitch, POOL, RING};
 use culvert_benches::work::Kind;
-use culvert_softpath::switch::BURST;
+use culvert_switch::BURST;
 use serde_json::json;
 
 /// Measures the software switch on this machine.

@@ -11,16 +11,15 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use culvert_abi::FlowRecord;
-use culvert_abi::command::CellWrite;
 use culvert_benches::clock::disturbance;
 use culvert_benches::generator::{Generator, Order};
 use culvert_benches::stats::median;
 use culvert_benches::work::{self, Kind};
 use culvert_flow::Port;
+use culvert_offload::EventFd;
+use culvert_offload::{DeviceInfo as _, FdbEntry, FlowTables as _, Generation, GenerationWrite, TableWrite};
 use culvert_packet::{Encap, MacAddr, VportId};
-use culvert_pf::Interrupt;
-use culvert_softpath::switch::{Opener, Packet, Pool, Sent, Switch, SwitchPort, SwitchSettings};
-use culvert_softpath::{OffloadTarget as _, Station};
+use culvert_switch::{Opener, Packet, Pool, Sent, Switch, SwitchPort, SwitchSettings};
 use serde_json::{Value, json};
 
 /// Measures the scaling of the software switch on this machine.
@@ -90,14 +89,14 @@ struct Source {
     feed: Feed,
     order: Order,
     vm: u32,
-    never: Interrupt,
+    never: EventFd,
 }
 
 impl Feed {
     fn opener(&self) -> Opener {
         let feed = self.clone();
         Box::new(move || {
-            let never = Interrupt::new().map_err(std::io::Error::other)?;
+            let never = EventFd::new().map_err(std::io::Error::other)?;
             let port = Source { feed: feed.clone(), order: Order::default(), vm: 0, never };
             Ok(Box::new(port) as Box<dyn SwitchPort>)
         })
@@ -203,16 +202,18 @@ fn fill(switch: &Switch, kind: Kind, vms: u32, flows: u32) {
     let vports: Vec<_> = (0..vms)
         .map(|n| (n as u16, culvert_flow::tables::Vport { vsid: vsid(n), ..work::vport() }))
         .collect();
-    let stations: Vec<_> = (0..vms)
-        .map(|n| Station { vport: VportId(n as u16), vsid: vsid(n), mac: MacAddr([0, 0x1d, 0xd8, 7, 0, 2]) })
+    let fdb: Vec<_> = (0..vms)
+        .map(|n| FdbEntry { vport: VportId(n as u16), vsid: vsid(n), mac: MacAddr([0, 0x1d, 0xd8, 7, 0, 2]) })
         .collect();
-    let cells: Vec<_> = (0..1 << 16).map(|cell| CellWrite { cell, value: 1 }).collect();
-    switch.set_vports(&vports).expect("it runs");
-    switch.set_tunnels(&[(0, work::tunnel(kind.encap))]).expect("it runs");
-    switch.set_local(&[local]).expect("it runs");
-    switch.set_peers(&[peer]).expect("it runs");
-    switch.set_stations(&stations).expect("it runs");
-    switch.set_cells(&cells).expect("it runs");
+    let generation = |cell| GenerationWrite { of: Generation::Mapping(cell), value: 1 };
+    let generations: Vec<_> = (0..=u16::MAX).map(generation).collect();
+    let write = |write: TableWrite<'_>| switch.write(write).expect("the switch runs");
+    write(TableWrite::Vports(&vports));
+    write(TableWrite::Tunnels(&[(0, work::tunnel(kind.encap))]));
+    write(TableWrite::LocalAddresses(&[local]));
+    write(TableWrite::Peers(&[peer]));
+    write(TableWrite::Fdb(&fdb));
+    write(TableWrite::Generations(&generations));
     // Records are installed at the worker of their vport, so every vport needs a port first.
     let nothing = Feed { generator: None, flows: 1, vms, sent: Arc::new(AtomicU64::new(0)) };
     for n in 0..vms {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use culvert_flow::Port;
 use culvert_model::HostConfig;
-use culvert_softpath::switch::ports::VhostUser;
-use culvert_softpath::switch::{Switch, SwitchSettings};
-use culvert_softpath::{OffloadTarget as _, Settings, SlowPath};
+use culvert_offload::DeviceInfo as _;
+use culvert_ports::VhostUser;
+use culvert_slowpath::{Settings, SlowPath};
+use culvert_switch::{Switch, SwitchSettings};
 use serde_json::{Value, json};
 
 use super::traffic::Traffic;

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use culvert_softpath::switch::{BURST, Packet, Pool, Sent, SwitchPort};
+use culvert_switch::{BURST, Packet, Pool, Sent, SwitchPort};
 
 use crate::clock::cycles;
 use crate::flood::{Flood, WirePort};

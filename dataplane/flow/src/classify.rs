@@ -11,7 +11,7 @@ use crate::tables::Vport;
 use crate::verdict::Verdict;
 
 /// A parsed packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Classified {
     /// Its flow key.
     pub key: FlowKey,

@@ -48,6 +48,7 @@ pub mod record;
 mod replicate;
 mod rewrite;
 pub mod table;
+mod table_sizes;
 pub mod tables;
 mod verdict;
 
@@ -63,4 +64,5 @@ pub use process::{Probe, Source};
 pub use record::{Actions, Direction, FlowCold, FlowHot, FlowKey, FlowRecord};
 pub use replicate::{Replica, Replication};
 pub use table::{FlowTable, RecordId};
+pub use table_sizes::TableSizes;
 pub use verdict::Verdict;

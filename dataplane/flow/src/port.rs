@@ -3,7 +3,7 @@
 use culvert_packet::VportId;
 
 /// A port of the data path.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Port {
     /// A virtual NIC: numbers 0 to [`Port::MAX_VPORTS`] - 1.
     Vport(VportId),

@@ -60,6 +60,7 @@ mod parse_full;
 mod prefetch;
 mod prefix;
 mod reason;
+pub mod segment;
 #[cfg(feature = "serde")]
 mod serde_impl;
 pub mod tcp;

@@ -8,12 +8,13 @@ use culvert_abi::pf::{Entry, MAX_PAYLOAD};
 use culvert_abi::regs::{QUEUE_BELL, QUEUE_COMMAND};
 use culvert_abi::{FlowKey, FlowRecord, Tunnel};
 use culvert_flow::Port;
-use culvert_packet::Reason;
+use culvert_offload::ReinjectMeta;
+use culvert_packet::{Offload, Reason};
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::exception::Return;
 use crate::nic::Shared;
 use crate::ring::HostToNic;
+use crate::upcall::reinject_entry;
 use crate::{Error, Result};
 
 /// How long queue 0 may stay full.
@@ -24,8 +25,8 @@ pub(crate) const fn per_payload<T>() -> usize {
     MAX_PAYLOAD as usize / size_of::<T>()
 }
 
-/// A run of commands and packets. They reach the firmware in this order, and none of anybody else comes in between.
-/// Dropping it shows them to the board.
+/// A run of commands and packets. They reach the firmware in this order, without others in between. Dropping the batch
+/// publishes them to the board.
 pub struct Batch<'n> {
     pub(crate) shared: &'n Shared,
     pub(crate) ring: MutexGuard<'n, HostToNic>,
@@ -54,18 +55,6 @@ impl Batch<'_> {
                 return Err(Error::Timeout { device: self.shared.name().into(), what, limit: FULL_LIMIT });
             }
         }
-    }
-
-    fn packet(&mut self, op: Op, back: &Return, target: Port, parts: &[&[u8]]) -> Result<()> {
-        let entry = Entry {
-            op: op as u8,
-            port: back.input.bits(),
-            target: target.bits(),
-            ticket: back.ticket.map_or(0, |t| t.get()),
-            offload: back.offload,
-            ..Entry::default()
-        };
-        self.push(&entry, parts)
     }
 
     /// Inserts records, or gives existing ones new actions. Refusals are counted ([`Nic::refused`](crate::Nic::refused)).
@@ -102,35 +91,31 @@ impl Batch<'_> {
         self.push(&entry, &[tunnel.as_bytes()])
     }
 
-    /// Sends a frame on the way of its flow.
+    /// Reinjects a frame: the NIC looks its flow up.
     ///
     /// # Errors
     /// As [`Batch::insert`]; the frame is too long.
-    pub fn inject_lookup(&mut self, back: &Return, frame: &[u8]) -> Result<()> {
-        self.packet(Op::InjectLookup, back, Port::None, &[frame])
+    pub fn reinject(&mut self, meta: &ReinjectMeta, frame: &[u8]) -> Result<()> {
+        self.push(&reinject_entry(Op::InjectLookup, meta, Port::None), &[frame])
     }
 
     /// Sends a frame, given in parts, out of `target` as it is.
     ///
     /// # Errors
-    /// As [`Batch::inject_lookup`].
-    pub fn inject_out(&mut self, back: &Return, target: Port, parts: &[&[u8]]) -> Result<()> {
-        self.packet(Op::InjectOut, back, target, parts)
+    /// As [`Batch::reinject`].
+    pub fn packet_out(&mut self, meta: &ReinjectMeta, target: Port, parts: &[&[u8]]) -> Result<()> {
+        self.push(&reinject_entry(Op::InjectOut, meta, target), parts)
     }
 
     /// Reports that packets ended at the host. The firmware counts them under `reason`.
     ///
     /// # Errors
     /// As [`Batch::insert`].
-    pub fn dropped(&mut self, back: &Return, reason: Reason, count: u32) -> Result<()> {
+    pub fn dropped(&mut self, meta: &ReinjectMeta, reason: Reason, count: u32) -> Result<()> {
         let entry = Entry {
-            op: Op::Dropped as u8,
             reason: reason as u8,
-            port: back.input.bits(),
-            target: Port::None.bits(),
-            ticket: back.ticket.map_or(0, |t| t.get()),
             arg0: count,
-            ..Entry::default()
+            ..reinject_entry(Op::Dropped, &ReinjectMeta { offload: Offload::default(), ..*meta }, Port::None)
         };
         self.push(&entry, &[])
     }

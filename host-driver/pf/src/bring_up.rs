@@ -14,9 +14,10 @@ use culvert_pci::Device;
 
 use crate::completion::Completions;
 use crate::event::events;
-use crate::nic::{Identity, Nic, Shared, lock};
+use crate::nic::{Identity, Nic, Shared};
 use crate::queue::{RxQueue, command_queue};
 use crate::registers::Bar0;
+use crate::sync::lock;
 use crate::watchdog::Watchdog;
 use crate::{Error, Result, firmware, mailbox};
 
@@ -99,7 +100,7 @@ impl Nic {
         let info = mailbox::hello(&bar, device.name())?;
 
         let command = command_queue(&bar, &*device, QUEUE_COMMAND, RING_LOG2)?;
-        let exceptions = RxQueue::new(&bar, &*device, QUEUE_UPCALL, RING_LOG2)?;
+        let upcalls = RxQueue::new(&bar, &*device, QUEUE_UPCALL, RING_LOG2)?;
         let completions = RxQueue::new(&bar, &*device, QUEUE_COMPLETION, COMPLETION_LOG2)?;
         let shared = Arc::new(Shared {
             epoch: AtomicU32::new(firmware::status(&bar)?.epoch),
@@ -117,7 +118,7 @@ impl Nic {
         let watchdog = Watchdog::new(shared.clone(), reporter)?;
         let mut nic = Nic {
             shared: shared.clone(),
-            exceptions: Mutex::new(Some(exceptions)),
+            upcalls: Mutex::new(Some(upcalls)),
             events: Mutex::new(Some(events)),
             adopted: false,
             threads: Vec::new(),

@@ -11,7 +11,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::batch::{Batch, per_payload};
 use crate::completion::{Answer, Waited};
-use crate::nic::{Nic, Shared, lock};
+use crate::nic::{Nic, Shared};
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// How long a command may take.

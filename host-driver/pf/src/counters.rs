@@ -1,35 +1,10 @@
 //! The board's counters.
 
 use culvert_abi::regs::{DROPS, FW_FINISHED, FW_PUNTED, PORT_STRIDE, PORTS};
+use culvert_offload::{NicCounters, PortCounters};
 use culvert_packet::Reason;
 
 use crate::{Nic, Result};
-
-/// Counters of one board port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PortCounters {
-    /// Frames into the NIC.
-    pub in_packets: u64,
-    /// Bytes into the NIC.
-    pub in_bytes: u64,
-    /// Frames out of the NIC.
-    pub out_packets: u64,
-    /// Bytes out of the NIC.
-    pub out_bytes: u64,
-    /// Frames dropped.
-    pub drops: u64,
-}
-
-/// What the whole NIC has counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Packets that the firmware finished by itself.
-    pub finished: u64,
-    /// Packets that it gave to the host.
-    pub punted: u64,
-    /// The two MAC ports.
-    pub uplinks: [PortCounters; 2],
-}
 
 /// The uplinks' place among the board's ports.
 const UPLINK0: u32 = 64;
@@ -39,9 +14,9 @@ impl Nic {
     ///
     /// # Errors
     /// The device is lost.
-    pub fn counters(&self) -> Result<Counters> {
+    pub fn counters(&self) -> Result<NicCounters> {
         let bar = &self.shared.bar;
-        Ok(Counters {
+        Ok(NicCounters {
             finished: bar.counter(FW_FINISHED)?,
             punted: bar.counter(FW_PUNTED)?,
             uplinks: [self.port(UPLINK0)?, self.port(UPLINK0 + 1)?],

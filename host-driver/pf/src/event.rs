@@ -3,40 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use culvert_offload::Event;
 use culvert_pci::Interrupt;
 
 use crate::Result;
-
-/// Something happened on the NIC.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The firmware is dead. Commands fail until [`Event::FirmwareReady`].
-    FirmwareDied {
-        /// The boot epoch that ended.
-        epoch: u32,
-        /// Text of its panic; empty if it did not panic.
-        panic: String,
-        /// The end of its log.
-        log: String,
-    },
-    /// The firmware takes commands again and is configured. Its tables want to be written: it may have been started anew,
-    /// and commands may have been lost. Then [`Nic::start`](crate::Nic::start).
-    FirmwareReady {
-        /// Its boot epoch.
-        epoch: u32,
-    },
-    /// Links of the MAC ports, as they are now.
-    Link([bool; 2]),
-    /// A VF's driver came or went.
-    Vf,
-    /// The board stopped a PF queue at a fault.
-    QueueStopped {
-        /// Its number.
-        queue: usize,
-    },
-    /// The device is lost.
-    Lost(String),
-}
 
 /// Events in order, with a descriptor that is readable while there may be some.
 pub struct Events {

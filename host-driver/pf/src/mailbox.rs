@@ -6,8 +6,8 @@ use culvert_abi::regs::{MBOX_BELL, MBOX_DONE, MBOX_REPLY, MBOX_REQUEST, mailbox}
 use culvert_packet::{MacAddr, Reason};
 
 use crate::firmware::FirmwareInfo;
-use crate::nic::lock;
 use crate::registers::Bar0;
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// How long the firmware may take for an answer.

@@ -1,7 +1,7 @@
 //! `Nic`: the PF and what is known of it.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use culvert_abi::regs::{LINK, QUEUE_COMMAND, QUEUE_STATE, QUEUE_VMQ0};
@@ -14,6 +14,7 @@ use crate::firmware::{self, FirmwareInfo, FirmwareStatus};
 use crate::queue::RxQueue;
 use crate::registers::Bar0;
 use crate::ring::HostToNic;
+use crate::sync::lock;
 use crate::{Error, Result, mailbox};
 
 /// Entries of a VMQ, as a power of two.
@@ -53,10 +54,6 @@ pub(crate) struct Shared {
     pub(crate) stop: AtomicBool,
 }
 
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Shared {
     pub(crate) fn alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
@@ -92,7 +89,7 @@ impl Shared {
 /// The NIC. See the crate's documentation for its life.
 pub struct Nic {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) exceptions: Mutex<Option<RxQueue>>,
+    pub(crate) upcalls: Mutex<Option<RxQueue>>,
     pub(crate) events: Mutex<Option<Events>>,
     pub(crate) adopted: bool,
     pub(crate) threads: Vec<JoinHandle<()>>,
@@ -126,12 +123,12 @@ impl Nic {
         lock(&self.shared.settings).1
     }
 
-    /// The exception queue. It is given out once.
-    pub fn exceptions(&self) -> Option<RxQueue> {
-        lock(&self.exceptions).take()
+    /// The queue of upcalls. Only the first call returns it.
+    pub fn upcalls(&self) -> Option<RxQueue> {
+        lock(&self.upcalls).take()
     }
 
-    /// What the NIC reports by itself. Given out once.
+    /// The queue of events. Only the first call returns it.
     pub fn events(&self) -> Option<Events> {
         lock(&self.events).take()
     }

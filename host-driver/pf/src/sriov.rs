@@ -4,36 +4,11 @@ use culvert_abi::regs::{
     VF_ALLOW_MAC, VF_ALLOW_PROMISC, VF_DRIVER_OK, VF_FLAGS, VF_LINK_UP, VF_MAC_HIGH, VF_MAC_LOW, VF_MTU,
     VF_STRIDE, VF_UPCALL_SHARE, VFS,
 };
-use culvert_packet::MacAddr;
+use culvert_offload::VfConfig;
 use culvert_pci::VfHandle;
 
 use crate::mailbox::mac_words;
 use crate::{Nic, Result};
-
-/// What the host decides about a VF.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VfConfig {
-    /// Its MAC.
-    pub mac: MacAddr,
-    /// Largest IP packet.
-    pub mtu: u16,
-    /// Link state that the guest sees.
-    pub link_up: bool,
-    /// The guest may set another MAC.
-    pub allow_mac_change: bool,
-    /// The guest may turn promiscuous mode on.
-    pub allow_promisc: bool,
-    /// Packets of it that may be at the host at a time.
-    pub exception_share: u16,
-}
-
-impl VfConfig {
-    /// A VF with its link up that may do nothing special.
-    pub fn new(mac: MacAddr, mtu: u16) -> Self {
-        let (allow_mac_change, allow_promisc) = (false, false);
-        VfConfig { mac, mtu, link_up: true, allow_mac_change, allow_promisc, exception_share: 128 }
-    }
-}
 
 fn register(vf: u16, offset: u32) -> u32 {
     VFS + u32::from(vf) * VF_STRIDE + offset
@@ -50,7 +25,7 @@ impl Nic {
         bar.write(register(vf, VF_MAC_LOW), low)?;
         bar.write(register(vf, VF_MAC_HIGH), high)?;
         bar.write(register(vf, VF_MTU), u32::from(config.mtu))?;
-        bar.write(register(vf, VF_UPCALL_SHARE), u32::from(config.exception_share))?;
+        bar.write(register(vf, VF_UPCALL_SHARE), u32::from(config.upcall_share))?;
         let flag = |on: bool, bit: u32| if on { bit } else { 0 };
         let flags = flag(config.link_up, VF_LINK_UP)
             | flag(config.allow_mac_change, VF_ALLOW_MAC)

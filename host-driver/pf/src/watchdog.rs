@@ -8,9 +8,10 @@ use culvert_abi::pci::VECTOR_EVENT;
 use culvert_abi::regs::{
     EVENT_LINK, EVENT_QUEUE, EVENT_VF, EVENTS, FirmwareState, QUEUE_COUNT, QUEUE_FAULT, QUEUE_STATE,
 };
+use culvert_offload::Event;
 use culvert_pci::Interrupt;
 
-use crate::event::{Event, Reporter};
+use crate::event::Reporter;
 use crate::firmware::{self, FirmwareStatus};
 use crate::nic::Shared;
 use crate::{Result, mailbox};

@@ -195,39 +195,8 @@ const _: () = {
     assert!(BUFFERS + BUFFER_LEN as u64 * BUFFER_COUNT as u64 <= RAM_LEN);
 };
 
-/// How many entries the firmware's tables have, in the order in which they lie from [`TABLES`] on, each table aligned
-/// to 4 KiB: buckets, keys, hot parts, cold parts, tunnels, groups, peers, vports, mapping cells, pending slots,
-/// waiting links.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Flow records, a power of two.
-    pub flows: u32,
-    /// Tunnels.
-    pub tunnels: u32,
-    /// Replication groups.
-    pub groups: u32,
-    /// Slots for peers.
-    pub peers: u32,
-    /// Vports.
-    pub vports: u32,
-    /// Pending slots.
-    pub pending: u32,
-}
-
-impl Sizes {
-    /// For `1 << flows_log2` records; out-of-range values are brought into range.
-    pub const fn new(flows_log2: u32) -> Self {
-        let log2 = if flows_log2 == 0 {
-            17
-        } else if flows_log2 < 6 {
-            6
-        } else if flows_log2 > 19 {
-            19
-        } else {
-            flows_log2
-        };
-        Sizes { flows: 1 << log2, tunnels: 4096, groups: 1024, peers: 8192, vports: 1024, pending: 1024 }
-    }
-}
+/// How many entries the firmware's tables have. They lie from [`TABLES`] on, each table aligned to 4 KiB, in this order:
+/// buckets, keys, hot parts, cold parts, tunnels, groups, peers, vports, mapping cells, pending slots, waiting links.
+pub use culvert_flow::TableSizes as Sizes;
 
 const _: () = assert!((1u64 << 19) * (192 + 2) < BUFFERS - TABLES - (4 << 20));

@@ -21,7 +21,7 @@ pub struct Event {
 pub struct Input {
     /// Where it comes in.
     pub port: BoardPort,
-    /// What the checksum engine says of it: numbers of `pf::OffloadBits`.
+    /// What the checksum engine says of it: numbers of `Offload`.
     pub checksum: u8,
     /// The frame.
     pub bytes: Vec<u8>,

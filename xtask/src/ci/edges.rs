@@ -12,6 +12,7 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ("culvert-packet", &[]),
     ("culvert-flow", &["culvert-packet"]),
     ("culvert-policy", &["culvert-flow"]),
+    ("culvert-offload", &["culvert-flow"]),
     ("culvert-virtio", &["culvert-packet"]),
     ("culvert-capture", &[]),
     ("culvert-abi", &["culvert-flow"]),
@@ -19,13 +20,20 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ("culvert-image", &["culvert-logic"]),
     ("culvert-device", &["culvert-abi", "culvert-virtio", "culvert-capture"]),
     ("culvert-pci", &[]),
-    ("culvert-pf", &["culvert-abi", "culvert-pci"]),
-    ("culvert-softpath", &["culvert-flow", "culvert-policy", "culvert-pf", "culvert-virtio"]),
+    ("culvert-pf", &["culvert-abi", "culvert-offload", "culvert-pci"]),
+    ("culvert-switch", &["culvert-offload"]),
+    ("culvert-netlink", &["culvert-packet"]),
+    ("culvert-ports", &["culvert-switch", "culvert-netlink", "culvert-virtio"]),
+    ("culvert-vmq-bridge", &["culvert-ports"]),
+    ("culvert-slowpath", &["culvert-offload", "culvert-policy", "culvert-netlink"]),
     ("culvert-api", &["culvert-packet"]),
     ("culvert-model", &["culvert-api", "culvert-policy"]),
-    ("culvert-agent", &["culvert-model", "culvert-softpath"]),
-    // `culvert replay` is a host without hardware: the slow path, and the core in place of a NIC.
-    ("culvert-cli", &["culvert-api", "culvert-model", "culvert-softpath", "culvert-capture"]),
+    ("culvert-agent", &["culvert-model", "culvert-slowpath", "culvert-pf", "culvert-vmq-bridge"]),
+    // `culvert replay` runs a host's slow path and switch, without threads and hardware.
+    (
+        "culvert-cli",
+        &["culvert-api", "culvert-model", "culvert-slowpath", "culvert-switch", "culvert-capture"],
+    ),
     // The guest is a machine of its own: of our code it may use only the access to PCI devices.
     ("culvert-guest", &["culvert-pci"]),
 ];

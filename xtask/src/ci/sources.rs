@@ -25,14 +25,14 @@ const UNSAFE: &[&str] = &[
     "host-driver/pci/src/mapped.rs",
     "host-driver/pci/src/memory.rs",
     // The mapped words of the connection store.
-    "host-driver/softpath/src/kept/mapping.rs",
+    "host-driver/slowpath/src/connection_store/mapping.rs",
     // The packet ring and the requests that rustix lacks; in its tests, a thread's network namespace and a socket's option.
-    "host-driver/softpath/src/switch/ports/sys.rs",
-    "host-driver/softpath/tests/ports/namespace.rs",
-    "host-driver/softpath/tests/ports/streams.rs",
+    "host-driver/ports/src/sys.rs",
+    "host-driver/ports/tests/ports/namespace.rs",
+    "host-driver/ports/tests/ports/streams.rs",
     // bpf(2), and the memory that XDP sockets share with the kernel.
-    "host-driver/softpath/src/switch/ports/xdp/bpf.rs",
-    "host-driver/softpath/src/switch/ports/xdp/rings.rs",
+    "host-driver/ports/src/xdp/bpf.rs",
+    "host-driver/ports/src/xdp/rings.rs",
     // Registers, traps and the SoC's RAM.
     "nic-firmware/image/src",
     // Calls between fork and exec, and namespaces.

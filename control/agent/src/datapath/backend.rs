@@ -10,7 +10,7 @@ use culvert_packet::{Reason, VportId};
 use culvert_pci::VfHandle;
 use culvert_pf::Nic;
 use culvert_policy::snapshot::Target;
-use culvert_softpath::Handle;
+use culvert_slowpath::Handle;
 
 use super::interface::DatapathError;
 use super::offloads;

@@ -2,9 +2,9 @@
 
 use super::interface::DatapathError;
 
-impl From<culvert_softpath::Error> for DatapathError {
-    fn from(error: culvert_softpath::Error) -> Self {
-        use culvert_softpath::Error;
+impl From<culvert_slowpath::Error> for DatapathError {
+    fn from(error: culvert_slowpath::Error) -> Self {
+        use culvert_slowpath::Error;
         let detail = error.to_string();
         match error {
             Error::Frame { .. } => DatapathError::Invalid { detail },
@@ -16,6 +16,12 @@ impl From<culvert_softpath::Error> for DatapathError {
 
 impl From<culvert_pf::Error> for DatapathError {
     fn from(error: culvert_pf::Error) -> Self {
+        DatapathError::unavailable(&error)
+    }
+}
+
+impl From<culvert_offload::Error> for DatapathError {
+    fn from(error: culvert_offload::Error) -> Self {
         DatapathError::unavailable(&error)
     }
 }

@@ -10,8 +10,8 @@ use culvert_model::HostConfig;
 use culvert_packet::VportId;
 use culvert_policy::Decision;
 use culvert_policy::snapshot::{Snapshot, Target};
-use culvert_softpath::software::Outcome;
-use culvert_softpath::{Handle, SlowPath, Status, Traced};
+use culvert_slowpath::forward::Outcome;
+use culvert_slowpath::{Handle, SlowPath, Status, Traced};
 
 use super::backend::Backend;
 use super::flow_view::{self, Names};
@@ -166,7 +166,7 @@ fn host_counters(status: &Status) -> [(&'static str, u64); 9] {
     let tally = &status.tally;
     [
         ("connections", status.connections as u64),
-        ("upcalls", tally.exceptions),
+        ("upcalls", tally.upcalls),
         ("tcp_copies", tally.copies),
         ("underlay_frames", tally.control),
         ("waited_for_next_hop", tally.held),

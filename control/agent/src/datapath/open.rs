@@ -6,8 +6,8 @@ use std::sync::Arc;
 use culvert_model::Fabric;
 use culvert_pci::FunctionAddress;
 use culvert_pf::{Config, Nic};
-use culvert_softpath::switch::{Switch, SwitchSettings};
-use culvert_softpath::{Limits, Settings, SlowPath};
+use culvert_slowpath::{Limits, Settings, SlowPath};
+use culvert_switch::{Switch, SwitchSettings};
 use tracing::info;
 
 use super::backend::Backend;

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use culvert_api::view::{FirmwareView, NicInfo, WorkerCounters};
 use culvert_flow::Port;
 use culvert_model::HostConfig;
+use culvert_offload::DeviceInfo as _;
 use culvert_packet::VportId;
 use culvert_policy::snapshot::LocalPa;
-use culvert_softpath::OffloadTarget;
-use culvert_softpath::switch::ports::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, AfXdpParts, Filter};
-use culvert_softpath::switch::{Load, Switch, SwitchPort};
+use culvert_ports::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, AfXdpParts, Filter};
+use culvert_switch::{Load, Switch, SwitchPort};
 
 use super::interface::DatapathError;
 use super::offloads;
@@ -88,7 +88,7 @@ impl SwitchBackend {
         self.ports.add(wanted, attach)
     }
 
-    fn attach_uplink(&self, n: u8, interface: &str, address: IpAddr) -> culvert_pf::Result<()> {
+    fn attach_uplink(&self, n: u8, interface: &str, address: IpAddr) -> culvert_offload::Result<()> {
         // A kernel's address uses the MAC address of the interface; an address of ours has its own.
         let own = self.addresses == ProviderAddress::Own;
         let filter = Filter::Overlay { address, control: own };
@@ -160,7 +160,7 @@ impl SwitchBackend {
             device: "software switch".to_owned(),
             driver: "culvertd".to_owned(),
             firmware: FirmwareView { alive: true, ..FirmwareView::default() },
-            flow_capacity: self.switch.flows().into(),
+            flow_capacity: self.switch.capabilities().flow_records.into(),
             offloads: offloads::switch(),
             ..NicInfo::default()
         })

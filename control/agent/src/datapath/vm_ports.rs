@@ -9,8 +9,8 @@ use culvert_api::SoftwarePort;
 use culvert_model::HostConfig;
 use culvert_packet::{MacAddr, VportId};
 use culvert_policy::snapshot::Target;
-use culvert_softpath::switch::Opener;
-use culvert_softpath::switch::ports::{Tap, VhostUser};
+use culvert_ports::{Tap, VhostUser};
+use culvert_switch::Opener;
 
 use super::interface::DatapathError;
 use crate::Args;

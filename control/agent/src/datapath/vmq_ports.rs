@@ -7,7 +7,7 @@ use culvert_model::HostConfig;
 use culvert_packet::VportId;
 use culvert_pf::Nic;
 use culvert_policy::snapshot::Target;
-use culvert_softpath::switch::Relay;
+use culvert_vmq_bridge::VmqBridge;
 
 use super::interface::DatapathError;
 use super::vm_ports::VmPorts;
@@ -15,7 +15,7 @@ use crate::Args;
 
 /// The VMQ bridge of this host, and its VM ports.
 pub(super) struct VmqPorts {
-    bridge: Relay,
+    bridge: VmqBridge,
     ports: VmPorts,
 }
 
@@ -24,8 +24,12 @@ fn on_vmq(target: Target) -> bool {
 }
 
 impl VmqPorts {
-    pub(super) fn start(nic: &Arc<Nic>, args: &Args, run_dir: PathBuf) -> Result<Self, culvert_pf::Error> {
-        Ok(VmqPorts { bridge: Relay::start(nic.clone())?, ports: VmPorts::new(args, run_dir) })
+    pub(super) fn start(
+        nic: &Arc<Nic>,
+        args: &Args,
+        run_dir: PathBuf,
+    ) -> Result<Self, culvert_offload::Error> {
+        Ok(VmqPorts { bridge: VmqBridge::start(nic.clone())?, ports: VmPorts::new(args, run_dir) })
     }
 
     /// Detaches ports that a configuration does not have, before it is applied: afterwards their VMQs may receive frames

@@ -7,7 +7,6 @@ use std::io::{BufReader, BufWriter};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use culvert_abi::{pci, regs};
 use culvert_api::ErrorBody;
 use culvert_capture::{CaptureError, Captured, Reader, Writer};
 use culvert_flow::{HashSecret, Port};
@@ -185,14 +184,9 @@ fn describe(number: u64, captured: &Captured, treated: &Treated, ports: &Ports) 
     }
 }
 
-/// The configuration of one host, on a NIC of our own kind.
+/// The configuration of one host without a NIC.
 fn config(fabric: Fabric, host: &str) -> Result<HostConfig, Error> {
-    let site = Site {
-        host: host.to_owned(),
-        entropy: ENTROPY,
-        vfs: pci::TOTAL_VFS,
-        vmqs: (regs::QUEUE_COUNT - regs::QUEUE_VMQ0) as u16,
-    };
+    let site = Site { host: host.to_owned(), entropy: ENTROPY, vfs: 0, vmqs: 0 };
     let config = host_config(Arc::new(fabric), &site, &mut Indices::default())
         .map_err(|e| refused("TooLarge", e.to_string(), &format!("/servers/{host}"), e.remedy()))?;
     if config.host.is_none() {

@@ -1,17 +1,18 @@
-//! A host's slow path on a NIC without hardware, one frame at a time, in the time of a capture.
+//! A live host's slow path and switch without threads, one frame at a time, in the time of a capture.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use culvert_abi::pf::{self, MAX_PAYLOAD};
-use culvert_flow::Port;
-use culvert_packet::{MacAddr, Reason, arp, craft};
-use culvert_pf::Exception;
+use culvert_flow::{HashSecret, Port};
+use culvert_offload::{
+    DeviceInfo as _, Event, EventQueue, FlowTables as _, PacketIo as _, Upcall, UpcallMeta, UpcallQueue,
+};
+use culvert_packet::{MacAddr, Offload, Reason, arp, craft};
 use culvert_policy::{Snapshot, Step};
-use culvert_softpath::{Address, Engine, HostPolicy, Limits, OffloadTarget, Plan, Punted};
+use culvert_slowpath::{Address, Engine, HostPolicy, Limits, Plan};
+use culvert_switch::{HEADROOM, LARGE_BUFFER, MemPort, Switch, SwitchSettings};
 use serde::Serialize;
-
-use super::nic::{CoreNic, Gone};
 
 /// MAC that every next hop of the PA network is given: there is nobody to ask (one for documentation, RFC 7042 section
 /// 2.1.2).
@@ -69,87 +70,104 @@ pub(crate) struct Treated {
     pub(crate) layers: Vec<Step>,
 }
 
-/// A host.
+/// Secret of the flow hash. Always the same, so that a replay can be repeated.
+const SECRET: HashSecret = HashSecret([
+    0x9e37_79b9_7f4a_7c15,
+    0xf39c_c060_5ced_c834,
+    0x1082_276b_f3a2_7251,
+    0xf86c_6a11_d0c1_8e95,
+    0x2767_f0b1_53d2_7b7f,
+    0x0347_045b_5bf1_827f,
+    0x0188_6f09_2840_3002,
+    0xc1d6_4ba4_0f33_5e36,
+    0xf06a_d7ae_9717_877e,
+]);
+/// Flow records of the switch, as a live host's by default.
+const FLOWS: u32 = 1 << 17;
+/// Longest frame that a port of a live host accepts.
+const LONGEST: usize = LARGE_BUFFER - HEADROOM;
+
+/// A host: a live host's slow path and switch, without threads, with ports in memory.
 pub(crate) struct Host {
     engine: Engine<HostPolicy>,
-    nic: CoreNic,
+    switch: Switch,
+    upcalls: Box<dyn UpcallQueue>,
+    events: Box<dyn EventQueue>,
+    ports: BTreeMap<Port, MemPort>,
+    /// Drops of the switch that were reported for earlier frames.
+    drops: BTreeMap<Reason, u64>,
     now: u32,
     aged: u32,
     swept: u32,
 }
 
 impl Host {
-    /// A host whose NIC has just got its first policy, and whose next hops have answered.
+    /// A host whose switch has just got its first policy, and whose next hops have answered.
     ///
     /// # Errors
-    /// The policy needs larger tables than the NIC has.
+    /// The policy needs larger tables than a switch has, or the system refuses memory.
     pub(crate) fn new(snapshot: &Arc<Snapshot>) -> Result<Self, String> {
-        let nic = CoreNic::new().map_err(|e| format!("{e:?}"))?;
-        let policy = HostPolicy::new(&Limits::default());
-        let mut host =
-            Self { engine: Engine::new(policy, nic.uplinks(), [true; 2]), nic, now: 0, aged: 0, swept: 0 };
-        let plan = Plan::new(snapshot, host.nic.share());
+        let settings =
+            SwitchSettings { buffers: 256, large_buffers: 64, ..SwitchSettings::new(FLOWS, SECRET) };
+        let switch = Switch::inline(&settings).map_err(text)?;
+        let (upcalls, events) = switch.upcalls().zip(switch.events()).ok_or("the switch is in use")?;
+        let mut ports = BTreeMap::new();
+        let uplinks = (0..Port::UPLINKS).map(Port::Uplink);
+        for port in uplinks.chain(snapshot.vports.keys().map(|id| Port::Vport(*id))) {
+            let memory = MemPort::new().map_err(text)?;
+            switch.attach(port, memory.opener()).map_err(text)?;
+            ports.insert(port, memory);
+        }
+        let policy = HostPolicy::new(&Limits::default()).without_records();
+        let capabilities = switch.capabilities();
+        let engine = Engine::new(policy, capabilities.uplinks, [true; Port::UPLINKS as usize]);
+        let (drops, now) = (BTreeMap::new(), 0);
+        let mut host = Host { engine, switch, upcalls, events, ports, drops, now, aged: now, swept: now };
+        let plan = Plan::new(snapshot, capabilities.flow_records_per_vport);
         host.engine.policy().set(snapshot);
-        host.engine.apply(&host.nic, snapshot.host, &plan, &Plan::default(), 0).map_err(|e| e.to_string())?;
+        host.engine.apply(&host.switch, snapshot.host, &plan, &Plan::default(), 0).map_err(text)?;
         host.resolve()?;
-        // Its own announcements and questions.
-        host.nic.take_gone();
+        host.run(None);
+        // The host's own announcements and solicitations.
+        host.take_sent();
+        host.take_dropped();
         Ok(host)
     }
 
-    /// The next hops of the PA network answer.
+    /// Answers for the next hops of the PA network.
     fn resolve(&mut self) -> Result<(), String> {
         let addresses = self.engine.addresses();
         for (hop, ..) in self.engine.next_hops() {
             let Some(ours) = addresses.get(usize::from(hop.pa)) else { continue };
             let Some(frame) = answer(ours, hop.addr.into()) else { continue };
-            let exception = Exception {
+            let meta = UpcallMeta {
                 reason: Reason::Control,
                 input: Port::Uplink(ours.serving),
                 ticket: None,
-                copy: false,
-                connection: 0,
+                copy: None,
                 peer: 0,
-                inner: 0,
-                vsid: 0,
                 now: 0,
-                offload: pf::OffloadBits::default(),
+                offload: Offload::default(),
             };
-            self.engine.exception(Punted { exception, frame }, 0);
-            self.nic.send(self.engine.take_steps()).map_err(|e| e.to_string())?;
+            self.engine.upcall(Upcall::parse(meta, frame), 0);
+            self.switch.execute(self.engine.take_commands()).map_err(text)?;
         }
         Ok(())
     }
 
-    /// A frame comes in `ms` milliseconds after the first one. Time does not go back.
+    /// A frame arrives `ms` milliseconds after the first one. Time does not go back.
     pub(crate) fn treat(&mut self, input: Port, frame: &[u8], ms: u64, trace: bool) -> Treated {
         self.advance(ms);
-        let mut layers = Vec::new();
-        let mut asked = None;
         match frame.len() {
             len if len < SHORTEST => return refused(Reason::Runt),
-            len if len > MAX_PAYLOAD as usize => return refused(Reason::TooLong),
-            _ => self.nic.frame(input, frame),
+            len if len > LONGEST => return refused(Reason::TooLong),
+            _ => {}
         }
-        for _ in 0..ROUNDS {
-            let exceptions = self.nic.take_exceptions();
-            if exceptions.is_empty() {
-                break;
-            }
-            for punted in exceptions {
-                if !punted.exception.copy {
-                    asked = asked.or(Some(punted.exception.reason));
-                    if trace && layers.is_empty() {
-                        layers = self.layers(&punted);
-                    }
-                }
-                self.engine.exception(punted, self.now);
-                self.hand_over();
-            }
-        }
-        // What is left of more rounds must not count for the next frame.
-        self.nic.take_exceptions();
-        let Gone { sent, dropped } = self.nic.take_gone();
+        let Some(port) = self.ports.get(&input) else { return refused(Reason::NoVport) };
+        port.push(frame.to_vec());
+        let mut layers = Vec::new();
+        let asked = self.run(trace.then_some(&mut layers));
+        let (sent, dropped) = (self.take_sent(), self.take_dropped());
         let verdict = match &sent[..] {
             [] if dropped.is_empty() => Verdict::Host,
             [] => Verdict::Drop,
@@ -161,35 +179,88 @@ impl Host {
         Treated { verdict, reason, outputs: sent, layers }
     }
 
-    fn layers(&mut self, punted: &Punted) -> Vec<Step> {
+    /// Lets switch and slow path work until nothing is left to do. Returns why the slow path was asked first, and writes
+    /// the layers of that decision into `layers`.
+    fn run(&mut self, mut layers: Option<&mut Vec<Step>>) -> Option<Reason> {
+        let mut asked = None;
+        for _ in 0..ROUNDS {
+            let mut any = self.switch.poll(self.now);
+            while let Some(Event::Link(up)) = self.events.next() {
+                self.engine.links(up, self.now);
+            }
+            // This queue always answers.
+            while let Ok(Some(upcall)) = self.upcalls.pop() {
+                any = true;
+                if upcall.meta.copy.is_none() {
+                    asked = asked.or(Some(upcall.meta.reason));
+                    if let Some(layers) = layers.as_mut().filter(|layers| layers.is_empty()) {
+                        **layers = self.layers(&upcall);
+                    }
+                }
+                self.engine.upcall(upcall, self.now);
+                self.execute_commands();
+            }
+            if !any {
+                break;
+            }
+        }
+        asked
+    }
+
+    fn layers(&mut self, upcall: &Upcall) -> Vec<Step> {
         // A port that cannot be traced has no layers.
-        self.engine.trace(punted.exception.input, &punted.frame, self.now).map_or(Vec::new(), |t| t.layers)
+        self.engine.trace(upcall.meta.input, &upcall.frame, self.now).map_or(Vec::new(), |t| t.layers)
     }
 
-    fn hand_over(&mut self) {
-        // Tables have the size that the policy was applied to: no step names what is not there.
-        let _fits = self.nic.send(self.engine.take_steps());
+    fn execute_commands(&mut self) {
+        // The policy was applied to tables of this size: no command names what does not exist.
+        let _fits = self.switch.execute(self.engine.take_commands());
     }
 
-    /// Lets time pass: connections and records end as they would meanwhile.
+    fn take_sent(&mut self) -> Vec<(Port, Vec<u8>)> {
+        let frames = |(port, memory): (&Port, &MemPort)| {
+            let port = *port;
+            let memory = memory.clone();
+            std::iter::from_fn(move || memory.pop()).map(move |frame| (port, frame)).collect::<Vec<_>>()
+        };
+        self.ports.iter().flat_map(frames).collect()
+    }
+
+    /// The reasons for which the switch dropped frames since the last call.
+    fn take_dropped(&mut self) -> Vec<Reason> {
+        // A switch without threads always answers.
+        let all = self.switch.drops().unwrap_or_default();
+        let mut new = Vec::new();
+        for (reason, count) in all {
+            let before = self.drops.insert(reason, count).unwrap_or(0);
+            new.extend((before..count).map(|_| reason));
+        }
+        new
+    }
+
+    /// Lets time pass: connections and records end as they would on a live host.
     fn advance(&mut self, ms: u64) {
         let now = u32::try_from(ms).unwrap_or(u32::MAX).max(self.now);
-        let step = SECOND.max((now - self.aged) / LOOKS);
-        while now - self.aged >= step {
-            self.aged += step;
-            self.nic.set_now(self.aged);
-            // This NIC always answers.
-            let _answers = self.engine.age(&self.nic, self.aged);
-            self.hand_over();
+        let interval = SECOND.max((now - self.aged) / LOOKS);
+        while now - self.aged >= interval {
+            self.aged += interval;
+            self.switch.poll(self.aged);
+            // A switch without threads always answers.
+            let _answers = self.engine.age(&self.switch, self.aged);
+            self.execute_commands();
         }
         if now - self.swept >= SWEEP {
             self.swept = now;
-            let _answers = self.engine.sweep_orphans(&self.nic);
-            self.hand_over();
+            let _answers = self.engine.sweep_orphans(&self.switch);
+            self.execute_commands();
         }
         self.now = now;
-        self.nic.set_now(now);
+        self.switch.poll(now);
     }
+}
+
+fn text(error: impl ToString) -> String {
+    error.to_string()
 }
 
 fn refused(reason: Reason) -> Treated {

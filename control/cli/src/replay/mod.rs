@@ -1,7 +1,5 @@
-//! One host without its hardware: the slow path and, in place of a NIC, the match-action core in memory.
+//! One host in memory: its slow path and its switch, as a live host has them.
 
 mod host;
-mod memory;
-mod nic;
 
 pub(crate) use host::{Host, NEXT_HOP, Treated, Verdict};

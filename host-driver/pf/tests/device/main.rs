@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use culvert_abi::{FlowHot, FlowRecord, Vport};
 use culvert_flow::Port;
+use culvert_offload::{Event, ReinjectMeta, VfConfig};
 use culvert_packet::{MacAddr, Reason, VportId};
-use culvert_pf::{Event, Exception, Nic, Return, VfConfig};
+use culvert_pf::{Nic, upcall_meta};
 
 use board::{Board, until};
 
@@ -41,23 +42,25 @@ fn tables_packets_and_vfs_work_and_outlive_the_driver() {
     assert_eq!(nic.get(&[records[1234].key]).unwrap().len(), 1);
 
     // From the wire to the host and back.
-    let mut exceptions = nic.exceptions().unwrap();
+    let mut upcalls = nic.upcalls().unwrap();
     let mut arp = vec![0xff; 6];
     arp.extend([2, 0, 0, 0, 0, 9, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
     arp.resize(60, 0);
     board.to_uplink(&arp);
     let (exception, bytes) = until("the frame", || {
-        let entry = exceptions.pop().unwrap().map(|(e, b)| (Exception::from_entry(&e).unwrap(), b.to_vec()));
-        if entry.is_none() && exceptions.arm() {
-            exceptions.interrupt().wait(Duration::from_millis(200)).unwrap();
-            exceptions.disarm();
+        let entry = upcalls.pop().unwrap().map(|(e, b)| (upcall_meta(&e).unwrap(), b.to_vec()));
+        if entry.is_none() && upcalls.arm() {
+            upcalls.interrupt().wait(Duration::from_millis(200)).unwrap();
+            upcalls.disarm();
         }
         entry
     });
     assert_eq!((exception.reason, exception.input), (Reason::Control, Port::Uplink(0)));
     assert_eq!(bytes, arp);
-    exceptions.repost().unwrap();
-    nic.batch().inject_out(&Return::own(Port::Host), Port::Uplink(0), &[b"headers and ", &arp]).unwrap();
+    upcalls.repost().unwrap();
+    nic.batch()
+        .packet_out(&ReinjectMeta::from_host(Port::Host), Port::Uplink(0), &[b"headers and ", &arp])
+        .unwrap();
     assert_eq!(board.sent_frame(), [&b"headers and "[..], &arp].concat());
     // The board counts a frame when it is on the wire.
     until("the counters", || {
@@ -66,7 +69,7 @@ fn tables_packets_and_vfs_work_and_outlive_the_driver() {
     });
     assert!(nic.links().unwrap()[0]);
 
-    drop(exceptions);
+    drop(upcalls);
     drop(nic);
     let nic = board.open();
     assert!(nic.adopted());
@@ -83,7 +86,7 @@ fn a_queue_may_be_closed_and_opened_again_at_once() {
     for round in 0..20u8 {
         let mut vmq = nic.vmq(2).unwrap();
         let to = Port::Vport(VportId(4));
-        nic.batch().inject_out(&Return::own(Port::Host), to, &[&[round; 60]]).unwrap();
+        nic.batch().packet_out(&ReinjectMeta::from_host(Port::Host), to, &[&[round; 60]]).unwrap();
         assert_eq!(until("the frame", || vmq.pop().unwrap().map(|(_, b)| b.to_vec())), [round; 60]);
     }
 }
@@ -121,7 +124,7 @@ fn a_killed_firmware_is_back_within_two_seconds() {
 fn drop_of_a_frame_to_nowhere(nic: &Nic) -> Reason {
     let before = nic.firmware_drops().unwrap();
     let nowhere = Port::Vport(VportId(999));
-    nic.batch().inject_out(&Return::own(Port::Host), nowhere, &[&[0; 60]]).unwrap();
+    nic.batch().packet_out(&ReinjectMeta::from_host(Port::Host), nowhere, &[&[0; 60]]).unwrap();
     let after = nic.firmware_drops().unwrap();
     let changed = Reason::ALL.iter().find(|r| after[**r as usize] > before[**r as usize]);
     *changed.expect("a drop")

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use culvert_abi::Vport;
 use culvert_abi::regs::{EVENT_LINK, EVENT_QUEUE, LINK, QUEUE_STATE, QUEUE_STRIDE, QUEUES};
+use culvert_offload::{Event, VfConfig};
 use culvert_packet::{MacAddr, Reason};
-use culvert_pf::{Config, Error, Event, Nic, VfConfig};
+use culvert_pf::{Config, Error, Nic};
 
 use crate::board::{ROUTER, board, config, dropped, image, until};
 use crate::commands::{record, vport};

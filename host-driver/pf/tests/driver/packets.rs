@@ -1,4 +1,4 @@
-//! Packets between NIC and host: exceptions with tickets, verdict and packet in order, VMQs.
+//! Packets between NIC and host: upcalls with tickets, verdict and packet in order, VMQs.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,9 +7,10 @@ use culvert_abi::Vport;
 use culvert_abi::command::{Op, VmqFilter};
 use culvert_abi::soc::BoardPort;
 use culvert_flow::Port;
+use culvert_offload::{ReinjectMeta, UpcallMeta};
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{MacAddr, Reason, VportId};
-use culvert_pf::{Exception, Return, RxQueue};
+use culvert_pf::{RxQueue, upcall_meta};
 
 use crate::board::{board, dropped, until};
 use crate::commands::{record, vport};
@@ -28,10 +29,9 @@ pub(crate) fn frame(n: u16) -> Vec<u8> {
     frame
 }
 
-fn next(queue: &mut RxQueue) -> (Exception, Vec<u8>) {
+fn next(queue: &mut RxQueue) -> (UpcallMeta, Vec<u8>) {
     let found = until("an exception", || {
-        let found =
-            queue.pop().unwrap().map(|(e, bytes)| (Exception::from_entry(&e).unwrap(), bytes.to_vec()));
+        let found = queue.pop().unwrap().map(|(e, bytes)| (upcall_meta(&e).unwrap(), bytes.to_vec()));
         found.or_else(|| {
             if queue.arm() {
                 queue.interrupt().wait(Duration::from_millis(500)).unwrap();
@@ -50,21 +50,21 @@ fn a_verdict_and_its_packets_keep_their_order() {
     let nic = board.open();
     nic.set_vports(&[(0, vport(Vport::VF, 7))]).unwrap();
     nic.start().unwrap();
-    let mut exceptions = nic.exceptions().expect("once");
-    assert!(nic.exceptions().is_none());
+    let mut upcalls = nic.upcalls().expect("once");
+    assert!(nic.upcalls().is_none());
 
     for _ in 0..3 {
         board.frame(BoardPort::Vf(7), &frame(1));
     }
-    let (first, bytes) = next(&mut exceptions);
+    let (first, bytes) = next(&mut upcalls);
     assert_eq!((first.reason, first.input, bytes), (Reason::Miss, Port::Vport(VportId(0)), frame(1)));
-    assert!(first.ticket.is_some() && !first.copy);
-    let others: Vec<_> = (0..2).map(|_| next(&mut exceptions)).collect();
+    assert!(first.ticket.is_some() && first.copy.is_none());
+    let others: Vec<_> = (0..2).map(|_| next(&mut upcalls)).collect();
     assert!(others.iter().all(|(e, _)| (e.reason, e.ticket) == (Reason::Pending, first.ticket)));
 
     let mut batch = nic.batch();
     batch.insert(&[record(1)]).unwrap();
-    batch.inject_lookup(&first.back(), &frame(1)).unwrap();
+    batch.reinject(&first.reinject(), &frame(1)).unwrap();
     drop(batch);
     // The verdict is there, two packets are not back yet: this one waits, behind them.
     nic.fence().unwrap();
@@ -72,8 +72,8 @@ fn a_verdict_and_its_packets_keep_their_order() {
     nic.fence().unwrap();
     assert_eq!(board.sent().len(), 1);
     let mut batch = nic.batch();
-    batch.inject_lookup(&others[0].0.back(), &frame(1)).unwrap();
-    batch.dropped(&others[1].0.back(), Reason::AclDeny, 1).unwrap();
+    batch.reinject(&others[0].0.reinject(), &frame(1)).unwrap();
+    batch.dropped(&others[1].0.reinject(), Reason::AclDeny, 1).unwrap();
     drop(batch);
     nic.fence().unwrap();
     assert_eq!(board.sent(), vec![(BoardPort::Uplink(0), frame(1)); 2]);
@@ -89,12 +89,16 @@ fn a_frame_of_the_host_leaves_as_it_is_in_parts() {
     let board = board();
     let nic = board.open();
     nic.batch()
-        .inject_out(&Return::own(Port::Host), Port::Uplink(1), &[b"outer headers and ", b"a frame"])
+        .packet_out(
+            &ReinjectMeta::from_host(Port::Host),
+            Port::Uplink(1),
+            &[b"outer headers and ", b"a frame"],
+        )
         .unwrap();
     nic.fence().unwrap();
     assert_eq!(board.sent(), [(BoardPort::Uplink(1), b"outer headers and a frame".to_vec())]);
     let long = [0; 2000];
-    assert!(nic.batch().inject_out(&Return::own(Port::Host), Port::Uplink(1), &[&long]).is_err());
+    assert!(nic.batch().packet_out(&ReinjectMeta::from_host(Port::Host), Port::Uplink(1), &[&long]).is_err());
 }
 
 #[test]
@@ -106,7 +110,9 @@ fn frames_for_a_vport_without_vf_come_into_its_vmq() {
     nic.set_vports(&[(0, vport(Vport::VF, 0)), (4, vport(Vport::VMQ, 2))]).unwrap();
     let filter = VmqFilter { mac: [2, 0, 0, 0, 0, 2], vmq: 2, vsid: 5001, vport: 4 };
     nic.set_vmq_filters(&[filter]).unwrap();
-    nic.batch().inject_out(&Return::own(Port::Host), Port::Vport(VportId(4)), &[&frame(9)]).unwrap();
+    nic.batch()
+        .packet_out(&ReinjectMeta::from_host(Port::Host), Port::Vport(VportId(4)), &[&frame(9)])
+        .unwrap();
     let got = until("the frame", || vmq.pop().unwrap().map(|(e, bytes)| (e.op, bytes.to_vec())));
     assert_eq!(got, (Op::Transmit as u8, frame(9)));
     vmq.repost().unwrap();
@@ -119,7 +125,7 @@ fn more_packets_than_the_ring_holds_pass_in_order() {
     let nic = board.open();
     let mut batch = nic.batch();
     for n in 0..3000u16 {
-        batch.inject_out(&Return::own(Port::Host), Port::Uplink(0), &[&n.to_be_bytes()]).unwrap();
+        batch.packet_out(&ReinjectMeta::from_host(Port::Host), Port::Uplink(0), &[&n.to_be_bytes()]).unwrap();
     }
     drop(batch);
     nic.fence().unwrap();
@@ -133,34 +139,34 @@ fn frames_of_machines_are_taken_as_far_as_there_is_room_and_leave_the_rest_to_th
     let nic = board.open();
     nic.set_vports(&[(4, vport(Vport::VMQ, 2))]).unwrap();
     nic.start().unwrap();
-    let mut exceptions = nic.exceptions().expect("once");
+    let mut upcalls = nic.upcalls().expect("once");
     let (input, frame) = (Port::Vport(VportId(4)), frame(9));
     let (outer, inner) = frame.split_at(40);
 
     // The board does not know of them yet: so none of them has left the ring.
     let mut taken = 0;
-    while nic.offer(input, &[outer, inner]).unwrap() {
+    while nic.enqueue(input, &[outer, inner]).unwrap() {
         taken += 1;
     }
     assert!((32..1024).contains(&taken), "{taken}");
-    assert!(!nic.offer_drops(input, Reason::RingFull, 3).unwrap());
+    assert!(!nic.enqueue_drops(input, Reason::RingFull, 3).unwrap());
     let mut batch = nic.batch();
     for _ in 0..taken {
-        batch.dropped(&Return::own(input), Reason::AclDeny, 1).unwrap();
+        batch.dropped(&ReinjectMeta::from_host(input), Reason::AclDeny, 1).unwrap();
     }
     drop(batch);
     // They go on the way of their flow, which there is none of yet, in the order in which they were offered.
     for n in 0..taken {
-        let (exception, bytes) = next(&mut exceptions);
+        let (exception, bytes) = next(&mut upcalls);
         let reason = if n == 0 { Reason::Miss } else { Reason::Pending };
         assert_eq!((exception.reason, exception.input, bytes), (reason, input, frame.clone()));
     }
     assert_eq!(dropped(&nic, Reason::AclDeny), taken);
-    until("room again", || nic.offer_drops(input, Reason::RingFull, 3).unwrap().then_some(()));
-    nic.show_offered().unwrap();
+    until("room again", || nic.enqueue_drops(input, Reason::RingFull, 3).unwrap().then_some(()));
+    nic.doorbell().unwrap();
     nic.fence().unwrap();
     assert_eq!(dropped(&nic, Reason::RingFull), 3);
     let vports = nic.vports().unwrap();
     assert_eq!(vports[4].drops, taken + 3);
-    assert!(nic.offer(input, &[&[0; 2000]]).is_err());
+    assert!(nic.enqueue(input, &[&[0; 2000]]).is_err());
 }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use culvert_abi::soc::Sizes;
 use culvert_flow::tables::Vport;
 use culvert_flow::{Direction, FlowRecord};
+use culvert_offload::FdbEntry;
 use culvert_packet::{MacAddr, VportId};
-use culvert_softpath::Station;
-use culvert_softpath::switch::BURST;
+use culvert_switch::BURST;
 use zerocopy::IntoBytes as _;
 
 use super::effects::{delta, effects_of};
@@ -74,7 +74,7 @@ pub fn compare_bursts(trace: &[Event], lens: &[u8], sizes: &Sizes) -> Result<(),
 /// The first difference.
 pub fn compare_workers(trace: &[Event], sizes: &Sizes, workers: usize) -> Result<(), String> {
     let (mut core, mut switch) = (Core::new(sizes), SwitchEngine::new(sizes, workers)?);
-    switch.team.set_stations(&stations(trace));
+    switch.workers.set_fdb(&fdb(trace));
     // The workers' tickets by those of the core.
     let mut tickets = BTreeMap::new();
     // Stop at a restart: it is not executed, and later tickets would belong to other flows.
@@ -108,7 +108,7 @@ pub fn compare_workers(trace: &[Event], sizes: &Sizes, workers: usize) -> Result
 }
 
 /// Assigns vports, in rotation, to the destinations of a trace's flows from the wire.
-fn stations(trace: &[Event]) -> Vec<Station> {
+fn fdb(trace: &[Event]) -> Vec<FdbEntry> {
     let records = trace.iter().filter_map(|e| match &e.what {
         What::Insert(records) => Some(records),
         _ => None,
@@ -118,7 +118,7 @@ fn stations(trace: &[Event]) -> Vec<Station> {
     let vports = (0..VPORTS).cycle().map(VportId);
     ends.into_iter()
         .zip(vports)
-        .map(|((vsid, mac), vport)| Station { vport, vsid, mac: MacAddr(mac) })
+        .map(|((vsid, mac), vport)| FdbEntry { vport, vsid, mac: MacAddr(mac) })
         .collect()
 }
 
@@ -140,7 +140,7 @@ fn compare_tables(core: &Dump, switch: &SwitchEngine) -> Result<(), String> {
     let mut records: Vec<FlowRecord> = Vec::new();
     let mut vports = vec![Vport::default(); core.vports.len()];
     let mut tunnels = vec![(0, 0); core.tunnels.len()];
-    for (n, f) in switch.team.forwarders.iter().enumerate() {
+    for (n, f) in switch.workers.forwarders.iter().enumerate() {
         let dp = f.tables();
         records.extend(dp.table.used_from(0).filter_map(|id| dp.table.record(id)));
         for (sum, vport) in vports.iter_mut().zip(dp.vports.iter()) {
@@ -151,7 +151,7 @@ fn compare_tables(core: &Dump, switch: &SwitchEngine) -> Result<(), String> {
         }
     }
     let mut expected = core.records.clone();
-    if switch.team.forwarders.len() > 1 {
+    if switch.workers.forwarders.len() > 1 {
         for record in expected.iter_mut().chain(&mut records) {
             // Slots of pending flows and incarnations differ between tables.
             record.hot.pending = record.hot.pending.min(1);

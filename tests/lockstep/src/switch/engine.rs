@@ -1,18 +1,16 @@
 //! The switch as an engine: events become bursts and commands, and its effects are collected.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::sync::{Arc, PoisonError};
 
 use culvert_abi::pf::OffloadBits;
 use culvert_abi::soc::{BoardPort, Sizes};
+use culvert_flow::pending::Ticket;
 use culvert_flow::tables::Vport;
 use culvert_flow::{Checksum, HashSecret, Port};
+use culvert_offload::{self as offload, FlowCommand, ReinjectMeta, UpcallQueue};
 use culvert_packet::VportId;
-use culvert_pf::Return;
-use culvert_softpath::Step;
-use culvert_softpath::switch::{BURST, Forwarder, SwitchPort, SwitchSettings, Team};
-use culvert_softpath::target::PacketSource;
+use culvert_switch::{BURST, Forwarder, SwitchPort, SwitchSettings, WorkerSet};
 
 use super::effects::{Effects, Upcall, delta};
 use super::sink::{SentFrames, Sink};
@@ -23,10 +21,10 @@ pub(super) const VPORTS: u16 = 16;
 
 /// The switch under test.
 pub(super) struct SwitchEngine {
-    pub(super) team: Team,
+    pub(super) workers: WorkerSet,
     /// The worker of each port.
     owners: BTreeMap<u16, usize>,
-    source: Box<dyn PacketSource>,
+    upcalls: Box<dyn UpcallQueue>,
     sent: SentFrames,
     vf_vport: BTreeMap<u8, u16>,
     buffers: usize,
@@ -45,35 +43,35 @@ impl SwitchEngine {
             workers: vec![None; workers],
             ..SwitchSettings::new(sizes.flows, HashSecret([0; 9]))
         };
-        let (mut team, source) = Team::new(&settings).map_err(|e| e.to_string())?;
+        let (mut workers, upcalls) = WorkerSet::new(&settings).map_err(|e| e.to_string())?;
         // Count reinjected packets as the core does.
-        team.forwarders.iter_mut().for_each(|f| f.show_returned = true);
+        workers.forwarders.iter_mut().for_each(|f| f.copy_reinjected = true);
         let (sent, mut owners) = (SentFrames::default(), BTreeMap::new());
         let ports = (0..VPORTS).map(|n| Port::Vport(VportId(n))).chain([Port::Uplink(0), Port::Uplink(1)]);
         for port in ports {
             let sent = Arc::clone(&sent);
             let open = move || Ok(Box::new(Sink::open(port, Arc::clone(&sent))?) as Box<dyn SwitchPort>);
-            owners.insert(port.bits(), team.attach(port, Box::new(open)));
+            owners.insert(port.bits(), workers.attach(port, Box::new(open)));
         }
-        let buffers = team.forwarders.iter_mut().map(|f| f.pool().free()).sum();
-        Ok(SwitchEngine { team, owners, source, sent, vf_vport: BTreeMap::new(), buffers })
+        let buffers = workers.forwarders.iter_mut().map(|f| f.pool().free()).sum();
+        Ok(SwitchEngine { workers, owners, upcalls, sent, vf_vport: BTreeMap::new(), buffers })
     }
 
     /// Lost buffers: neither free nor with a packet that waits for a verdict.
     pub(super) fn missing_buffers(&mut self) -> usize {
         let known = |f: &mut Forwarder| f.pool().free() + f.waiting();
-        self.buffers - self.team.forwarders.iter_mut().map(known).sum::<usize>()
+        self.buffers - self.workers.forwarders.iter_mut().map(known).sum::<usize>()
     }
 
     /// Calls `change` for every worker.
     pub(super) fn each(&mut self, change: impl Fn(&mut Forwarder)) {
-        self.team.forwarders.iter_mut().for_each(change);
+        self.workers.forwarders.iter_mut().for_each(change);
     }
 
     /// Drops by reason, of all workers.
     pub(super) fn drops(&self) -> Vec<u64> {
         let mut all = vec![0; 1 + usize::from(u8::MAX)];
-        for f in &self.team.forwarders {
+        for f in &self.workers.forwarders {
             all.iter_mut().zip(f.tables().counters.drops).for_each(|(sum, n)| *sum += n);
         }
         all
@@ -90,7 +88,7 @@ impl SwitchEngine {
             };
             owner = self.owners.get(&port.bits()).copied().unwrap_or(0);
             let mut packet =
-                self.team.forwarders[owner].pool().take_for(input.bytes.len()).ok_or("no buffer")?;
+                self.workers.forwarders[owner].pool().take_for(input.bytes.len()).ok_or("no buffer")?;
             packet.input = port;
             packet.checksum = match input.checksum {
                 OffloadBits::BAD => Checksum::Bad,
@@ -102,13 +100,13 @@ impl SwitchEngine {
             }
             packets.push(packet);
         }
-        self.team.forwarders[owner].arrive(port, &mut packets);
-        self.team.settle();
+        self.workers.forwarders[owner].arrive(port, &mut packets);
+        self.workers.drain();
         Ok(())
     }
 
-    fn reinject_meta(port: Port, ticket: u32) -> Return {
-        Return { ticket: NonZeroU32::new(ticket), ..Return::own(port) }
+    fn reinject_meta(port: Port, ticket: u32) -> ReinjectMeta {
+        ReinjectMeta { ticket: Ticket::from_bits(ticket), ..ReinjectMeta::from_host(port) }
     }
 
     /// Runs an event other than a frame.
@@ -116,20 +114,20 @@ impl SwitchEngine {
         let steps = match &event.what {
             What::Frame(_) | What::HostRestart => return,
             What::InjectLookup(Injected { port, ticket, bytes }) => {
-                vec![Step::Lookup(Self::reinject_meta(*port, *ticket), bytes.clone())]
+                vec![FlowCommand::Reinject(Self::reinject_meta(*port, *ticket), bytes.clone(), None)]
             }
             What::InjectOut(Injected { port, ticket, bytes }, target) => {
-                vec![Step::Out(Self::reinject_meta(*port, *ticket), *target, bytes.clone())]
+                vec![FlowCommand::PacketOut(Self::reinject_meta(*port, *ticket), *target, bytes.clone())]
             }
-            What::Dropped { port, ticket, count, reason } => {
-                (0..*count).map(|_| Step::Dropped(Self::reinject_meta(*port, *ticket), *reason)).collect()
-            }
-            What::Insert(records) => vec![Step::Insert(records.clone())],
-            What::Delete(keys) => vec![Step::Delete(keys.clone())],
-            What::Tunnel(index, tunnel) => vec![Step::Tunnel(*index, tunnel.clone())],
+            What::Dropped { port, ticket, count, reason } => (0..*count)
+                .map(|_| FlowCommand::Dropped(Self::reinject_meta(*port, *ticket), *reason))
+                .collect(),
+            What::Insert(records) => vec![FlowCommand::Insert(records.clone())],
+            What::Delete(keys) => vec![FlowCommand::Delete(keys.clone())],
+            What::Tunnel(index, tunnel) => vec![FlowCommand::SetTunnel(*index, tunnel.clone())],
             table => return self.write(table),
         };
-        self.team.carry_out(steps);
+        self.workers.execute(steps);
     }
 
     fn write(&mut self, table: &What) {
@@ -177,7 +175,7 @@ impl SwitchEngine {
             let board = match port {
                 Port::Uplink(n) => BoardPort::Uplink(n),
                 Port::Vport(VportId(n)) => {
-                    let vport = self.team.forwarders[0].tables().vports[usize::from(n)];
+                    let vport = self.workers.forwarders[0].tables().vports[usize::from(n)];
                     match vport.target {
                         Vport::VF => BoardPort::Vf(vport.number as u8),
                         _ => BoardPort::Queue((culvert_abi::regs::QUEUE_VMQ0 as u16 + vport.number) as u8),
@@ -187,14 +185,16 @@ impl SwitchEngine {
             };
             effects.sent.entry(board.bits()).or_default().push(bytes);
         }
-        while let Some((entry, bytes)) = self.source.pop().map_err(|e| e.to_string())? {
-            let copy = entry.target & 1 != 0;
+        while let Some(offload::Upcall { meta, frame, packet }) =
+            self.upcalls.pop().map_err(|e| e.to_string())?
+        {
+            let outer = packet.map(|p| (p.outer.inner, p.outer.peer, p.outer.vsid)).unwrap_or_default();
             effects.upcalls.push(Upcall {
-                reason: entry.reason,
-                ticket: entry.ticket,
-                wire: if copy { (0, 0, 0) } else { (entry.inner, entry.peer, entry.vsid) },
-                connection: copy.then_some(entry.arg1),
-                bytes,
+                reason: meta.reason as u8,
+                ticket: meta.ticket.map_or(0, Ticket::bits),
+                wire: if meta.copy.is_some() { (0, 0, 0) } else { outer },
+                connection: meta.copy.map(|copy| copy.connection),
+                bytes: frame,
             });
         }
         effects.drops = delta(drops_before, &self.drops());

@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use culvert_flow::Port;
-use culvert_pf::Interrupt;
-use culvert_softpath::switch::{Packet, Pool, Sent, SwitchPort};
+use culvert_offload::EventFd;
+use culvert_switch::{Packet, Pool, Sent, SwitchPort};
 
 /// Sent frames with their ports, in order, of all ports.
 pub(super) type SentFrames = Arc<Mutex<Vec<(Port, Vec<u8>)>>>;
@@ -14,13 +14,13 @@ pub(super) type SentFrames = Arc<Mutex<Vec<(Port, Vec<u8>)>>>;
 pub(super) struct Sink {
     port: Port,
     sent: SentFrames,
-    never: Interrupt,
+    never: EventFd,
 }
 
 impl Sink {
     /// Opens a port that adds its frames to `sent`.
     pub(super) fn open(port: Port, sent: SentFrames) -> std::io::Result<Self> {
-        let never = Interrupt::new().map_err(std::io::Error::other)?;
+        let never = EventFd::new().map_err(std::io::Error::other)?;
         Ok(Sink { port, sent, never })
     }
 }

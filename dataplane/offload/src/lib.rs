@@ -1,0 +1,31 @@
+//! What a NIC offers to the slow path, and what passes between the two.
+//!
+//! A NIC forwards the packets of flows that it has records for. A packet without a record goes up to the host as an
+//! [`Upcall`]; the slow path answers with [`FlowCommand`]s: records first, then the packet itself. The Culvert PF driver,
+//! the software switch and the NIC of `culvert replay` all implement the same three traits:
+//!
+//! * [`FlowTables`]: tables and commands.
+//! * [`PacketIo`]: packets up, packets down, and VMQs.
+//! * [`DeviceInfo`]: capabilities, counters, links and events.
+//!
+//! [`OffloadNic`] is all three together.
+
+#![forbid(unsafe_code)]
+
+mod command;
+mod error;
+mod event;
+mod event_fd;
+mod nic;
+mod statistics;
+mod tables;
+mod upcall;
+
+pub use command::{FlowCommand, ReinjectMeta};
+pub use error::{Error, Result};
+pub use event::{Event, EventQueue};
+pub use event_fd::EventFd;
+pub use nic::{Capabilities, DeviceInfo, FlowTables, OffloadNic, PacketIo, Scan};
+pub use statistics::{NicCounters, PortCounters};
+pub use tables::{FdbEntry, Generation, GenerationWrite, TableWrite, VfConfig, VmqFilter};
+pub use upcall::{ControlCopy, RxQueue, Upcall, UpcallMeta, UpcallQueue, VmqFrame, VmqQueue};

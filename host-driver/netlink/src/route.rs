@@ -1,0 +1,134 @@
+//! Which way the kernel would send to an address.
+
+use std::io;
+use std::net::IpAddr;
+
+use culvert_packet::{Protocol, vxlan};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteType, RouteVia,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
+
+use crate::netlink::Netlink;
+
+/// The way to an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Route {
+    /// The number of the interface.
+    pub(super) interface: u32,
+    /// The neighbour that gets the frames: the address itself or a gateway, which may be of the other family.
+    pub(super) via: IpAddr,
+}
+
+pub(super) fn family(addr: IpAddr) -> AddressFamily {
+    if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn bits(addr: IpAddr) -> u8 {
+    if addr.is_ipv4() { 32 } else { 128 }
+}
+
+/// The way of a VXLAN packet from an address of ours to `remote`. `None`: there is none, or it does not leave the host.
+///
+/// No interface is part of the question: with one, Linux invents a route where it has none (ip_route_output_key_hash).
+pub(super) fn lookup(netlink: &mut Netlink, local: IpAddr, remote: IpAddr) -> io::Result<Option<Route>> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(remote);
+    message.header.destination_prefix_length = bits(remote);
+    message.header.source_prefix_length = bits(local);
+    message.attributes = vec![
+        RouteAttribute::Destination(remote.into()),
+        RouteAttribute::Source(local.into()),
+        RouteAttribute::IpProto(Protocol::UDP.0),
+        RouteAttribute::Dport(vxlan::PORT),
+    ];
+    let mut found = None;
+    let asked = netlink.call(RouteNetlinkMessage::GetRoute(message), 0, |answer| {
+        if let RouteNetlinkMessage::NewRoute(route) = answer
+            && route.header.kind == RouteType::Unicast
+        {
+            let interface = route.attributes.iter().find_map(interface);
+            let via = route.attributes.iter().find_map(gateway).unwrap_or(remote);
+            found = interface.map(|interface| Route { interface, via });
+        }
+    });
+    match asked.map_err(|error| (Errno::from_io_error(&error), error)) {
+        Ok(()) => Ok(found),
+        // What the routing tables answer: no route, or one that says so; the source is not ours.
+        Err((
+            Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::INVAL | Errno::NETDOWN),
+            _,
+        )) => Ok(None),
+        Err((_, error)) => Err(error),
+    }
+}
+
+fn interface(attribute: &RouteAttribute) -> Option<u32> {
+    match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    }
+}
+
+fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(addr) => ip(addr),
+        RouteAttribute::Via(RouteVia::Inet(addr)) => Some((*addr).into()),
+        RouteAttribute::Via(RouteVia::Inet6(addr)) => Some((*addr).into()),
+        _ => None,
+    }
+}
+
+fn ip(addr: &RouteAddress) -> Option<IpAddr> {
+    match addr {
+        RouteAddress::Inet(addr) => Some((*addr).into()),
+        RouteAddress::Inet6(addr) => Some((*addr).into()),
+        _ => None,
+    }
+}
+
+/// Metric and gateway of a default route of the main table, if it leads out of this interface to a gateway.
+pub(super) fn default_gateway(route: &RouteMessage, index: u32) -> Option<(u32, IpAddr)> {
+    let header = &route.header;
+    let main = header.table == RouteHeader::RT_TABLE_MAIN && header.kind == RouteType::Unicast;
+    if !main || header.destination_prefix_length != 0 {
+        return None;
+    }
+    let metric = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    });
+    let out = |attributes: &[RouteAttribute]| attributes.iter().find_map(interface);
+    let hops = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(hops) => Some(&hops[..]),
+        _ => None,
+    });
+    let by = |hop: &&RouteNextHop| hop.interface_index == index;
+    let gateway = if out(&route.attributes) == Some(index) {
+        route.attributes.iter().find_map(gateway)
+    } else {
+        hops.unwrap_or_default().iter().find(by).and_then(|hop| hop.attributes.iter().find_map(gateway))
+    };
+    gateway.map(|gateway| (metric.unwrap_or(0), gateway))
+}
+
+/// Whether a route that came, went or changed may be the way to an address.
+pub(super) fn concerns(route: &RouteMessage, addr: IpAddr) -> bool {
+    let destination = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(to) => ip(to),
+        _ => None,
+    });
+    let len = u32::from(route.header.destination_prefix_length);
+    match (destination, addr) {
+        (Some(IpAddr::V4(to)), IpAddr::V4(addr)) => {
+            (u32::from(to) ^ u32::from(addr)).checked_shr(32 - len.min(32)).unwrap_or(0) == 0
+        }
+        (Some(IpAddr::V6(to)), IpAddr::V6(addr)) => {
+            (u128::from(to) ^ u128::from(addr)).checked_shr(128 - len.min(128)).unwrap_or(0) == 0
+        }
+        (Some(_), _) => false,
+        // A default route; or a whole table's end.
+        (None, _) => true,
+    }
+}

@@ -1,0 +1,307 @@
+//! What the kernel answers to the overlay's packets, with and without a guard.
+
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::net::{IpAddr, UdpSocket};
+use std::process::{Child, Command, Stdio};
+
+use culvert_netlink::Guard;
+use culvert_packet::{Encap, OuterSpec, craft};
+use culvert_ports::{AfPacket, AfPacketOptions, Filter};
+use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, send, socket_with};
+
+use crate::lan_host::FdbEntry;
+use crate::namespace::{LIMIT, Namespace, may_begin, until};
+use crate::watch::{ip, mac, network};
+
+/// Makes this process one that only holds a guard.
+const HOLDER: &str = "CULVERT_TEST_HOLDS_A_GUARD";
+/// A port where nobody listens.
+const CLOSED: u16 = 4790;
+
+/// Kinds of packets that are answered by an error.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Refused {
+    Vxlan,
+    Gre,
+    /// A datagram to [`CLOSED`].
+    Closed,
+}
+
+/// A neighbour of a kernel whose address is the provider address.
+struct Peer {
+    station: FdbEntry<AfPacket>,
+    ends: craft::Ends,
+}
+
+impl Peer {
+    fn new(here: &Namespace, there: &Namespace, src: &str, dst: &str) -> Self {
+        // Each error counts.
+        here.run("sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0");
+        let (src_mac, dst_mac) = (mac(there, "far"), mac(here, "eth0"));
+        let ends = craft::Ends { src_mac, dst_mac, src: ip(src), dst: ip(dst) };
+        Peer { station: FdbEntry::on(there, "far", AfPacketOptions::default()), ends }
+    }
+
+    fn overlay(&self, encap: Encap) -> Vec<u8> {
+        let craft::Ends { src_mac, dst_mac, src, dst } = self.ends;
+        let template = OuterSpec { encap, src_mac, dst_mac, vlan: None, src, dst }.template().unwrap();
+        built(|out| craft::encapsulated(out, &template, 5001, 9, &[0xab; 60]).unwrap())
+    }
+
+    fn udp(&self, port: u16) -> Vec<u8> {
+        built(|out| craft::udp(out, &self.ends, 5002, port, b"any").unwrap())
+    }
+
+    /// Sends VXLAN, GRE and, last, a datagram that the kernel refuses in any case. Which of them it has refused.
+    fn refused(&mut self) -> Vec<Refused> {
+        let frames = [self.overlay(Encap::Vxlan), self.overlay(Encap::Nvgre), self.udp(CLOSED)];
+        assert_eq!(self.station.send(&frames).packets, 3);
+        let got = self.station.receive_until(|frame| refused(frame) == Some(Refused::Closed));
+        let mut refused: Vec<Refused> = got.iter().filter_map(|frame| refused(frame)).collect();
+        refused.sort();
+        refused
+    }
+
+    /// Whether the kernel answers an echo.
+    fn is_answered(&mut self, number: u16) {
+        let ping = built(|out| craft::ping(out, &self.ends, 7, number, &[1; 20]).unwrap());
+        let pong = built(|out| craft::pong(out, &self.ends.reversed(), 7, number, &[1; 20]).unwrap());
+        self.station.send(&[ping]);
+        // TTL, identification and with them the checksum of IPv4 are the kernel's.
+        let message = if self.ends.src.is_ipv4() { 34 } else { 54 };
+        self.station.receive_until(|frame| frame.get(message..) == Some(&pong[message..]));
+    }
+}
+
+fn built(make: impl FnOnce(&mut [u8]) -> usize) -> Vec<u8> {
+    let mut frame = vec![0; 400];
+    let len = make(&mut frame);
+    frame.truncate(len);
+    frame
+}
+
+/// What an ICMP error says that its sender did not want.
+fn refused(frame: &[u8]) -> Option<Refused> {
+    let (protocol, port) = match frame.get(12..14)? {
+        // Destination unreachable.
+        [8, 0] if (frame.get(23)?, frame.get(34)?) == (&1, &3) => (*frame.get(51)?, frame.get(64..66)?),
+        // Destination unreachable, or a parameter problem: an unknown next header.
+        [0x86, 0xdd] if frame.get(20)? == &58 && [1, 4].contains(frame.get(54)?) => {
+            (*frame.get(68)?, frame.get(104..106)?)
+        }
+        _ => return None,
+    };
+    let port = u16::from_be_bytes(port.try_into().ok()?);
+    match (protocol, port) {
+        (47, _) => Some(Refused::Gre),
+        (17, 4789) => Some(Refused::Vxlan),
+        (17, CLOSED) => Some(Refused::Closed),
+        _ => None,
+    }
+}
+
+fn guard(here: &Namespace, addresses: &'static [&'static str]) -> std::io::Result<Guard> {
+    here.within(|| Guard::install("eth0", &addresses.iter().map(|addr| ip(addr)).collect::<Vec<IpAddr>>()))
+}
+
+const BOTH: &[&str; 2] = &["192.0.2.1", "2001:db8::1"];
+const ENDS: [(&str, &str); 2] = [("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")];
+const ALL: [Refused; 3] = [Refused::Vxlan, Refused::Gre, Refused::Closed];
+
+#[test]
+fn the_kernel_refuses_the_overlay_unless_guarded() {
+    if !may_begin() {
+        return;
+    }
+    let (here, there) = network();
+    let peers = || ENDS.map(|(src, dst)| Peer::new(&here, &there, src, dst));
+    for mut peer in peers() {
+        assert_eq!(peer.refused(), ALL, "without a guard");
+    }
+    let held = guard(&here, BOTH).unwrap();
+    for mut peer in peers() {
+        assert_eq!(peer.refused(), [Refused::Closed]);
+    }
+    drop(held);
+    for mut peer in peers() {
+        assert_eq!(peer.refused(), ALL, "when the guard is gone");
+    }
+}
+
+#[test]
+fn what_is_kept_from_the_kernel_comes_to_the_port() {
+    if !may_begin() {
+        return;
+    }
+    let (here, there) = network();
+    let _held = guard(&here, BOTH).unwrap();
+    for (src, dst) in ENDS {
+        let mut peer = Peer::new(&here, &there, src, dst);
+        let filter = Filter::Overlay { address: ip(dst), control: false };
+        let options = AfPacketOptions { filter, promiscuous: false, ..AfPacketOptions::default() };
+        let mut port = FdbEntry::on(&here, "eth0", options);
+        assert_eq!(peer.refused(), [Refused::Closed]);
+        let expected = [peer.overlay(Encap::Vxlan), peer.overlay(Encap::Nvgre)];
+        let got = port.receive_until(|frame| frame == expected[1]);
+        assert_eq!(got, expected);
+    }
+}
+
+#[test]
+fn other_traffic_goes_to_the_kernel() {
+    if !may_begin() {
+        return;
+    }
+    let (here, there) = network();
+    here.run("ip addr add 192.0.2.9/24 dev eth0");
+    let _held = guard(&here, BOTH).unwrap();
+    for (src, dst) in ENDS {
+        let socket = here.within(move || UdpSocket::bind((ip(dst), 5003)).unwrap());
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut peer = Peer::new(&here, &there, src, dst);
+        peer.is_answered(3);
+        let datagram = peer.udp(5003);
+        peer.station.send(&[datagram]);
+        let mut bytes = [0; 8];
+        assert_eq!(socket.recv(&mut bytes).unwrap(), 3);
+        assert_eq!(&bytes[..3], b"any");
+    }
+    let mut peer = Peer::new(&here, &there, "192.0.2.2", "192.0.2.9");
+    assert_eq!(peer.refused(), ALL, "an address that is no provider address");
+}
+
+#[test]
+fn a_guard_stays_while_its_interface_goes_down_and_up() {
+    if !may_begin() {
+        return;
+    }
+    let (here, there) = network();
+    let _held = guard(&here, BOTH).unwrap();
+    here.run("ip link set eth0 down");
+    here.run("ip link set eth0 up");
+    let mut peer = Peer::new(&here, &there, "192.0.2.2", "192.0.2.1");
+    assert_eq!(peer.refused(), [Refused::Closed]);
+}
+
+/// An order to nf_tables about tables, from a socket that owns none: kind, flags, family and, if it is to have one, a name.
+fn about_tables(kind: u16, flags: u16, family: u8, name: &str) {
+    let socket =
+        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(NETFILTER)).unwrap();
+    bind(&socket, &SocketAddrNetlink::new(0, 0)).unwrap();
+    let message = |kind: u16, flags: u16, family: u8, rest: &[u8]| {
+        let words = [16 + rest.len() as u32 + 2, u32::from(kind) | u32::from(flags) << 16, 1, 0];
+        [&words.map(u32::to_ne_bytes).concat()[..], &[family, 0], rest].concat()
+    };
+    // NFTA_TABLE_NAME, padded.
+    let mut attribute = Vec::new();
+    if !name.is_empty() {
+        let len = name.len() as u16 + 5;
+        attribute = [&len.to_ne_bytes()[..], &1u16.to_ne_bytes(), name.as_bytes(), &[0]].concat();
+        attribute.resize(attribute.len().next_multiple_of(4), 0);
+    }
+    let order = message(10 << 8 | kind, flags | 5, family, &[&[0, 0], &attribute[..]].concat());
+    let batch = [message(16, 1, 0, &[0, 10]), order, message(17, 1, 0, &[0, 10])].concat();
+    assert_eq!(send(&socket, &batch, SendFlags::empty()).unwrap(), batch.len());
+    let mut answer = [0; 64];
+    rustix::net::recv(&socket, &mut answer[..], RecvFlags::DONTWAIT).unwrap();
+    assert_eq!(answer[16..20], [0; 4], "the kernel has done it");
+}
+
+/// What `nft flush ruleset` does: NFT_MSG_DELTABLE of no name in no family.
+fn flush_ruleset() {
+    about_tables(2, 0, 0, "");
+}
+
+/// A table as somebody makes by hand, and as a process leaves that does not own its table.
+fn leave_a_table() {
+    about_tables(0, 0x400, 5, "culvert-eth0");
+}
+
+#[test]
+fn what_a_former_process_left_is_replaced() {
+    if !may_begin() {
+        return;
+    }
+    let (here, there) = network();
+    here.within(leave_a_table);
+    let mut peer = Peer::new(&here, &there, "192.0.2.2", "192.0.2.1");
+    assert_eq!(peer.refused(), ALL);
+    let held = guard(&here, BOTH).unwrap();
+    assert_eq!(peer.refused(), [Refused::Closed]);
+    here.within(flush_ruleset);
+    assert_eq!(peer.refused(), [Refused::Closed]);
+    drop(held);
+    assert_eq!(peer.refused(), ALL);
+}
+
+#[test]
+fn another_process_neither_takes_nor_flushes_it() {
+    if !may_begin() {
+        return;
+    }
+    let (here, there) = network();
+    let held = guard(&here, BOTH).unwrap();
+    assert_eq!(guard(&here, BOTH).err().unwrap().kind(), ErrorKind::AddrInUse);
+    here.within(flush_ruleset);
+    let mut peer = Peer::new(&here, &there, "192.0.2.2", "192.0.2.1");
+    assert_eq!(peer.refused(), [Refused::Closed]);
+    drop(held);
+    drop(guard(&here, &["192.0.2.1"]).unwrap());
+    let missing = here.within(|| Guard::install("eth9", &[ip("192.0.2.1")])).err().unwrap();
+    assert_eq!(missing.kind(), ErrorKind::NotFound, "{missing}");
+}
+
+/// A process that holds a guard.
+struct Holder(Child);
+
+impl Holder {
+    fn start(here: &Namespace, test: &'static str) -> Self {
+        let mut child = here.within(move || {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args(["--exact", test, "--nocapture"]).env(HOLDER, "1");
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+        });
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let holder = Holder(child);
+        // The end of a process that holds none is the end of its output.
+        assert!(output.lines().any(|line| line.unwrap().contains("held")), "the process has a guard");
+        holder
+    }
+
+    /// In the process itself: holds a guard until somebody ends it, or whoever started it has ended.
+    fn hold() {
+        let _held = Guard::install("eth0", &BOTH.map(ip)).unwrap();
+        println!("held");
+        std::io::stdin().lines().next();
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // SIGKILL; it may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_killed_process_leaves_nothing() {
+    if std::env::var_os(HOLDER).is_some() {
+        return Holder::hold();
+    }
+    if !may_begin() {
+        return;
+    }
+    let (here, there) = network();
+    let mut peer = Peer::new(&here, &there, "192.0.2.2", "192.0.2.1");
+    let holder = Holder::start(&here, "guard::a_killed_process_leaves_nothing");
+    assert_eq!(peer.refused(), [Refused::Closed]);
+    assert_eq!(guard(&here, BOTH).err().unwrap().kind(), ErrorKind::AddrInUse);
+    drop(holder);
+    until("nothing is left", || peer.refused() == ALL);
+    let held = guard(&here, BOTH).unwrap();
+    assert_eq!(peer.refused(), [Refused::Closed]);
+    drop(held);
+    assert_eq!(peer.refused(), ALL);
+}

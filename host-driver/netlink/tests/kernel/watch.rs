@@ -1,0 +1,118 @@
+//! A host whose next hops are watched, and the network that it is in.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use culvert_netlink::{Event, Interface, Neighbours};
+use culvert_packet::MacAddr;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+
+use crate::namespace::{LIMIT, Namespace};
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Two hosts on one wire: `eth0` of `here` has 192.0.2.1 and 2001:db8::1, `far` of `there` the addresses that end in 2.
+pub(crate) fn network() -> (Namespace, Namespace) {
+    let (here, there) = (Namespace::new(), Namespace::new());
+    here.join("eth0", &there, "far");
+    here.run("ip addr add 192.0.2.1/24 dev eth0");
+    here.run("ip addr add 2001:db8::1/64 dev eth0");
+    there.run("ip addr add 192.0.2.2/24 dev far");
+    there.run("ip addr add 2001:db8::2/64 dev far");
+    // Three unanswered questions take a second each otherwise.
+    here.run("sysctl -qw net.ipv4.neigh.eth0.retrans_time_ms=100 net.ipv6.neigh.eth0.retrans_time_ms=100");
+    (here, there)
+}
+
+/// MAC of an interface.
+pub(crate) fn mac(namespace: &Namespace, interface: &'static str) -> MacAddr {
+    namespace.within(move || Interface::read(interface).unwrap().mac)
+}
+
+/// The next hops of `here`.
+pub(crate) struct Watch {
+    pub(crate) neighbours: Neighbours,
+    start: Instant,
+    /// Milliseconds that were skipped.
+    skipped: u32,
+    /// Events that nobody has looked at.
+    events: VecDeque<Event>,
+}
+
+impl Watch {
+    pub(crate) fn open(here: &Namespace, local: &str) -> Self {
+        let local = ip(local);
+        let neighbours = here.within(move || Neighbours::open("eth0", local).unwrap());
+        Watch { neighbours, start: Instant::now(), skipped: 0, events: VecDeque::new() }
+    }
+
+    fn now(&self) -> u32 {
+        self.start.elapsed().as_millis() as u32 + self.skipped
+    }
+
+    /// Lets time pass.
+    pub(crate) fn skip(&mut self, milliseconds: u32) {
+        self.skipped += milliseconds;
+    }
+
+    pub(crate) fn ask(&mut self, remote: &str) {
+        let now = self.now();
+        self.neighbours.ask(ip(remote), now).unwrap();
+    }
+
+    /// What has happened by now, and was not looked at.
+    pub(crate) fn poll(&mut self) -> Vec<Event> {
+        let now = self.now();
+        self.events.extend(self.neighbours.poll(now).unwrap());
+        self.events.drain(..).collect()
+    }
+
+    /// Waits, as a caller does that sleeps on the file, until an event comes for which `this` holds.
+    pub(crate) fn until(&mut self, what: &str, this: impl Fn(&Event) -> bool) -> Event {
+        let end = Instant::now() + LIMIT;
+        let mut others = Vec::new();
+        loop {
+            let now = self.now();
+            self.events.extend(self.neighbours.poll(now).unwrap());
+            while let Some(event) = self.events.pop_front() {
+                if this(&event) {
+                    return event;
+                }
+                others.push(event);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "never: {what}; but {others:?}");
+            let sleep = self.neighbours.next(self.now(), left.as_millis() as u32);
+            let time =
+                Timespec { tv_sec: i64::from(sleep / 1000), tv_nsec: i64::from(sleep % 1000) * 1_000_000 };
+            poll(&mut [PollFd::from_borrowed_fd(self.neighbours.fd(), PollFlags::IN)], Some(&time)).unwrap();
+        }
+    }
+
+    /// Waits until a host is reached by a neighbour at a MAC.
+    pub(crate) fn reached(&mut self, remote: &str, via: &str, mac: MacAddr) {
+        let expected = Event::Reached { remote: ip(remote), via: ip(via), mac };
+        self.until(&format!("{expected:?}"), |event| *event == expected);
+    }
+
+    /// Waits until a host's neighbour is silent.
+    pub(crate) fn silent(&mut self, remote: &str, via: &str) {
+        let expected = Event::Silent { remote: ip(remote), via: ip(via) };
+        self.until(&format!("{expected:?}"), |event| *event == expected);
+    }
+
+    /// Waits until there is no route to a host.
+    pub(crate) fn no_route(&mut self, remote: &str) {
+        let expected = Event::NoRoute { remote: ip(remote) };
+        self.until(&format!("{expected:?}"), |event| *event == expected);
+    }
+
+    /// Waits until the interface is as it should be.
+    pub(crate) fn interface(&mut self, what: &str, this: impl Fn(&Interface) -> bool) {
+        self.until(what, |event| matches!(event, Event::Interface(interface) if this(interface)));
+    }
+}

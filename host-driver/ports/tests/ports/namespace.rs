@@ -1,0 +1,176 @@
+//! Network namespaces, each with a thread that lives in it.
+
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use culvert_ports::{AfXdp, AfXdpOptions};
+
+/// Nothing here takes this long unless it never ends.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+const ORDINARY: &str = "CULVERT_TEST_OF_AN_ORDINARY_USER";
+
+/// Whether this is root only in a namespace: then queues are as short as anybody's.
+pub(crate) fn is_ordinary() -> bool {
+    std::env::var_os(ORDINARY).is_some()
+}
+
+/// Whether this process may make network namespaces. Where it may not, the running test runs once more in a process that
+/// may, as root of its own user namespace, and has passed when this returns.
+pub(crate) fn may_begin() -> bool {
+    if !rustix::process::getuid().is_root() {
+        let thread = std::thread::current();
+        let test = thread.name().filter(|name| *name != "main").expect("a test with a thread of its own");
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net"]).arg(std::env::current_exe().unwrap());
+        command.env(ORDINARY, "1");
+        let status = command.args(["--exact", test, "--nocapture"]).status().unwrap();
+        assert!(status.success(), "{test} as root of a user namespace: {status}");
+        return false;
+    }
+    true
+}
+
+/// The same for a test that makes TAPs: this vm lets not everybody.
+pub(crate) fn may_begin_with_taps() -> bool {
+    if !may_begin() {
+        return false;
+    }
+    let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun");
+    if let Err(error) = &tun {
+        eprintln!("skipped: /dev/net/tun: {error}");
+    }
+    tun.is_ok()
+}
+
+/// The same for a test that puts an XDP program on an interface: that takes the vm's root, not a namespace's.
+pub(crate) fn may_begin_with_xdp() -> bool {
+    if !may_begin() {
+        return false;
+    }
+    let tried = Namespace::new().within(|| AfXdp::open("lo", &AfXdpOptions::default()).err());
+    let refused = tried.filter(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
+    if let Some(error) = &refused {
+        eprintln!("skipped: an XDP program: {error}");
+    }
+    refused.is_none()
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A network namespace.
+pub(crate) struct Namespace {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    id: i32,
+}
+
+impl Namespace {
+    /// A new one, with nothing but its loopback.
+    pub(crate) fn new() -> Self {
+        let (jobs, next) = channel::<Job>();
+        let (tell, told) = channel();
+        let thread = std::thread::spawn(move || {
+            // SAFETY: a network namespace belongs to a thread, and no memory is unshared.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            next.into_iter().for_each(|job| job());
+        });
+        let namespace = Namespace { jobs: Some(jobs), thread: Some(thread), id: told.recv().unwrap() };
+        // Nothing but what is tested passes the links.
+        namespace.run(
+            "sysctl -qw net.ipv6.conf.default.router_solicitations=0 net.ipv6.conf.default.accept_dad=0",
+        );
+        namespace.run("ip link set lo up");
+        namespace
+    }
+
+    /// Starts work in the namespace, which runs when all that was started before is done.
+    pub(crate) fn start<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Answer<T> {
+        let (answer, receiver) = channel();
+        let job: Job = Box::new(move || drop(answer.send(work())));
+        self.jobs.as_ref().unwrap().send(job).expect("earlier work has panicked");
+        Answer(receiver)
+    }
+
+    /// Does work in the namespace.
+    pub(crate) fn within<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        self.start(work).wait()
+    }
+
+    /// Runs a command line, without any quoting, in the namespace. Returns what it printed.
+    pub(crate) fn run(&self, line: &str) -> String {
+        let line = line.to_owned();
+        let result = self.within(move || {
+            let mut words = line.split(' ');
+            let mut command = Command::new(words.next().unwrap_or_default());
+            // An ordinary user's path does not lead to the system's programs.
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.args(words).env("PATH", format!("{path}:/usr/sbin:/sbin")).stdin(Stdio::null());
+            let output = command.output().map_err(|e| format!("{line}: {e}"))?;
+            if output.status.success() {
+                return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+            }
+            Err(format!("{line}: {}", String::from_utf8_lossy(&output.stderr)))
+        });
+        result.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Joins `here` in this namespace to `there` in another.
+    pub(crate) fn join(&self, here: &str, other: &Namespace, there: &str) {
+        self.join_by_queues(here, other, there, 1);
+    }
+
+    /// The same, by so many queues each way.
+    pub(crate) fn join_by_queues(&self, here: &str, other: &Namespace, there: &str, n: u32) {
+        let queues = format!("numrxqueues {n} numtxqueues {n}");
+        self.run(&format!("ip link add {here} {queues} type veth peer name {there} {queues}"));
+        self.run(&format!("ip link set {there} netns {}", other.id));
+        self.run(&format!("ip link set {here} up"));
+        other.run(&format!("ip link set {there} up"));
+    }
+
+    /// Packets that the kernel has found damaged.
+    pub(crate) fn damaged(&self) -> u64 {
+        let read = |file| move || std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap();
+        let (v4, v6) = (self.within(read("snmp")), self.within(read("snmp6")));
+        let lines: Vec<Vec<&str>> = v4.lines().map(|line| line.split(' ').collect()).collect();
+        let v4 = lines.chunks(2).flat_map(|pair| pair[0].iter().zip(&pair[1]));
+        let v4 =
+            v4.filter(|(name, _)| name.ends_with("InCsumErrors")).map(|(_, n)| n.parse::<u64>().unwrap());
+        let v6 = v6.lines().filter(|line| line.contains("InCsumErrors"));
+        let v6 = v6.map(|line| line.split_whitespace().last().unwrap().parse::<u64>().unwrap());
+        v4.sum::<u64>() + v6.sum::<u64>()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        // After a failure nobody waits for what may never end.
+        if !std::thread::panicking() {
+            self.thread.take().unwrap().join().expect("work in a namespace has panicked");
+        }
+    }
+}
+
+/// What work is going to bring.
+pub(crate) struct Answer<T>(Receiver<T>);
+
+impl<T> Answer<T> {
+    /// Waits for it.
+    pub(crate) fn wait(self) -> T {
+        self.0.recv_timeout(LIMIT).expect("the work ends, and does not panic")
+    }
+}
+
+/// Waits until something holds.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !holds() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

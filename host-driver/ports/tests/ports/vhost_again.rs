@@ -1,0 +1,204 @@
+//! Guests, VMMs and ports that end and begin again: no frame is lost, none comes twice.
+
+use std::os::unix::net::UnixListener;
+
+use culvert_ports::VhostUser;
+use culvert_switch::SwitchPort;
+use culvert_virtio::RingFault;
+use vhost::VhostBackend;
+use vhost::vhost_user::VhostUserFrontend;
+
+use crate::lan_host::{FdbEntry, datagram, number};
+use crate::vhost_frames::{Vm, numbered, served};
+use crate::vhost_guest::{Guest, HEADER, MERGEABLE};
+
+fn numbers<'a>(frames: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<u32> {
+    frames.into_iter().map(|frame| number(frame)).collect()
+}
+
+/// What has come to the guest.
+fn came(vm: &mut Vm) -> Vec<u32> {
+    numbers(vm.guest.receive(0).iter().map(|(_, frame)| frame))
+}
+
+fn range(numbers: std::ops::Range<u32>) -> Vec<u32> {
+    numbers.collect()
+}
+
+/// The guest sends frames of which the port takes only `taken`.
+fn send_and_take(vm: &mut Vm, frames: std::ops::Range<u32>, taken: usize) -> Vec<u32> {
+    numbered(frames, 60).iter().for_each(|frame| vm.guest.send(frame));
+    let mut packets = Vec::new();
+    vm.station.port.receive(&mut vm.station.pool, &mut packets, taken).unwrap();
+    let numbers = packets.iter().map(|packet| number(packet.bytes())).collect();
+    packets.into_iter().for_each(|packet| vm.station.pool.give(packet));
+    numbers
+}
+
+#[test]
+fn a_vmm_that_connects_again_goes_on_where_it_was() {
+    let mut vm = Vm::new(1, MERGEABLE);
+    // More than a ring's worth before.
+    for n in 0..3 {
+        assert_eq!(send_and_take(&mut vm, n * 100..n * 100 + 100, 100), range(n * 100..n * 100 + 100));
+    }
+    for round in 0..5u32 {
+        let first = 300 + round * 20;
+        assert_eq!(send_and_take(&mut vm, first..first + 20, 7), range(first..first + 7));
+        vm.station.send(&numbered(first..first + 20, 60));
+        let _until_now = [0, 1].map(|n| vm.guest.interrupted(n));
+        // It dies without a word, with frames in both rings that nobody has taken.
+        let old = std::mem::replace(&mut vm.frontend, vhost::vhost_user::Frontend::from_stream(pair(), 2));
+        drop(old);
+        vm.alone();
+        assert_eq!(vm.station.send(&numbered(0..3, 60)).down, 3);
+        assert!(vm.station.receive().is_empty());
+        let (guest, path) = (&vm.guest, &vm.path);
+        // As QEMU does, it says what it remembers, or that it remembers nothing: the ring knows.
+        vm.frontend = served(&mut vm.station, || {
+            let mut frontend = guest.introduce(path);
+            guest.share_memory(&frontend);
+            for n in 0..2 {
+                let base = if round % 2 == 0 { guest.used(n) } else { 0 };
+                if round % 2 == 0 {
+                    guest.set_ring(&mut frontend, n, base);
+                    continue;
+                }
+                // Another order, which is also a VMM's to choose.
+                frontend.set_vring_enable(n, true).unwrap();
+                frontend.set_vring_call(n, &guest.rings[n].call).unwrap();
+                frontend.set_vring_addr(n, &guest.addresses(n)).unwrap();
+                frontend.set_vring_num(n, 256).unwrap();
+                frontend.set_vring_base(n, base).unwrap();
+                frontend.set_vring_kick(n, &guest.rings[n].kick).unwrap();
+            }
+            frontend
+        });
+        let both = [0, 1].map(|n| vm.guest.interrupted(n));
+        assert_eq!(both, [true; 2], "who waits for an interrupt that the old one owed gets it");
+        assert_eq!(numbers(&vm.station.receive()), range(first + 7..first + 20));
+        vm.station.send(&numbered(first + 20..first + 25, 60));
+        assert_eq!(came(&mut vm), range(first..first + 25));
+    }
+    assert_eq!(vm.station.port.status().counters().connections, 6);
+}
+
+fn pair() -> std::os::unix::net::UnixStream {
+    std::os::unix::net::UnixStream::pair().unwrap().0
+}
+
+#[test]
+fn a_port_that_is_opened_again_goes_on_where_the_old_one_was() {
+    let mut vm = Vm::new(1, 0);
+    assert_eq!(send_and_take(&mut vm, 0..100, 60), range(0..60));
+    vm.station.send(&numbered(0..10, 60));
+    // The old one lets go of the path, also while a VMM is connected.
+    drop(std::mem::replace(&mut vm.station, FdbEntry::of(other_port())));
+    assert!(!vm.path.exists());
+    vm.station = FdbEntry::of(VhostUser::open(&vm.path, 1).unwrap());
+    let (guest, path) = (&vm.guest, &vm.path);
+    vm.frontend = served(&mut vm.station, || guest.connect(path));
+    assert_eq!(numbers(&vm.station.receive()), range(60..100));
+    vm.station.send(&numbered(10..20, 60));
+    assert_eq!(came(&mut vm), range(0..20));
+}
+
+fn other_port() -> VhostUser {
+    VhostUser::open(&tempfile::tempdir().unwrap().path().join("other"), 1).unwrap()
+}
+
+#[test]
+fn a_path_that_a_dead_one_has_left_is_taken_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vm");
+    drop(UnixListener::bind(&path).unwrap());
+    let port = VhostUser::open(&path, 1).unwrap();
+    assert!(VhostUser::open(&path, 1).is_err(), "somebody listens there");
+    drop(port);
+    std::fs::write(&path, "mine").unwrap();
+    assert!(VhostUser::open(&path, 1).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+}
+
+#[test]
+fn a_driver_that_begins_anew_finds_a_new_device() {
+    let mut vm = Vm::new(1, 0);
+    assert_eq!(send_and_take(&mut vm, 0..50, 30), range(0..30));
+    vm.station.send(&numbered(0..10, 60));
+    let bases = vm.serve(|_, frontend| [0, 1].map(|n| frontend.get_vring_base(n).unwrap()));
+    assert_eq!(bases, [10, 30]);
+    // Nothing is touched any more.
+    assert!(!vm.station.port.link() && vm.station.receive().is_empty());
+    assert_eq!((vm.station.send(&numbered(0..5, 60)).down, vm.guest.used(0)), (5, 10));
+    // The same connection, new rings in new memory.
+    vm.guest = Guest::new(1, MERGEABLE);
+    vm.serve(|guest, frontend| {
+        frontend.set_features(guest.features | 1 << 30).unwrap();
+        guest.share_memory(frontend);
+        (0..2).for_each(|n| guest.set_ring(frontend, n, 0));
+    });
+    assert_eq!(send_and_take(&mut vm, 0..5, 9), range(0..5));
+    vm.station.send(&numbered(0..5, 60));
+    assert_eq!(came(&mut vm), range(0..5));
+}
+
+#[test]
+fn memory_that_is_told_anew_while_rings_run_loses_nothing() {
+    let mut vm = Vm::new(1, 0);
+    for n in 0..20 {
+        assert_eq!(send_and_take(&mut vm, n * 10..n * 10 + 10, 5).len(), 5);
+        assert_eq!(vm.station.send(&numbered(n..n + 1, 60)).packets, 1);
+        vm.serve(|guest, frontend| {
+            guest.share_memory(frontend);
+            frontend.set_vring_addr(1, &guest.addresses(1)).unwrap();
+            frontend.set_vring_call(0, &guest.rings[0].call).unwrap();
+        });
+        let rest = numbers(&vm.station.receive());
+        assert_eq!(rest, range(n * 10 + 5..n * 10 + 10));
+    }
+    assert_eq!(came(&mut vm), range(0..20));
+    assert!(vm.guest.interrupted(0));
+}
+
+#[test]
+fn a_guest_that_dies_between_two_steps_takes_nobody_with_it() {
+    // After each step of its set-up, and in the middle of frames.
+    let mut other = Vm::new(1, 0);
+    let mut vm = Vm::new(1, 0);
+    for steps in 0..14 {
+        drop(std::mem::replace(&mut vm.frontend, vhost::vhost_user::Frontend::from_stream(pair(), 2)));
+        vm.guest = Guest::new(1, 0);
+        let (guest, path) = (&vm.guest, &vm.path);
+        let dying = served(&mut vm.station, || {
+            let mut frontend = guest.introduce(path);
+            for step in 0..steps {
+                let n = usize::from(step > 7);
+                match step {
+                    0 | 1 => guest.share_memory(&frontend),
+                    2 | 8 => frontend.set_vring_num(n, 256).unwrap(),
+                    3 | 9 => frontend.set_vring_addr(n, &guest.addresses(n)).unwrap(),
+                    4 | 10 => frontend.set_vring_kick(n, &guest.rings[n].kick).unwrap(),
+                    5 | 11 => frontend.set_vring_call(n, &guest.rings[n].call).unwrap(),
+                    6 | 12 => frontend.set_vring_err(n, &guest.rings[n].call).unwrap(),
+                    _ => frontend.set_vring_enable(n, true).unwrap(),
+                }
+            }
+            frontend
+        });
+        // It has sent as far as it could, and its memory goes with it.
+        for n in 0..10 {
+            assert!(vm.guest.send_in(1, [0; HEADER], &datagram(9, n, 60), 2048));
+        }
+        let taken = vm.station.receive().len();
+        assert_eq!(taken, if steps == 14 { 10 } else { 0 });
+        assert_eq!(vm.station.send(&numbered(0..3, 60)).down, if steps > 7 { 0 } else { 3 });
+        vm.guest = Guest::new(1, 0);
+        drop(dying);
+        vm.station.send(&numbered(0..3, 60));
+        vm.alone();
+        assert!(vm.station.receive().is_empty());
+        assert_eq!(vm.station.pool.free(), 4096 + 32);
+        assert_eq!(send_and_take(&mut other, 0..5, 9), range(0..5));
+    }
+    assert_eq!(vm.station.port.status().counters().faults, [0; RingFault::COUNT]);
+}

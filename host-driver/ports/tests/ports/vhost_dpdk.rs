@@ -1,0 +1,81 @@
+//! DPDK's virtio-user as a guest: somebody else's front end and driver.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::process::{Child, Command, Stdio};
+
+use culvert_packet::{MacAddr, craft};
+use culvert_ports::VhostUser;
+use culvert_switch::SwitchPort;
+
+use crate::lan_host::FdbEntry;
+use crate::namespace::until;
+
+/// Ends it when the test does.
+struct Testpmd(Child);
+
+impl Drop for Testpmd {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+fn start(folder: &std::path::Path, device: &str) -> Option<Testpmd> {
+    let mut command = Command::new("dpdk-testpmd");
+    command.args(["--lcores=0@0,1@0", "--no-huge", "-m", "256", "--no-pci", "--no-telemetry", "--no-shconf"]);
+    command.args(["--vdev", device, "--", "--forward-mode=icmpecho", "--auto-start"]);
+    command.args(["--rxq=2", "--txq=2", "--no-flush-rx", "--total-num-mbufs=4096"]);
+    let output = File::create(folder.join("log")).unwrap();
+    command.env("XDG_RUNTIME_DIR", folder).stdin(Stdio::piped());
+    command.stderr(output.try_clone().unwrap()).stdout(output);
+    match command.spawn() {
+        Ok(child) => Some(Testpmd(child)),
+        Err(error) => {
+            eprintln!("skipped: dpdk-testpmd: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn dpdk_answers_pings_on_all_its_rings() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vm");
+    let mut station = FdbEntry::of(VhostUser::open(&path, 2).unwrap());
+    let mac = "02:00:00:00:00:77";
+    let device = format!("net_virtio_user0,path={},queues=2,mac={mac}", path.display());
+    let Some(mut peer) = start(folder.path(), &device) else { return };
+    until("DPDK has set up its rings", || {
+        let ended = peer.0.try_wait().unwrap();
+        assert!(ended.is_none(), "{}", std::fs::read_to_string(folder.path().join("log")).unwrap());
+        station.port.link()
+    });
+    let ping = |n: u16| {
+        let ends = craft::Ends {
+            src_mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            dst_mac: mac.parse().unwrap(),
+            src: Ipv4Addr::new(10, 0, 0, 1).into(),
+            dst: Ipv4Addr::new(10, 0, 1, n as u8).into(),
+        };
+        let (mut ping, mut pong) = (vec![0; 200], vec![0; 200]);
+        let len = craft::ping(&mut ping, &ends, 7, n, b"culvert").unwrap();
+        assert_eq!(craft::pong(&mut pong, &ends.reversed(), 7, n, b"culvert").unwrap(), len);
+        ping.truncate(len);
+        pong.truncate(len);
+        (ping, pong)
+    };
+    // It sets its rings up and forgets what they hold before it begins.
+    let first = [ping(0).0];
+    until("DPDK answers", || {
+        station.send(&first);
+        !station.receive().is_empty()
+    });
+    for n in 1..65 {
+        let (ping, pong) = ping(n);
+        assert_eq!(station.send(&[ping]).packets, 1);
+        // ICMP's header and payload; what DPDK makes of the IP header is its own affair.
+        station.receive_until(|frame| frame.get(34..) == Some(&pong[34..]));
+    }
+    assert_eq!(station.port.take_rx_drops(), 0);
+}

@@ -1,0 +1,162 @@
+//! An attached port: the place of a port in a switch, which reopens it when it breaks, queues packets for it and counts.
+
+use std::io;
+
+use culvert_flow::Port;
+use culvert_offload::PortCounters;
+use culvert_packet::Reason;
+
+use crate::BURST;
+use crate::packet::Packet;
+use crate::pool::Pool;
+use crate::port::{Sent, SwitchPort};
+
+/// Opens a port, each time that it broke. It runs on the worker's thread and should take little time.
+pub type Opener = Box<dyn FnMut() -> io::Result<Box<dyn SwitchPort>> + Send>;
+
+/// Dropped frames by reason.
+pub type Drops = Vec<(Reason, u64)>;
+
+/// Milliseconds between two attempts to open a port.
+const RETRY_MS: u32 = 1000;
+
+/// A port with its queue and counters.
+pub struct AttachedPort {
+    at: Port,
+    /// Packets that leave at the end of the burst.
+    pub out: Vec<Packet>,
+    /// What passed the port.
+    pub counters: PortCounters,
+    link: bool,
+    open: Opener,
+    port: Option<Box<dyn SwitchPort>>,
+    next_try: u32,
+    name: String,
+}
+
+impl AttachedPort {
+    /// Attaches a port and opens it, `now` being the time in milliseconds, wrapping.
+    pub fn new(at: Port, open: Opener, now: u32) -> Self {
+        let mut port = AttachedPort {
+            at,
+            out: Vec::with_capacity(BURST),
+            counters: PortCounters::default(),
+            link: false,
+            open,
+            port: None,
+            next_try: now,
+            name: name(at),
+        };
+        port.reopen_if_due(now);
+        port
+    }
+
+    /// Which port of the datapath it is.
+    #[inline]
+    pub fn at(&self) -> Port {
+        self.at
+    }
+
+    /// Whether the link was up when it was last polled: whether there is an other side.
+    pub fn link(&self) -> bool {
+        self.link
+    }
+
+    /// Opens a broken port if the time for another attempt has come, and polls the link.
+    pub fn reopen_if_due(&mut self, now: u32) {
+        // Milliseconds wrap.
+        if self.port.is_none() && now.wrapping_sub(self.next_try) < u32::MAX / 2 {
+            self.next_try = now.wrapping_add(RETRY_MS);
+            match (self.open)() {
+                Ok(port) => self.port = Some(port),
+                Err(error) => tracing::warn!(port = self.name, %error, "cannot open the port; will retry"),
+            }
+        }
+        self.poll_link();
+    }
+
+    /// Polls the link.
+    pub fn poll_link(&mut self) {
+        self.link = self.port.as_mut().is_some_and(|port| port.link());
+    }
+
+    fn close_broken(&mut self, error: &io::Error, now: u32) {
+        tracing::warn!(port = self.name, %error, "port broken; will reopen it");
+        (self.port, self.link, self.next_try) = (None, false, now.wrapping_add(RETRY_MS));
+    }
+
+    /// Receives packets until `packets` has `max` of them.
+    #[inline]
+    pub fn receive(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>, max: usize, now: u32) {
+        if let Some(port) = &mut self.port
+            && let Err(error) = port.receive(pool, packets, max)
+        {
+            self.close_broken(&error, now);
+        }
+    }
+
+    /// Sends the queued packets. Adds frames that did not leave to `drops`.
+    pub fn flush(&mut self, pool: &mut Pool, now: u32, drops: &mut Drops) -> Sent {
+        let count = self.out.len() as u64;
+        let down = unreachable_reason(self.at);
+        let Some(port) = &mut self.port else {
+            self.out.drain(..).for_each(|packet| pool.give(packet));
+            drops.push((down, count));
+            self.counters.drops += count;
+            return Sent::default();
+        };
+        match port.send(pool, &mut self.out) {
+            Ok(sent) => {
+                self.counters.out_packets += sent.packets;
+                self.counters.out_bytes += sent.bytes;
+                self.counters.drops += sent.full + sent.down + sent.refused;
+                let all = [(Reason::RingFull, sent.full), (down, sent.down), (Reason::TooLong, sent.refused)];
+                drops.extend(all.iter().filter(|(_, n)| *n > 0));
+                sent
+            }
+            Err(error) => {
+                self.close_broken(&error, now);
+                drops.push((down, count));
+                self.counters.drops += count;
+                Sent::default()
+            }
+        }
+    }
+
+    /// Frames that the port dropped on reception since the last call.
+    pub fn take_rx_drops(&mut self) -> u64 {
+        let dropped = self.port.as_mut().map_or(0, |port| port.take_rx_drops());
+        self.counters.drops += dropped;
+        dropped
+    }
+
+    /// Removes the port for good, with what it made outside of this process.
+    pub fn destroy(mut self) {
+        if let Some(port) = &mut self.port {
+            port.destroy();
+        }
+    }
+
+    /// The port, if it is open.
+    pub fn port(&mut self) -> Option<&mut dyn SwitchPort> {
+        self.port.as_deref_mut().map(|port| port as &mut dyn SwitchPort)
+    }
+}
+
+/// The reason for drops at a port that is not there.
+pub(super) fn unreachable_reason(to: Port) -> Reason {
+    match to {
+        Port::Uplink(_) => Reason::UplinkDown,
+        Port::Vport(_) => Reason::QueueStopped,
+        Port::Host | Port::None => Reason::NoVport,
+    }
+}
+
+/// What a port is called in messages.
+fn name(at: Port) -> String {
+    match at {
+        Port::Vport(id) => format!("vport {}", id.0),
+        Port::Uplink(n) => format!("uplink {n}"),
+        Port::Host | Port::None => "no port".to_owned(),
+    }
+}

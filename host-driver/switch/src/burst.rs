@@ -1,0 +1,91 @@
+//! The core's fast path over a burst: each half runs over all packets, so that prefetched memory arrives meanwhile.
+
+use culvert_flow::{Checksum, Classified, Datapath, FastKey, Port, Source, Verdict};
+use culvert_packet::Reason;
+
+use crate::packet::Packet;
+
+/// Packets of a burst.
+pub const BURST: usize = 32;
+
+/// Scratch memory of a burst, in the order of its packets.
+pub(super) struct BurstPipeline {
+    keyed: [Option<FastKey>; BURST],
+    verdicts: [Verdict; BURST],
+    /// The parsed packets whose verdict is to punt them. Means nothing for other verdicts.
+    punted: [Option<Classified>; BURST],
+}
+
+impl Default for BurstPipeline {
+    fn default() -> Self {
+        BurstPipeline { keyed: [None; BURST], verdicts: [Verdict::Wait; BURST], punted: [None; BURST] }
+    }
+}
+
+impl BurstPipeline {
+    /// Runs `packets`, at most [`BURST`], through the core in order.
+    #[inline]
+    pub(super) fn run(&mut self, dp: &mut Datapath<'_>, packets: &mut [Packet], now: u32) {
+        let n = packets.len().min(BURST);
+        let (packets, keyed) = (&mut packets[..n], &mut self.keyed[..n]);
+        for (packet, keyed) in packets.iter().zip(keyed.iter_mut()) {
+            *keyed = match packet.input {
+                Port::Vport(id) => dp.fast_key_outbound(packet.bytes(), id),
+                Port::Uplink(_) => dp.fast_key_inbound(packet.bytes(), packet.checksum),
+                Port::Host | Port::None => None,
+            };
+            if let Some(keyed) = keyed {
+                dp.prefetch_bucket(keyed);
+            }
+        }
+        for keyed in keyed.iter().flatten() {
+            dp.prefetch_record(keyed);
+        }
+        let results = self.verdicts.iter_mut().zip(&mut self.punted);
+        for ((packet, keyed), (verdict, punted)) in packets.iter_mut().zip(keyed.iter()).zip(results) {
+            *verdict = process(dp, packet, keyed.as_ref(), now, punted);
+        }
+    }
+
+    /// The verdict on each packet of the last run, as the core gives it for one packet after the other, and the parsed
+    /// packet if it is punted.
+    #[inline]
+    pub(super) fn verdicts(&self) -> impl Iterator<Item = (Verdict, &Option<Classified>)> {
+        self.verdicts.iter().copied().zip(&self.punted)
+    }
+}
+
+#[inline(always)]
+fn process(
+    dp: &mut Datapath<'_>,
+    packet: &mut Packet,
+    keyed: Option<&FastKey>,
+    now: u32,
+    punted: &mut Option<Classified>,
+) -> Verdict {
+    let input = packet.input;
+    let forwarded = keyed.and_then(|keyed| {
+        packet.edit(|frame| match input {
+            Port::Vport(id) => dp.fast_apply_outbound(keyed, frame, id, now),
+            _ => dp.fast_apply_inbound(keyed, frame, now).map(|(to, id)| (Port::Vport(to), id)),
+        })?
+    });
+    if let Some((to, record)) = forwarded {
+        return Verdict::Forward { to, record, copy: false, capture: false };
+    }
+    verify_outer_checksum(packet);
+    let (source, number) = (Source::Port(packet.checksum), packet.number());
+    packet
+        .edit(|frame| dp.process_pipeline(frame, input, source, number, now, punted))
+        .unwrap_or(Verdict::Drop { reason: Reason::BadDescriptor })
+}
+
+/// Verifies the outer UDP checksum of a packet from an uplink whose hardware has not.
+#[cold]
+fn verify_outer_checksum(packet: &mut Packet) {
+    if packet.checksum == Checksum::Unknown
+        && let Port::Uplink(_) = packet.input
+    {
+        packet.checksum = Checksum::verify_outer(packet.bytes());
+    }
+}

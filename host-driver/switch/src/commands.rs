@@ -1,0 +1,146 @@
+//! What the slow path wants done, in order: records, tunnels, and its packets back on their way.
+
+use std::time::Duration;
+
+use culvert_flow::pending::Ticket;
+use culvert_flow::tables::{Tunnel, Vport};
+use culvert_flow::{Checksum, Classified, Source, Verdict};
+use culvert_offload::{FlowCommand, ReinjectMeta};
+use culvert_packet::{ChecksumState, Reason};
+
+use crate::forwarder::{Forwarder, RESERVE};
+use crate::packet::Packet;
+
+/// Looks for buffers, a moment apart, after which what finds none is dropped: the others have had a tenth of a second.
+const MAX_POLLS: usize = 2000;
+const POLL_INTERVAL: Duration = Duration::from_micros(50);
+/// Steps whose memory is called for together.
+const AHEAD: usize = RESERVE;
+
+impl Forwarder {
+    /// Carries commands out.
+    pub fn execute(&mut self, commands: Vec<FlowCommand>) {
+        let mut commands = commands.into_iter();
+        while !commands.as_slice().is_empty() {
+            let soon = commands.as_slice().iter().take(AHEAD);
+            let records = soon.filter_map(|command| match command {
+                FlowCommand::Insert(records) => Some(records),
+                _ => None,
+            });
+            self.dp.prefetch_install(records.flatten().map(|record| &record.key));
+            self.wait_for_buffers();
+            commands.by_ref().take(AHEAD).for_each(|command| self.execute_one(command));
+            // What has left gives its buffer to those that come.
+            self.flush();
+        }
+    }
+
+    /// Waits until there are buffers for what comes next. Those that are with other workers soon come home, unless they
+    /// wait for ours in turn: so what they have passed here is carried out meanwhile.
+    fn wait_for_buffers(&mut self) {
+        for _ in 0..MAX_POLLS {
+            if self.handoff.is_alone() || self.pool.common() >= AHEAD {
+                return;
+            }
+            if !self.poll_handoff() {
+                std::thread::sleep(POLL_INTERVAL);
+            }
+            self.pool.take_back();
+        }
+    }
+
+    fn execute_one(&mut self, command: FlowCommand) {
+        let now = self.now;
+        match command {
+            FlowCommand::Insert(records) => {
+                for record in &records {
+                    // One that finds no room is decided again with its next packet.
+                    let _ = self.dp.install(record, now);
+                }
+            }
+            FlowCommand::Delete(keys) => {
+                for key in &keys {
+                    self.dp.delete(key);
+                }
+            }
+            FlowCommand::SetTunnel(index, tunnel) => self.set_tunnel(index, &tunnel),
+            FlowCommand::Reinject(meta, frame, classified) => {
+                if let Some(packet) = self.import(&meta, &frame) {
+                    self.reinject(packet, self.ticket_of(&meta), classified.as_deref());
+                }
+                self.complete_upcall(meta.input, self.ticket_of(&meta));
+            }
+            FlowCommand::PacketOut(meta, to, frame) => {
+                if let Some(packet) = self.import(&meta, &frame) {
+                    self.send(packet, to, (1, frame.len() as u64));
+                }
+                self.complete_upcall(meta.input, self.ticket_of(&meta));
+            }
+            FlowCommand::Dropped(meta, reason) => {
+                self.dp.count_drop(reason, meta.input);
+                self.complete_upcall(meta.input, self.ticket_of(&meta));
+            }
+        }
+    }
+
+    /// Writes a tunnel; its counters go on.
+    pub fn set_tunnel(&mut self, index: u16, tunnel: &Tunnel) {
+        if let Some(slot) = self.dp.tunnels.get_mut(usize::from(index)) {
+            slot.rewrite(tunnel);
+        }
+    }
+
+    /// Writes a vport; its counters go on. `false`: there is no such number.
+    pub fn set_vport(&mut self, n: usize, new: &Vport) -> bool {
+        let Some(slot) = self.dp.vports.get_mut(n) else { return false };
+        slot.rewrite(new);
+        true
+    }
+
+    fn reinject(&mut self, packet: Packet, ticket: Option<Ticket>, classified: Option<&Classified>) {
+        // Its vport has moved to another worker meanwhile, and its record is there.
+        if let Some((worker, charged_vport)) = self.foreign_owner(&packet) {
+            return self.hand_off(packet, worker, None, charged_vport);
+        }
+        let mut packet = packet;
+        let (input, number, now, len) = (packet.input, packet.number(), self.now, packet.bytes().len());
+        let (source, mut punted) = (Source::Reinjected { ticket, classified }, None);
+        let done =
+            packet.edit(|frame| self.dp.process_pipeline(frame, input, source, number, now, &mut punted));
+        match done {
+            Some(mut verdict) => {
+                if let Verdict::Forward { copy, .. } = &mut verdict {
+                    *copy &= self.copy_reinjected;
+                }
+                self.apply_verdict(packet, verdict, punted.as_ref(), len);
+            }
+            None => self.drop(packet, Reason::BadDescriptor),
+        }
+    }
+
+    fn ticket_of(&self, meta: &ReinjectMeta) -> Option<Ticket> {
+        meta.ticket.and_then(|ticket| self.tickets.import(ticket))
+    }
+
+    /// A packet of the slow path in a buffer of ours. `None`: there is none, which is counted.
+    fn import(&mut self, meta: &ReinjectMeta, frame: &[u8]) -> Option<Packet> {
+        let Some(mut packet) = self.pool.take_for(frame.len()) else {
+            self.dp.count_drop(Reason::NoBuffer, meta.input);
+            return None;
+        };
+        packet.input = meta.input;
+        packet.offload = meta.offload;
+        if packet.offload.checksum == ChecksumState::Verified {
+            packet.checksum = Checksum::Good;
+        }
+        let offload = packet.offload;
+        if packet.fill(frame) && offload.fill_checksum(packet.bytes_mut()) {
+            return Some(packet);
+        }
+        self.drop(packet, Reason::BadDescriptor);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! A packet in its buffer.
+
+use std::fmt;
+
+use culvert_flow::{Checksum, Frame, Port};
+use culvert_packet::segment::Segmentation;
+use culvert_packet::{Gso, Offload, prefetch_to_write};
+
+/// Bytes in front of a received frame: room for outer headers and a VLAN tag.
+pub const HEADROOM: usize = 128;
+/// Size of a common buffer.
+pub const BUFFER: usize = 2048;
+/// Size of a buffer for frames that are yet to be segmented.
+pub const LARGE_BUFFER: usize = HEADROOM + (1 << 16);
+
+/// A packet, which owns its buffer. It is given back to the [`Pool`](crate::Pool) that it comes from, or its buffer is lost.
+#[must_use = "its buffer goes back to the pool"]
+pub struct Packet {
+    pub(super) buffer: &'static mut [u8],
+    number: u32,
+    start: u32,
+    len: u32,
+    /// The pool that the buffer is of.
+    pub(super) owner: u8,
+    /// Where it came in.
+    pub input: Port,
+    /// What is known of its outer UDP checksum.
+    pub checksum: Checksum,
+    /// What is known of its transport checksum, and whether it is to be segmented.
+    pub offload: Offload,
+}
+
+impl Packet {
+    /// Its number: no other packet of the pool has it, nor of the pools that are its [neighbours](crate::Pool::neighbours).
+    #[inline(always)]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The frame.
+    #[inline(always)]
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer.get(self.start as usize..(self.start + self.len) as usize).unwrap_or_default()
+    }
+
+    /// Prefetches the cache lines of outer and inner headers for writing: another core has them.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        for at in [0, 64] {
+            self.bytes().get(at).into_iter().for_each(prefetch_to_write);
+        }
+    }
+
+    /// The frame, to be edited.
+    #[inline(always)]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(self.start as usize..(self.start + self.len) as usize).unwrap_or_default()
+    }
+
+    /// Room for a frame that comes in, behind the room for headers.
+    #[inline(always)]
+    pub fn room(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(HEADROOM..).unwrap_or_default()
+    }
+
+    /// The frame in [`room`](Self::room) is `len` bytes long from byte `from` on. `false`: it does not lie there.
+    #[inline(always)]
+    #[must_use]
+    pub fn set(&mut self, from: usize, len: usize) -> bool {
+        let fits = from <= self.buffer.len() - HEADROOM && len <= self.buffer.len() - HEADROOM - from;
+        if fits {
+            (self.start, self.len) = ((HEADROOM + from) as u32, len as u32);
+        }
+        fits
+    }
+
+    /// Becomes a copy of `frame`. `false`: it is too long.
+    #[must_use]
+    pub fn fill(&mut self, frame: &[u8]) -> bool {
+        let fits = self.set(0, frame.len());
+        if fits {
+            self.bytes_mut().copy_from_slice(frame);
+        }
+        fits
+    }
+
+    /// Puts `bytes` in front of the frame. `false`, and nothing happens, if there is no room.
+    #[must_use]
+    pub fn prepend(&mut self, bytes: &[u8]) -> bool {
+        let Some(start) = (self.start as usize).checked_sub(bytes.len()) else { return false };
+        self.buffer[start..start + bytes.len()].copy_from_slice(bytes);
+        (self.start, self.len) = (start as u32, self.len + bytes.len() as u32);
+        true
+    }
+
+    /// Length of the longest frame that this one is yet to be cut into; 0: it is not.
+    #[inline(always)]
+    fn unit(&self) -> usize {
+        if self.offload.gso == Gso::None { 0 } else { self.segments().map_or(0, |s| s.longest()) }
+    }
+
+    /// How it is yet to be cut.
+    #[cold]
+    pub fn segments(&self) -> Option<Segmentation> {
+        Segmentation::of(self.bytes(), &self.offload)
+    }
+
+    /// Lets the core work on the frame: whatever it makes of it is the frame afterwards.
+    #[inline(always)]
+    pub fn edit<T>(&mut self, work: impl FnOnce(&mut Frame<'_>) -> T) -> Option<T> {
+        let unit = self.unit();
+        let mut frame = Frame::new(self.buffer, self.start as usize, self.len as usize)?.in_units(unit);
+        let result = work(&mut frame);
+        let (start, len) = (frame.start() as u32, frame.len() as u32);
+        (self.start, self.len) = (start, len);
+        Some(result)
+    }
+}
+
+impl Packet {
+    /// An empty buffer of pool `owner`.
+    pub(super) fn new(buffer: &'static mut [u8], number: u32, owner: u8) -> Self {
+        Packet {
+            buffer,
+            number,
+            start: HEADROOM as u32,
+            len: 0,
+            owner,
+            input: Port::None,
+            checksum: Checksum::Unknown,
+            offload: Offload::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "packet {} from {:?}, {} bytes", self.number, self.input, self.len)
+    }
+}

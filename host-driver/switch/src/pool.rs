@@ -1,0 +1,187 @@
+//! Pools of packet buffers.
+
+use culvert_flow::Checksum;
+use culvert_packet::Offload;
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::memory;
+use crate::packet::{BUFFER, HEADROOM, LARGE_BUFFER, Packet};
+
+/// The free packet buffers of a worker. Their memory is allocated once and lives as long as the program.
+pub struct Pool {
+    free: Vec<Packet>,
+    large: Vec<Packet>,
+    count: u32,
+    owner: u8,
+    /// To each other pool, by number: the ring that returns its buffers.
+    returns: Vec<Option<Producer<Packet>>>,
+    /// From each other pool: the ring that returns our buffers.
+    back: Vec<Consumer<Packet>>,
+}
+
+impl Pool {
+    /// A pool of `count` buffers for frames of common size and `large` ones for frames that are segmented on the way out.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(count: usize, large: usize) -> std::io::Result<Self> {
+        Self::numbered(0, count, large)
+    }
+
+    /// Pools that return each other's buffers: a packet may be given to any of them. Packet numbers are unique among them.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn neighbours(pools: usize, count: usize, large: usize) -> std::io::Result<Vec<Self>> {
+        let pools = u8::try_from(pools).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+        let mut all: Vec<Pool> =
+            (0..pools).map(|owner| Self::numbered(owner, count, large)).collect::<std::io::Result<_>>()?;
+        for from in 0..all.len() {
+            for to in 0..all.len() {
+                // A ring has room for every buffer, so that it is never full.
+                let ring = (from != to).then(|| RingBuffer::new(count + large));
+                let producer = ring.map(|(producer, consumer)| {
+                    all[to].back.push(consumer);
+                    producer
+                });
+                all[from].returns.push(producer);
+            }
+        }
+        Ok(all)
+    }
+
+    fn numbered(owner: u8, count: usize, large: usize) -> std::io::Result<Self> {
+        let before = usize::from(owner) * (count + large);
+        let cut = |size: usize, n: usize, first: usize| -> std::io::Result<Vec<Packet>> {
+            let all = memory::zeroed::<u8>(size * n)?;
+            let packet = |(i, buffer)| Packet::new(buffer, (before + first + i) as u32, owner);
+            Ok(all.chunks_exact_mut(size).enumerate().map(packet).rev().collect())
+        };
+        let (free, large) = (cut(BUFFER, count, 0)?, cut(LARGE_BUFFER, large, count)?);
+        let count = (free.len() + large.len()) as u32;
+        Ok(Pool { free, large, count, owner, returns: Vec::new(), back: Vec::new() })
+    }
+
+    /// A free buffer.
+    #[inline(always)]
+    pub fn take(&mut self) -> Option<Packet> {
+        self.free.pop()
+    }
+
+    /// A free buffer for a frame of up to 64 KiB.
+    pub fn take_large(&mut self) -> Option<Packet> {
+        self.large.pop()
+    }
+
+    /// A free buffer for a frame of this length with outer headers still to come.
+    pub fn take_for(&mut self, len: usize) -> Option<Packet> {
+        if len <= BUFFER - HEADROOM { self.take() } else { self.take_large() }
+    }
+
+    /// Takes a buffer back, or returns it to its owner.
+    #[inline(always)]
+    pub fn give(&mut self, packet: Packet) {
+        if packet.owner != self.owner {
+            return self.return_to_owner(packet);
+        }
+        let free = if packet.buffer.len() == BUFFER { &mut self.free } else { &mut self.large };
+        let mut packet = packet;
+        (packet.checksum, packet.offload) = (Checksum::Unknown, Offload::default());
+        free.push(packet);
+    }
+
+    fn return_to_owner(&mut self, packet: Packet) {
+        let ring = self.returns.get_mut(usize::from(packet.owner)).and_then(Option::as_mut);
+        let sent = ring.is_some_and(|ring| ring.push(packet).is_ok());
+        debug_assert!(sent, "a buffer of no neighbour");
+    }
+
+    /// Takes in the buffers that neighbours have returned.
+    #[inline]
+    pub fn take_back(&mut self) {
+        let mut back = std::mem::take(&mut self.back);
+        for ring in &mut back {
+            while let Ok(packet) = ring.pop() {
+                self.give(packet);
+            }
+        }
+        self.back = back;
+    }
+
+    /// How many buffers of common size are free.
+    #[inline(always)]
+    pub fn common(&self) -> usize {
+        self.free.len()
+    }
+
+    /// How many buffers are free.
+    pub fn free(&self) -> usize {
+        self.free.len() + self.large.len()
+    }
+
+    /// How many buffers there are: packets are numbered below this.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_distinct_and_come_back() {
+        let mut pool = Pool::new(4, 1).unwrap();
+        assert_eq!((pool.free(), pool.count()), (5, 5));
+        let mut taken: Vec<Packet> = std::iter::from_fn(|| pool.take()).collect();
+        taken.extend(pool.take_large());
+        assert!(pool.take().is_none() && pool.take_large().is_none() && taken.len() == 5);
+        for (n, packet) in taken.iter_mut().enumerate() {
+            assert!(packet.fill(&[n as u8; 64]) && packet.prepend(&[0xaa; 8]));
+        }
+        let mut numbers: Vec<u32> = taken.iter().map(Packet::number).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [0, 1, 2, 3, 4]);
+        for (n, packet) in taken.into_iter().enumerate() {
+            assert_eq!((packet.bytes()[0], packet.bytes()[8], packet.bytes().len()), (0xaa, n as u8, 72));
+            pool.give(packet);
+        }
+        assert_eq!(pool.free(), 5);
+    }
+
+    #[test]
+    fn buffers_given_to_a_neighbour_are_returned() {
+        let mut pools = Pool::neighbours(3, 2, 1).unwrap();
+        let mut numbers = Vec::new();
+        for n in 0..3 {
+            let taken: Vec<Packet> = std::iter::from_fn(|| pools[n].take()).collect();
+            let taken: Vec<Packet> = taken.into_iter().chain(pools[n].take_large()).collect();
+            assert_eq!(taken.len(), 3);
+            for (to, packet) in taken.into_iter().enumerate() {
+                numbers.push(packet.number());
+                pools[to].give(packet);
+            }
+        }
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..9).collect::<Vec<_>>());
+        for pool in &mut pools {
+            assert_eq!(pool.free(), 1);
+            pool.take_back();
+            assert_eq!((pool.free(), pool.common()), (3, 2));
+        }
+    }
+
+    #[test]
+    fn a_frame_stays_in_its_buffer() {
+        let mut pool = Pool::new(1, 0).unwrap();
+        let mut packet = pool.take().unwrap();
+        assert!(
+            !packet.fill(&[0; BUFFER - HEADROOM + 1])
+                && !packet.set(usize::MAX, 1)
+                && !packet.set(1, usize::MAX)
+        );
+        assert!(packet.fill(&[0; BUFFER - HEADROOM]));
+        assert!(packet.prepend(&[1; HEADROOM]) && !packet.prepend(&[1]));
+        assert_eq!(packet.bytes().len(), BUFFER);
+    }
+}

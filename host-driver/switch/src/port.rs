@@ -1,0 +1,61 @@
+//! The interface of a port of the switch.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use crate::packet::Packet;
+use crate::pool::Pool;
+
+/// What became of a burst of frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Frames that left; one that was segmented counts as its segments.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Frames that found no room in the port's queue.
+    pub full: u64,
+    /// Frames for which there was no link.
+    pub down: u64,
+    /// Frames that are longer than the port takes, or cannot be cut the way they are meant to be.
+    pub refused: u64,
+}
+
+/// A port: a TAP, an interface, the rings of a VM, or memory. One thread uses it. Nothing in it waits.
+pub trait SwitchPort: Send {
+    /// Receives frames, in order, until there are none or `packets` has `max` of them. Each is at least an Ethernet header
+    /// long and lies behind the buffer's headroom. Frames that find no buffer wait, or are counted by [`take_rx_drops`](Self::take_rx_drops).
+    ///
+    /// Checksums of a frame are complete, unless it is yet to be segmented: then what stands in its (inner) transport
+    /// checksum and in the outer UDP checksum means nothing until a port sends it, and of `offload` only `gso` and `mss`
+    /// count, which go with the frame through whatever becomes of its headers.
+    ///
+    /// # Errors
+    /// The port is broken, and will be opened anew.
+    fn receive(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>, max: usize) -> io::Result<()>;
+
+    /// Sends frames in order and gives their buffers back to the pool. What finds no room is dropped.
+    ///
+    /// # Errors
+    /// The port is broken; the frames are gone.
+    fn send(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>) -> io::Result<Sent>;
+
+    /// Frames that the port dropped on reception since the last call.
+    fn take_rx_drops(&mut self) -> u64 {
+        0
+    }
+
+    /// Whether the link is up: whether there is an other side.
+    fn link(&mut self) -> bool {
+        true
+    }
+
+    /// Removes what the port made outside of this process. The port is not used afterwards.
+    fn destroy(&mut self) {}
+
+    /// Prepares for a sleep: [`fd`](Self::fd) becomes readable when frames arrive. `false`: some have arrived.
+    fn arm(&mut self) -> bool;
+
+    /// A descriptor that is readable when frames have arrived.
+    fn fd(&self) -> BorrowedFd<'_>;
+}

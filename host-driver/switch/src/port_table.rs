@@ -1,0 +1,162 @@
+//! The port table: which ports this worker serves, and which ports other workers serve.
+
+use culvert_flow::{Datapath, Port};
+use culvert_packet::Reason;
+
+use crate::attached_port::{AttachedPort, Drops, Opener};
+use crate::packet::Packet;
+use crate::pool::Pool;
+use crate::tables;
+
+/// An entry for a port that no worker serves.
+const UNBOUND: u16 = u16::MAX;
+/// The entry for a port of worker 0; those for other workers follow. Entries below are indices of local ports.
+const REMOTE_BASE: u16 = 0xff00;
+
+/// Where packets to a port leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Egress {
+    /// By a port of this worker.
+    Local(usize),
+    /// By a port of another worker.
+    Remote(u8),
+}
+
+/// All ports, as one worker knows them.
+pub(super) struct PortTable {
+    /// Ports that this worker serves.
+    local: Vec<AttachedPort>,
+    /// By vport number.
+    vports: Vec<u16>,
+    uplinks: [u16; Port::UPLINKS as usize],
+    /// Local ports with packets to send.
+    dirty: Vec<u16>,
+    /// Whether a port was attached or detached since the last [`take_changed`](Self::take_changed).
+    changed: bool,
+    /// Empty between two flushes.
+    drops: Drops,
+}
+
+impl PortTable {
+    pub(super) fn new() -> Self {
+        PortTable {
+            local: Vec::new(),
+            vports: vec![UNBOUND; usize::from(Port::MAX_VPORTS)],
+            uplinks: [UNBOUND; Port::UPLINKS as usize],
+            dirty: Vec::with_capacity(usize::from(Port::MAX_VPORTS)),
+            changed: false,
+            drops: Vec::new(),
+        }
+    }
+
+    fn entry(&mut self, at: Port) -> Option<&mut u16> {
+        match at {
+            Port::Vport(id) => self.vports.get_mut(usize::from(id.0)),
+            Port::Uplink(n) => self.uplinks.get_mut(usize::from(n)),
+            Port::Host | Port::None => None,
+        }
+    }
+
+    /// Where packets to a port leave. `None`: no worker serves it.
+    #[inline]
+    pub(super) fn egress(&self, at: Port) -> Option<Egress> {
+        let n = match at {
+            Port::Vport(id) => self.vports.get(usize::from(id.0)),
+            Port::Uplink(n) => self.uplinks.get(usize::from(n)),
+            Port::Host | Port::None => None,
+        };
+        match *n? {
+            local @ 0..REMOTE_BASE => Some(Egress::Local(usize::from(local))),
+            UNBOUND => None,
+            remote => Some(Egress::Remote((remote - REMOTE_BASE) as u8)),
+        }
+    }
+
+    /// Attaches a local port. The port must be detached before: not every port can be open twice.
+    pub(super) fn attach(&mut self, at: Port, open: Opener, now: u32) {
+        let n = self.local.len() as u16;
+        if let Some(entry) = self.entry(at) {
+            *entry = n;
+            self.local.push(AttachedPort::new(at, open, now));
+            self.changed = true;
+        }
+    }
+
+    /// Notes that another worker serves a port.
+    pub(super) fn set_remote(&mut self, at: Port, worker: u8) {
+        if let Some(entry) = self.entry(at) {
+            *entry = REMOTE_BASE + u16::from(worker);
+        }
+    }
+
+    /// Forgets a port, and closes it if it is local. Its packets must be flushed before.
+    pub(super) fn detach(&mut self, at: Port) {
+        let old = self.entry(at).map(|entry| std::mem::replace(entry, UNBOUND));
+        let Some(n) = old.filter(|n| *n < REMOTE_BASE) else { return };
+        self.local.swap_remove(usize::from(n)).destroy();
+        self.changed = true;
+        if let Some(moved) = self.local.get(usize::from(n)).map(AttachedPort::at)
+            && let Some(entry) = self.entry(moved)
+        {
+            *entry = n;
+        }
+    }
+
+    /// Whether a port was attached or detached since the last call.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// A local port by port name.
+    pub(super) fn get(&self, at: Port) -> Option<&AttachedPort> {
+        match self.egress(at)? {
+            Egress::Local(n) => self.local.get(n),
+            Egress::Remote(_) => None,
+        }
+    }
+
+    /// The local ports.
+    pub(super) fn local(&self) -> &[AttachedPort] {
+        &self.local
+    }
+
+    /// The local ports, to be polled and armed.
+    pub(super) fn local_mut(&mut self) -> &mut [AttachedPort] {
+        &mut self.local
+    }
+
+    /// Queues a packet at a local port, until the end of the burst.
+    #[inline]
+    pub(super) fn enqueue(&mut self, n: usize, packet: Packet) {
+        let out = &mut self.local[n].out;
+        if out.is_empty() {
+            self.dirty.push(n as u16);
+        }
+        out.push(packet);
+    }
+
+    /// Sends what is queued at all local ports, and counts it.
+    pub(super) fn flush(&mut self, dp: &mut Datapath<'static>, pool: &mut Pool, now: u32) {
+        while let Some(n) = self.dirty.pop() {
+            let Some(port) = self.local.get_mut(usize::from(n)) else { continue };
+            let sent = port.flush(pool, now, &mut self.drops);
+            if let Some(vport) = tables::vport(dp, port.at()) {
+                vport.tx_packets += sent.packets;
+                vport.tx_bytes += sent.bytes;
+                vport.drops += self.drops.iter().map(|(_, count)| count).sum::<u64>();
+            }
+            let drops = &mut dp.counters.drops;
+            self.drops.drain(..).for_each(|(reason, count)| drops[reason as usize] += count);
+        }
+    }
+
+    /// Counts frames that local ports dropped on reception.
+    pub(super) fn count_rx_drops(&mut self, dp: &mut Datapath<'static>) {
+        for port in &mut self.local {
+            let dropped = port.take_rx_drops();
+            dp.counters.drops[Reason::RingFull as usize] += dropped;
+            let vport = tables::vport(dp, port.at());
+            vport.into_iter().for_each(|vport| vport.drops += dropped);
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Copies of a broadcast, one for each member of its group.
+
+use culvert_flow::{Port, RecordId, Replica};
+use culvert_packet::Reason;
+
+use crate::forwarder::Forwarder;
+use crate::packet::Packet;
+
+impl Forwarder {
+    /// Sends a packet that was `len` bytes long to each member of a group, with outer headers of its own.
+    pub(super) fn replicate(&mut self, packet: Packet, record: RecordId, group: u16, len: usize) {
+        let (input, inner_len) = (packet.input, packet.bytes().len());
+        let Some(mut copies) = self.dp.replication(record, group, input, inner_len) else {
+            return self.drop(packet, Reason::NoReceiver);
+        };
+        let (packets, more) = self.count_segments(&packet, record);
+        self.count_input(input, packets, len as u64 + more);
+        let mut outer = [0; culvert_packet::MAX_OUTER];
+        let mut sent = false;
+        while let Some(copy) = copies.next_copy(self.dp.tunnels, &mut outer) {
+            let done = copy.and_then(|Replica { to, outer_len }| {
+                self.copy_to(&packet, to, outer.get(..outer_len).unwrap_or_default())
+            });
+            match done {
+                Ok(()) => sent = true,
+                Err(reason) => self.dp.count_drop(reason, input),
+            }
+        }
+        if !sent {
+            self.dp.count_drop(Reason::NoReceiver, input);
+        }
+        self.pool.give(packet);
+    }
+
+    fn copy_to(&mut self, packet: &Packet, to: Port, outer: &[u8]) -> Result<(), Reason> {
+        let egress = self.egress(to)?;
+        let mut copy = self.pool.take_for(packet.bytes().len()).ok_or(Reason::NoBuffer)?;
+        (copy.input, copy.checksum, copy.offload) = (packet.input, packet.checksum, packet.offload);
+        // There is room: a buffer has headroom for any outer headers.
+        if !(copy.fill(packet.bytes()) && copy.prepend(outer)) {
+            self.pool.give(copy);
+            return Err(Reason::NoBuffer);
+        }
+        self.enqueue(copy, to, egress);
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! The bridge's thread: moves frames between the VMQs and the VMs' ports of all its vports.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use culvert_offload::OffloadNic;
+use culvert_packet::VportId;
+use culvert_ports::NicQueue;
+use culvert_switch::poll_loop::{PollLoop, TICK, poll_fd};
+use culvert_switch::{Opener, Pool, SwitchPort};
+use rustix::event::PollFd;
+
+use crate::vmq_port::VmqPort;
+
+/// Interval in which a backlogged queue is tried again: no interrupt says that the NIC has room.
+const BACKLOG_RETRY: Duration = Duration::from_micros(50);
+/// The same while the NIC's firmware does not run.
+const DEAD_RETRY: Duration = Duration::from_millis(5);
+
+/// What other threads tell the bridge to do.
+pub(super) enum Command {
+    /// Attach a port for a vport's VM.
+    Attach {
+        /// The vport.
+        vport: VportId,
+        /// Number of its VMQ.
+        vmq: u16,
+        /// Opens the VM's port.
+        open: Opener,
+    },
+    /// Detach a vport.
+    Detach(VportId, Sender<()>),
+    /// Report the links of all vports.
+    Links(Sender<Vec<(VportId, bool)>>),
+}
+
+/// The thread's state.
+pub(super) struct Bridge {
+    nic: Arc<dyn OffloadNic>,
+    pool: Pool,
+    ports: Vec<VmqPort>,
+    base: Instant,
+    ticked: u32,
+}
+
+impl Bridge {
+    pub(super) fn new(nic: Arc<dyn OffloadNic>, pool: Pool) -> Self {
+        Bridge { nic, pool, ports: Vec::new(), base: Instant::now(), ticked: 0 }
+    }
+
+    fn now(&self) -> u32 {
+        self.base.elapsed().as_millis() as u32
+    }
+
+    /// Counts what is in the queues when the thread ends. The VMs' ports stay for the next bridge.
+    pub(super) fn finish(&mut self) {
+        self.ports.iter_mut().for_each(|port| port.close(&mut self.pool));
+    }
+
+    fn remove(&mut self, vport: VportId) {
+        while let Some(n) = self.ports.iter().position(|port| port.vport == vport) {
+            self.ports.swap_remove(n).destroy(&mut self.pool);
+        }
+    }
+
+    fn tick(&mut self, now: u32) {
+        if now.wrapping_sub(self.ticked) >= TICK.as_millis() as u32 {
+            self.ticked = now;
+            self.ports.iter_mut().for_each(|port| port.tick(now));
+        }
+    }
+}
+
+impl PollLoop for Bridge {
+    type Command = Command;
+
+    fn execute(&mut self, command: Command) {
+        // The asking thread may have given up.
+        match command {
+            Command::Attach { vport, vmq, open } => {
+                self.remove(vport);
+                let now = self.now();
+                self.ports.push(VmqPort::new(&self.nic, vport, vmq, open, now));
+            }
+            Command::Detach(vport, done) => {
+                self.remove(vport);
+                let _ = done.send(());
+            }
+            Command::Links(answer) => {
+                self.ports.iter_mut().for_each(|port| port.vm_port.poll_link());
+                let links = self.ports.iter().map(|port| (port.vport, port.vm_port.link()));
+                let _ = answer.send(links.collect());
+            }
+        }
+    }
+
+    fn round(&mut self) -> bool {
+        let now = self.now();
+        self.tick(now);
+        let mut any = false;
+        for port in &mut self.ports {
+            any |= port.round(&mut self.pool, now);
+        }
+        any
+    }
+
+    fn arm(&mut self) -> Option<Duration> {
+        let mut limit = TICK;
+        let mut quiet = true;
+        for port in &mut self.ports {
+            // Without the NIC's queue, the VM waits too.
+            let (Some(queue), vm_port) = port.ends() else { continue };
+            quiet &= queue.arm();
+            if queue.is_backlogged() {
+                limit = if self.nic.is_alive() { BACKLOG_RETRY } else { DEAD_RETRY };
+            } else if let Some(vm_port) = vm_port {
+                quiet &= vm_port.arm();
+            }
+        }
+        quiet.then_some(limit)
+    }
+
+    fn wake_fds<'a>(&'a mut self, fds: &mut Vec<PollFd<'a>>) {
+        for port in &mut self.ports {
+            let (Some(queue), vm_port) = port.ends() else { continue };
+            let queue: &NicQueue = queue;
+            fds.push(poll_fd(queue.fd()));
+            if let Some(vm_port) = vm_port.filter(|_| !queue.is_backlogged()) {
+                fds.push(poll_fd(vm_port.fd()));
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! One vport of the bridge: its VMQ, its VM's port, and the frames that pass between them.
+
+use std::io;
+use std::sync::Arc;
+
+use culvert_flow::Port;
+use culvert_offload::OffloadNic;
+use culvert_packet::{Reason, VportId};
+use culvert_ports::NicQueue;
+use culvert_switch::{AttachedPort, BURST, Drops, Opener, Packet, Pool, Sent, SwitchPort};
+
+/// Milliseconds between two attempts to open a VMQ.
+const RETRY_MS: u32 = 1000;
+/// Drops that are reported at a time: the firmware accepts no more.
+const MAX_DROPS: u64 = 1 << 16;
+
+/// Both ports of a vport.
+pub(super) struct VmqPort {
+    pub(super) vport: VportId,
+    vmq: u16,
+    nic: Arc<dyn OffloadNic>,
+    queue: Option<NicQueue>,
+    next_try: u32,
+    pub(super) vm_port: AttachedPort,
+    /// Empty between two rounds.
+    burst: Vec<Packet>,
+    /// Drops that the NIC does not know of yet, each reason once.
+    unreported: Drops,
+    /// Drops of the current round; empty between two rounds.
+    drops: Drops,
+}
+
+impl VmqPort {
+    pub(super) fn new(nic: &Arc<dyn OffloadNic>, vport: VportId, vmq: u16, open: Opener, now: u32) -> Self {
+        let mut port = VmqPort {
+            vport,
+            vmq,
+            nic: Arc::clone(nic),
+            queue: None,
+            next_try: now,
+            vm_port: AttachedPort::new(Port::Vport(vport), open, now),
+            burst: Vec::with_capacity(BURST),
+            unreported: Vec::new(),
+            drops: Vec::new(),
+        };
+        port.tick(now);
+        port
+    }
+
+    /// Polls the link, reopens what is broken, and counts drops on reception.
+    pub(super) fn tick(&mut self, now: u32) {
+        self.vm_port.reopen_if_due(now);
+        // Milliseconds wrap.
+        if self.queue.is_none() && now.wrapping_sub(self.next_try) < u32::MAX / 2 {
+            self.next_try = now.wrapping_add(RETRY_MS);
+            match NicQueue::open(&self.nic, self.vport, self.vmq) {
+                Ok(queue) => self.queue = Some(queue),
+                Err(error) => {
+                    tracing::warn!(vmq = self.vmq, %error, "cannot open the VMQ; will retry");
+                }
+            }
+        }
+        let full = self.vm_port.take_rx_drops();
+        self.count(Reason::RingFull, full);
+        let truncated = self.queue.as_mut().map_or(0, SwitchPort::take_rx_drops);
+        self.count(Reason::TooLong, truncated);
+        self.report();
+    }
+
+    /// Moves one burst in each direction. `true`: there was a frame.
+    pub(super) fn round(&mut self, pool: &mut Pool, now: u32) -> bool {
+        let Some(queue) = &mut self.queue else {
+            // The port still serves its VM's control messages.
+            self.vm_port.receive(pool, &mut self.burst, 0, now);
+            return false;
+        };
+        let done = to_vm(queue, &mut self.vm_port, pool, now, &mut self.drops).and_then(|to_vm| {
+            let (vm_port, burst) = (&mut self.vm_port, &mut self.burst);
+            let from_vm = from_vm(queue, vm_port, pool, burst, now, &mut self.drops)?;
+            Ok(to_vm || from_vm)
+        });
+        while let Some((reason, count)) = self.drops.pop() {
+            self.count(reason, count);
+        }
+        self.report();
+        done.unwrap_or_else(|error| {
+            tracing::warn!(vmq = self.vmq, %error, "VMQ broken; will reopen it");
+            self.close_queue(pool);
+            self.next_try = now.wrapping_add(RETRY_MS);
+            false
+        })
+    }
+
+    /// Both ports: the VMQ and the VM's, as far as they are open.
+    pub(super) fn ends(&mut self) -> (Option<&mut NicQueue>, Option<&mut dyn SwitchPort>) {
+        (self.queue.as_mut(), self.vm_port.port())
+    }
+
+    fn count(&mut self, reason: Reason, count: u64) {
+        if count == 0 {
+            return;
+        }
+        match self.unreported.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, sum)) => *sum += count,
+            None => self.unreported.push((reason, count)),
+        }
+    }
+
+    /// Reports drops to the NIC, which counts them for the vport. They wait while the firmware does not run.
+    fn report(&mut self) {
+        let Some(queue) = self.queue.as_ref().filter(|_| !self.unreported.is_empty()) else { return };
+        for (reason, count) in &mut self.unreported {
+            let part = (*count).min(MAX_DROPS);
+            if queue.count(*reason, part as u32) {
+                *count -= part;
+            }
+        }
+        self.unreported.retain(|(_, count)| *count > 0);
+        // A lost NIC reports itself by its events.
+        let _ = self.nic.doorbell();
+    }
+
+    fn close_queue(&mut self, pool: &mut Pool) {
+        let dropped = self.queue.as_mut().map_or(0, |queue| queue.drop_backlog(pool));
+        // Closed before it is opened again: the board has one queue of this number.
+        self.queue = None;
+        self.count(Reason::QueueStopped, dropped);
+    }
+
+    /// Closes both ports for good.
+    pub(super) fn destroy(mut self, pool: &mut Pool) {
+        self.close(pool);
+        self.vm_port.destroy();
+    }
+
+    /// Drops and counts the frames that are between the two ports.
+    pub(super) fn close(&mut self, pool: &mut Pool) {
+        let mut dropped = 0;
+        if let Some(queue) = &mut self.queue {
+            while queue.receive(pool, &mut self.burst, BURST).is_ok() && !self.burst.is_empty() {
+                dropped += self.burst.len() as u64;
+                self.burst.drain(..).for_each(|packet| pool.give(packet));
+            }
+            dropped += queue.drop_backlog(pool);
+        }
+        self.burst.drain(..).for_each(|packet| pool.give(packet));
+        self.count(Reason::QueueStopped, dropped);
+        self.report();
+    }
+}
+
+/// Moves a burst from the NIC to the VM. Frames that its port does not accept are dropped: they do not hold the NIC up.
+fn to_vm(
+    queue: &mut NicQueue,
+    vm_port: &mut AttachedPort,
+    pool: &mut Pool,
+    now: u32,
+    drops: &mut Drops,
+) -> io::Result<bool> {
+    let result = queue.receive(pool, &mut vm_port.out, BURST);
+    let any = !vm_port.out.is_empty();
+    if any {
+        vm_port.flush(pool, now, drops);
+    }
+    result.map(|()| any)
+}
+
+/// Moves a burst from the VM to the NIC. The VM's ring is not read while there is a backlog, and then no more than the
+/// backlog can hold is read: only frames that the NIC never accepts are dropped.
+fn from_vm(
+    queue: &mut NicQueue,
+    vm_port: &mut AttachedPort,
+    pool: &mut Pool,
+    burst: &mut Vec<Packet>,
+    now: u32,
+    drops: &mut Drops,
+) -> io::Result<bool> {
+    let backlog = queue.send_backlog(pool)?;
+    let large = pool.free() - pool.common();
+    let max = if queue.is_backlogged() { 0 } else { BURST.min(large).min(pool.common()) };
+    vm_port.receive(pool, burst, max, now);
+    let any = !burst.is_empty();
+    vm_port.counters.in_packets += burst.len() as u64;
+    let sent = if any { queue.send(pool, burst)? } else { Sent::default() };
+    drops.push((Reason::TooLong, backlog.refused + sent.refused));
+    drops.push((Reason::RingFull, sent.full));
+    Ok(any || backlog.packets > 0)
+}
