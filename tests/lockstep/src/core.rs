@@ -11,7 +11,7 @@ use culvert_flow::pending::{Completion, Pending, Ticket};
 use culvert_flow::table::FlowTable;
 use culvert_flow::tables::{Peer, Peers, Vport};
 use culvert_flow::{
-    Checksum, Datapath, Frame, HashSecret, OuterInfo, Port, RecordId, Replica, Source, Verdict,
+    Checksum, Classified, Datapath, Frame, HashSecret, OuterInfo, Port, RecordId, Replica, Source, Verdict,
 };
 use culvert_packet::{MacAddr, Reason, VportId};
 
@@ -36,12 +36,20 @@ pub struct Core {
     next_buffer: u32,
     /// Without the fast path.
     pipeline_only: bool,
+    /// What punted packets are, by port and bytes, to be handed in again with them.
+    classified: Option<HashMap<(u16, Vec<u8>), Classified>>,
 }
 
 impl Core {
     /// With empty tables, and without the fast path for the commonest packets.
     pub fn pipeline_only(sizes: &Sizes) -> Self {
         Core { pipeline_only: true, ..Core::new(sizes) }
+    }
+
+    /// With empty tables, and as a host that keeps the classification of punted packets: re-injected ones are not parsed
+    /// again.
+    pub fn with_classified_upcalls(sizes: &Sizes) -> Self {
+        Core { classified: Some(HashMap::new()), ..Core::new(sizes) }
     }
 
     /// With empty tables.
@@ -65,6 +73,7 @@ impl Core {
             waiting: HashMap::new(),
             next_buffer: 0,
             pipeline_only: false,
+            classified: None,
         }
     }
 
@@ -141,6 +150,9 @@ impl Core {
                 self.transmit(from, packet.origin, packet.input, bytes, (None, false), out);
             }
             Verdict::Punt { reason, ticket } => {
+                if let (Some(all), Some(c)) = (&mut self.classified, punted) {
+                    all.insert((packet.input.bits(), packet.bytes.clone()), c);
+                }
                 let outer = punted.map_or(OuterInfo::default(), |c| c.outer);
                 out.push(upcall(&packet, reason, ticket, &outer));
             }
@@ -280,7 +292,9 @@ impl Engine for Core {
             }
             What::InjectLookup(Injected { port, ticket, bytes }) => {
                 let ticket_of = Ticket::from_bits(*ticket);
-                let source = Source::Reinjected { ticket: ticket_of, classified: None };
+                let key = (port.bits(), bytes.clone());
+                let known = self.classified.as_ref().and_then(|all| all.get(&key)).copied();
+                let source = Source::Reinjected { ticket: ticket_of, classified: known.as_ref() };
                 self.packet(host(port, bytes), source, now, &mut out);
                 self.complete_upcall(*ticket, 1, now, &mut out);
             }

@@ -26,6 +26,15 @@ proptest! {
         let trace = generate::trace(&mut Core::new(&sizes), &steps);
         compare(&trace, &mut Core::new(&sizes), &mut Core::pipeline_only(&sizes)).map_err(TestCaseError::fail)?;
     }
+
+    /// A host that keeps what a punted packet is saves the parsing, and changes nothing.
+    #[test]
+    fn equal_with_and_without_classified_upcalls(steps in prop::collection::vec(any::<[u8; 3]>(), 1..150)) {
+        let sizes = Sizes { pending: 6, ..Sizes::new(6) };
+        let trace = generate::trace(&mut Core::new(&sizes), &steps);
+        compare(&trace, &mut Core::new(&sizes), &mut Core::with_classified_upcalls(&sizes))
+            .map_err(TestCaseError::fail)?;
+    }
 }
 
 /// The traces are worth something: they reach every verdict and nearly every reason that the core can give.
