@@ -1,5 +1,6 @@
 //! Offload metadata of a packet, as ring entries and descriptors carry it.
 
+use culvert_flow::Checksum;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Offload metadata of a packet: what is known of its checksums, how it is to be segmented, where its headers are.
@@ -27,6 +28,26 @@ impl OffloadBits {
     pub const VERIFIED: u8 = 2;
     /// `checksum`: bad (of an encapsulated packet: the outer UDP checksum).
     pub const BAD: u8 = 3;
+
+    /// Metadata that says only what is known of the checksum.
+    pub fn of_checksum(checksum: Checksum) -> Self {
+        let checksum = match checksum {
+            Checksum::Unknown => Self::NONE,
+            Checksum::Good => Self::VERIFIED,
+            Checksum::Bad => Self::BAD,
+        };
+        OffloadBits { checksum, ..Self::default() }
+    }
+
+    /// What is known of the checksum.
+    #[inline(always)]
+    pub fn known_checksum(&self) -> Checksum {
+        match self.checksum {
+            Self::VERIFIED => Checksum::Good,
+            Self::BAD => Checksum::Bad,
+            _ => Checksum::Unknown,
+        }
+    }
 }
 
 const _: () = assert!(size_of::<OffloadBits>() == 8);

@@ -8,7 +8,7 @@ use culvert_packet::VportId;
 
 use crate::bus::Bus;
 use crate::firmware::{Firmware, VFS};
-use crate::send::{CopyInfo, Place, checksum, frame_of};
+use crate::send::{CopyInfo, Place, frame_of};
 
 impl Firmware<'_> {
     /// Forwards a packet by the core's fast path. `false`: the packet is unchanged and takes the pipeline.
@@ -38,7 +38,7 @@ impl Firmware<'_> {
                 Self::send_fast(bus, d, at, (id, port));
             }
             BoardPort::Uplink(n) => {
-                let Some((to, _)) = self.datapath.fast_inbound(&mut frame, checksum(&d.offload), d.now)
+                let Some((to, _)) = self.datapath.fast_inbound(&mut frame, d.offload.known_checksum(), d.now)
                 else {
                     return false;
                 };

@@ -7,12 +7,12 @@ use culvert_packet::Reason;
 
 use crate::bus::Bus;
 use crate::firmware::Firmware;
-use crate::send::{CopyInfo, Place, checksum, frame_of};
+use crate::send::{CopyInfo, Place, frame_of};
 
 impl Firmware<'_> {
     /// A frame from a VF or from the wire that the fast path has not taken.
     pub(crate) fn frame(&mut self, bus: &mut impl Bus, d: &Descriptor) {
-        let verdict = self.process(bus, d, Source::Port(checksum(&d.offload)));
+        let verdict = self.process(bus, d, Source::Port(d.offload.known_checksum()));
         if !matches!(verdict, None | Some(Verdict::Punt { .. } | Verdict::Wait)) {
             self.datapath.counters.finished += 1;
         }
@@ -65,7 +65,7 @@ impl Firmware<'_> {
 
     /// A packet that has waited for its flow's record.
     fn send_waiting(&mut self, bus: &mut impl Bus, d: &Descriptor, record: RecordId) {
-        let source = Source::Pended { record, checksum: checksum(&d.offload) };
+        let source = Source::Pended { record, checksum: d.offload.known_checksum() };
         if self.process(bus, d, source).is_some() {
             self.datapath.counters.finished += 1;
         }

@@ -1,11 +1,10 @@
 //! Descriptors to the board: transmit, upcall, drop, completion; and the counters of vports.
 
 use culvert_abi::command::Op;
-use culvert_abi::pf::OffloadBits;
 use culvert_abi::regs::{QUEUE_COMMAND, QUEUE_UPCALL};
 use culvert_abi::soc::{BoardPort, Descriptor, NO_BUFFER, RELEASE};
 use culvert_flow::pending::Ticket;
-use culvert_flow::{Actions, Checksum, Frame, OuterInfo, Port, RecordId};
+use culvert_flow::{Actions, Frame, OuterInfo, Port, RecordId};
 use culvert_packet::{Reason, VportId};
 
 use crate::bus::Bus;
@@ -34,16 +33,6 @@ impl Place {
 pub(crate) struct CopyInfo {
     connection: u64,
     inner: u16,
-}
-
-/// What the board knows of a packet's checksum.
-#[inline(always)]
-pub(crate) fn checksum(offload: &OffloadBits) -> Checksum {
-    match offload.checksum {
-        OffloadBits::VERIFIED => Checksum::Good,
-        OffloadBits::BAD => Checksum::Bad,
-        _ => Checksum::Unknown,
-    }
 }
 
 /// The port that a packet came in by, in the board's numbering. Packets of the host count as its command queue's: the

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use culvert_abi::command::Op;
 use culvert_abi::pf::OffloadBits;
 use culvert_abi::soc::{BoardPort, Descriptor, HEADROOM};
-use culvert_packet::{parse_outer, verify_udp};
 
 use super::datapath::{BURST, Datapath};
 use crate::virtio::Checksum;
@@ -115,15 +114,5 @@ fn fill_checksum(frame: &mut [u8], checksum: Checksum) {
 
 /// The checksum engine, from the wire: verifies an outer UDP checksum, if there is one.
 fn verify(frame: &[u8]) -> OffloadBits {
-    let checksum = match parse_outer(frame) {
-        Ok(Some(outer)) if outer.udp_checksum != 0 => {
-            if verify_udp(frame, &outer) {
-                OffloadBits::VERIFIED
-            } else {
-                OffloadBits::BAD
-            }
-        }
-        _ => OffloadBits::NONE,
-    };
-    OffloadBits { checksum, ..OffloadBits::default() }
+    OffloadBits::of_checksum(culvert_flow::Checksum::verify_outer(frame))
 }
