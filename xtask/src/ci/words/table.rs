@@ -75,7 +75,7 @@ pub(super) const NAMES: &[Name] = &[
     name("crowd", "idle_vports"),
     name("torn", "corrupt"),
     name("relay", "vmq_bridge"),
-    name("VmqBridge", "VmqBridge"),
+    name("Relay", "VmqBridge"),
     within("host-driver/", "Inbox", "ControlRx"),
     within("host-driver/", "Pair", "VmqPort"),
     name("SetSize", "SetVringNum"),

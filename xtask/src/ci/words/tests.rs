@@ -1,5 +1,6 @@
 //! Lines with banned words, and lines that only look so.
 
+use super::table::{NAMES, PHRASES};
 use super::{in_name, in_text};
 
 #[test]
@@ -41,4 +42,13 @@ fn names_of_files_and_folders_count() {
     assert_eq!(in_name("host-driver/softpath/src/lib.rs").len(), 1);
     assert_eq!(in_name("a/weather.rs").len(), 1);
     assert!(in_name("host-driver/switch/src/lib.rs").is_empty());
+}
+
+/// A bulk rename must not rename the table's left column.
+#[test]
+fn no_replacement_is_banned() {
+    for banned in NAMES {
+        assert!(!banned.forbids(banned.say), "{} is its own replacement", banned.say);
+    }
+    assert!(PHRASES.iter().all(|(phrase, say)| !say.eq_ignore_ascii_case(phrase)));
 }
