@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser, ValueEnum};
+use culvert_switch::SwitchSettings;
 
 /// Culvert's control daemon: keeps a host's policy and applies it to the NIC or to the software datapath.
 #[derive(Clone, Debug, Parser)]
@@ -30,7 +31,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     pub port: Port,
     /// Flow records of each worker, rounded up to a power of two. Each connection uses two.
-    #[arg(long, default_value_t = 1 << 20, requires = "uplink")]
+    #[arg(long, default_value_t = SwitchSettings::DEFAULT_FLOWS, requires = "uplink")]
     pub flows: u32,
     /// Workers (threads) of the software datapath. One worker serves each virtual machine. Left out: one, or one for each
     /// --core.

@@ -44,17 +44,17 @@ pub(crate) enum Command {
     Mappings,
     /// Show the policy's decision on a packet, layer by layer. Changes nothing.
     Trace(Trace),
-    /// Send a capture through a host's policy, without a daemon or a NIC.
+    /// Replay a capture through a host's policy, without a daemon or a NIC.
     ///
-    /// The frames go, at the times that the capture gives them, through the same slow path and forwarding core that a
-    /// host runs. What leaves is written to a pcapng file with one interface for each port: uplink0, uplink1 and the
-    /// network interfaces of the host. For every packet there is a verdict (forward, replicate, reply, host, drop) and
-    /// a reason: why it was dropped, or why it did not simply pass by the record of its flow, such as miss for a
+    /// The frames pass, at the times of the capture, through the slow path and the switch of a host without a Culvert
+    /// NIC, with the tables and limits of a live one. Frames that leave are written to a pcapng file with one interface
+    /// for each port: uplink0, uplink1 and the network interfaces of the host. Every packet has a verdict (forward,
+    /// replicate, reply, host, drop) and a reason: why it was dropped, or why its flow had no record, such as miss for a
     /// flow's first packet.
     ///
-    /// Three things differ from a running host. All next hops of the provider network have the MAC 00:00:5e:00:53:01,
-    /// since there is nobody to ask. The secrets of the flow hashes are always the same, and with them the UDP source
-    /// ports and NVGRE FlowIDs. Both uplinks have a link, and every vport is up.
+    /// Three things differ from a live host. All next hops of the provider network have the MAC 00:00:5e:00:53:01, since
+    /// a replay cannot resolve them. The secrets of the flow hashes are always the same, and with them the UDP source
+    /// ports and NVGRE FlowIDs. Both uplinks have a link, every vport is up, and no port has an MTU of its own.
     Replay(Replay),
     /// State of the daemon.
     Health,

@@ -54,9 +54,22 @@ impl Bench {
 
     /// Exit code, standard output, standard error.
     fn run(&self, host: &str, port: &[&str], from: &Path, to: &str, more: &[&str]) -> (i32, String, String) {
+        let mut arguments = port.to_vec();
+        arguments.extend(more);
+        self.run_policy(Path::new(FIGURE8), host, &arguments, from, to)
+    }
+
+    fn run_policy(
+        &self,
+        policy: &Path,
+        host: &str,
+        arguments: &[&str],
+        from: &Path,
+        to: &str,
+    ) -> (i32, String, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_culvert"));
-        command.args(["replay", "--policy", FIGURE8, "--host", host]).args(port);
-        command.arg("--in").arg(from).arg("--out").arg(self.path(to)).args(more);
+        command.arg("replay").arg("--policy").arg(policy).args(["--host", host]).args(arguments);
+        command.arg("--in").arg(from).arg("--out").arg(self.path(to));
         let output = command.output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
@@ -195,4 +208,37 @@ fn a_capture_that_is_cut_off_is_replayed_up_to_its_last_whole_frame() {
         code == 0 && text.contains("it ends within a frame at byte 40") && text.contains("-> "),
         "{text}"
     );
+}
+
+/// Figure 8 with a hundred more interfaces of contoso on host 1.
+fn crowded() -> Value {
+    let mut policy: Value = serde_json::from_str(&std::fs::read_to_string(FIGURE8).unwrap()).unwrap();
+    let interfaces = policy["networkInterfaces"].as_array_mut().unwrap();
+    for n in 0..100 {
+        let mut interface = interfaces[0].clone();
+        assert_eq!(interface["resourceId"], "contoso-sql");
+        interface["resourceId"] = json!(format!("contoso-{n}"));
+        let properties = &mut interface["properties"];
+        properties["privateMacAddress"] = json!(format!("0200000001{n:02X}"));
+        properties["ipConfigurations"][0]["properties"]["privateIPAddress"] =
+            json!(format!("10.1.1.{}", 100 + n));
+        interfaces.push(interface);
+    }
+    policy
+}
+
+#[test]
+fn a_host_may_have_as_many_machines_as_a_live_one() {
+    let bench = Bench::new();
+    let policy = bench.write("crowded.json", crowded().to_string().as_bytes());
+    let from = bench.write("in.pcap", &pcap(&[question(SQL)], 1, false));
+    let arguments = ["--vport", "contoso-sql", "--json"];
+    let (code, out, err) = bench.run_policy(&policy, "host1", &arguments, &from, "out.pcapng");
+    assert_eq!(code, 0, "{out}{err}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["packets"][0]["verdict"], "forward");
+    let (code, out, err) =
+        bench.run_policy(&policy, "host1", &["--vport", "contoso-99"], &from, "out.pcapng");
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("spoofed_mac"), "{out}");
 }

@@ -26,6 +26,18 @@ pub struct Limits {
     pub timeouts: Timeouts,
 }
 
+impl Limits {
+    /// Connections of one vport, whatever the size of the flow table.
+    const MAX_PER_VPORT: usize = 500_000;
+
+    /// For a switch with `flows` records at each worker: a connection has two records.
+    pub fn for_switch(flows: u32, workers: usize) -> Self {
+        let flows = flows as usize;
+        let per_vport = (flows / 4).min(Self::MAX_PER_VPORT);
+        Limits { connections: flows / 2 * workers, per_vport, ..Limits::default() }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits { connections: 1 << 17, per_vport: 1 << 15, timeouts: Timeouts::default() }

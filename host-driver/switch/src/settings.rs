@@ -22,6 +22,10 @@ pub struct SwitchSettings {
 impl SwitchSettings {
     /// How many workers there may be.
     pub const MAX_WORKERS: usize = 64;
+    /// Flow records of each worker of a host, unless its operator chooses otherwise.
+    pub const DEFAULT_FLOWS: u32 = 1 << 20;
+    /// The largest flow table of a worker: twice the two million records that the design asks for.
+    pub const MAX_FLOWS: u32 = 1 << 22;
 
     /// One worker with so many flow records, a power of two, and 64 MiB for packets.
     pub fn new(flows: u32, secret: HashSecret) -> Self {

@@ -18,11 +18,6 @@ use super::vmq_ports::VmqPorts;
 use crate::args::ProviderAddress;
 use crate::{Args, Error, secret};
 
-/// Connections of one vport, whatever the size of the flow table.
-const MAX_CONNECTIONS_PER_VPORT: usize = 500_000;
-/// Largest flow table of a worker: twice the two million records that the design asks for.
-const MAX_FLOWS: u32 = 1 << 22;
-
 impl HostDatapath {
     /// Opens the backend that the command line names and starts the slow path. Packets flow once the first policy is
     /// applied; a NIC that was already running never stops.
@@ -74,7 +69,7 @@ fn open_switch(args: &Args) -> Result<(Backend, SlowPath), Error> {
         return Err(DatapathError::Invalid { detail }.into());
     }
     let secret = secret::from_bytes(&secret::random().map_err(|e| unavailable(&e))?);
-    let flows = args.flows.clamp(64, MAX_FLOWS).next_power_of_two();
+    let flows = args.flows.clamp(64, SwitchSettings::MAX_FLOWS).next_power_of_two();
     let settings = SwitchSettings { workers: workers(args)?, ..SwitchSettings::new(flows, secret) };
     let switch = Arc::new(Switch::start(&settings).map_err(|e| unavailable(&e))?);
     // Fanout groups of packet sockets have numbers that each process chooses for itself.
@@ -86,7 +81,7 @@ fn open_switch(args: &Args) -> Result<(Backend, SlowPath), Error> {
     let mut connections = args.socket.clone().into_os_string();
     connections.push(".connections");
     let connections = Some(connections.into());
-    let limits = limits(flows, switch.workers());
+    let limits = Limits::for_switch(flows, switch.workers());
     let settings = Settings { limits, kernel, connections };
     let slow_path = SlowPath::start(switch.clone(), settings).map_err(|e| unavailable(&e))?;
     info!(uplinks = args.uplink.join(", "), flows, workers = switch.workers(), "software datapath ready");
@@ -106,13 +101,6 @@ fn workers(args: &Args) -> Result<Vec<Option<usize>>, DatapathError> {
         _ if cores > 0 => Ok(args.core.iter().map(|core| Some(*core)).collect()),
         n => Ok(vec![None; n]),
     }
-}
-
-/// Sizes the connection table for `flows` records at each worker: a connection has two records.
-fn limits(flows: u32, workers: usize) -> Limits {
-    let flows = flows as usize;
-    let per_vport = (flows / 4).min(MAX_CONNECTIONS_PER_VPORT);
-    Limits { connections: flows / 2 * workers, per_vport, ..Limits::default() }
 }
 
 /// The directory of the API's socket, where those of VMs are too.

@@ -1,4 +1,4 @@
-//! A live host's slow path and switch without threads, one frame at a time, in the time of a capture.
+//! A host without a NIC: its slow path and its switch, without threads, one frame at a time, in the time of a capture.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,22 +14,24 @@ use culvert_slowpath::{Address, Engine, HostPolicy, Limits, Plan};
 use culvert_switch::{HEADROOM, LARGE_BUFFER, MemPort, Switch, SwitchSettings};
 use serde::Serialize;
 
-/// MAC that every next hop of the PA network is given: there is nobody to ask (one for documentation, RFC 7042 section
-/// 2.1.2).
+/// MAC address of every next hop in the provider network: a replay cannot resolve them (an address for documentation,
+/// RFC 7042 section 2.1.2).
 pub(crate) const NEXT_HOP: MacAddr = MacAddr([0x00, 0x00, 0x5e, 0x00, 0x53, 0x01]);
 
-/// Milliseconds between looks at idle connections, as in a running slow path.
-const SECOND: u32 = 1000;
-/// Milliseconds between looks at records without a connection.
-const SWEEP: u32 = 60_000;
-/// Looks over one gap between packets: a longer gap has longer steps.
-const LOOKS: u32 = 1000;
-/// Shortest frame that a port takes: an Ethernet header.
-const SHORTEST: usize = 14;
-/// Times that a packet may come to the slow path. Twice is enough for all that the core does.
-const ROUNDS: usize = 8;
+/// Milliseconds between two agings of connections, as in a running slow path.
+const AGING_INTERVAL_MS: u32 = 1000;
+/// Milliseconds between two sweeps of records without a connection.
+const SWEEP_INTERVAL_MS: u32 = 60_000;
+/// Agings within one gap between packets: a longer gap has longer intervals.
+const MAX_AGINGS: u32 = 1000;
+/// Shortest frame that a port accepts: an Ethernet header.
+const MIN_FRAME: usize = 14;
+/// Longest frame that a port accepts.
+const MAX_FRAME: usize = LARGE_BUFFER - HEADROOM;
+/// Rounds of switch and slow path for one frame. Two are enough for all that the core does.
+const MAX_ROUNDS: usize = 8;
 
-/// What became of a frame.
+/// What happened to a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
@@ -37,9 +39,9 @@ pub(crate) enum Verdict {
     Forward,
     /// Copies left by several.
     Replicate,
-    /// It was answered where it came from.
+    /// It was answered at its port.
     Reply,
-    /// The host took it for itself.
+    /// The host consumed it.
     Host,
     /// It was dropped.
     Drop,
@@ -57,16 +59,16 @@ impl Verdict {
     }
 }
 
-/// A frame, treated.
+/// The result of a frame.
 #[derive(Clone, Debug)]
 pub(crate) struct Treated {
-    /// What became of it.
+    /// What happened to it.
     pub(crate) verdict: Verdict,
-    /// Why it was dropped, or why the NIC asked the slow path; none: its flow's record served it.
+    /// Why it was dropped, or the reason of its first upcall. None: its flow had a record.
     pub(crate) reason: Option<Reason>,
-    /// What left, by which port.
+    /// The frames that left, with their ports.
     pub(crate) outputs: Vec<(Port, Vec<u8>)>,
-    /// The layers of the policy that were asked.
+    /// The layers of the policy that decided on it.
     pub(crate) layers: Vec<Step>,
 }
 
@@ -82,19 +84,15 @@ const SECRET: HashSecret = HashSecret([
     0xc1d6_4ba4_0f33_5e36,
     0xf06a_d7ae_9717_877e,
 ]);
-/// Flow records of the switch, as a live host's by default.
-const FLOWS: u32 = 1 << 17;
-/// Longest frame that a port of a live host accepts.
-const LONGEST: usize = LARGE_BUFFER - HEADROOM;
 
-/// A host: a live host's slow path and switch, without threads, with ports in memory.
+/// A host with ports in memory. Tables and limits are those of a live host with one worker.
 pub(crate) struct Host {
     engine: Engine<HostPolicy>,
     switch: Switch,
     upcalls: Box<dyn UpcallQueue>,
     events: Box<dyn EventQueue>,
     ports: BTreeMap<Port, MemPort>,
-    /// Drops of the switch that were reported for earlier frames.
+    /// Drops of the switch up to the last frame, by reason.
     drops: BTreeMap<Reason, u64>,
     now: u32,
     aged: u32,
@@ -102,30 +100,32 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// A host whose switch has just got its first policy, and whose next hops have answered.
+    /// A host whose first policy is applied, and whose next hops are resolved.
     ///
     /// # Errors
     /// The policy needs larger tables than a switch has, or the system refuses memory.
     pub(crate) fn new(snapshot: &Arc<Snapshot>) -> Result<Self, String> {
-        let settings =
-            SwitchSettings { buffers: 256, large_buffers: 64, ..SwitchSettings::new(FLOWS, SECRET) };
-        let switch = Switch::inline(&settings).map_err(text)?;
+        let settings = SwitchSettings::new(SwitchSettings::DEFAULT_FLOWS, SECRET);
+        let switch = Switch::inline(&settings).map_err(|e| e.to_string())?;
         let (upcalls, events) = switch.upcalls().zip(switch.events()).ok_or("the switch is in use")?;
         let mut ports = BTreeMap::new();
         let uplinks = (0..Port::UPLINKS).map(Port::Uplink);
         for port in uplinks.chain(snapshot.vports.keys().map(|id| Port::Vport(*id))) {
-            let memory = MemPort::new().map_err(text)?;
-            switch.attach(port, memory.opener()).map_err(text)?;
+            let memory = MemPort::new().map_err(|e| e.to_string())?;
+            switch.attach(port, memory.opener()).map_err(|e| e.to_string())?;
             ports.insert(port, memory);
         }
-        let policy = HostPolicy::new(&Limits::default()).without_records();
+        let policy = HostPolicy::new(&Limits::for_switch(SwitchSettings::DEFAULT_FLOWS, switch.workers()))
+            .without_records();
         let capabilities = switch.capabilities();
         let engine = Engine::new(policy, capabilities.uplinks, [true; Port::UPLINKS as usize]);
         let (drops, now) = (BTreeMap::new(), 0);
         let mut host = Host { engine, switch, upcalls, events, ports, drops, now, aged: now, swept: now };
         let plan = Plan::new(snapshot, capabilities.flow_records_per_vport);
         host.engine.policy().set(snapshot);
-        host.engine.apply(&host.switch, snapshot.host, &plan, &Plan::default(), 0).map_err(text)?;
+        host.engine
+            .apply(&host.switch, snapshot.host, &plan, &Plan::default(), 0)
+            .map_err(|e| e.to_string())?;
         host.resolve()?;
         host.run(None);
         // The host's own announcements and solicitations.
@@ -150,7 +150,7 @@ impl Host {
                 offload: Offload::default(),
             };
             self.engine.upcall(Upcall::parse(meta, frame), 0);
-            self.switch.execute(self.engine.take_commands()).map_err(text)?;
+            self.switch.execute(self.engine.take_commands()).map_err(|e| e.to_string())?;
         }
         Ok(())
     }
@@ -159,8 +159,8 @@ impl Host {
     pub(crate) fn treat(&mut self, input: Port, frame: &[u8], ms: u64, trace: bool) -> Treated {
         self.advance(ms);
         match frame.len() {
-            len if len < SHORTEST => return refused(Reason::Runt),
-            len if len > LONGEST => return refused(Reason::TooLong),
+            len if len < MIN_FRAME => return refused(Reason::Runt),
+            len if len > MAX_FRAME => return refused(Reason::TooLong),
             _ => {}
         }
         let Some(port) = self.ports.get(&input) else { return refused(Reason::NoVport) };
@@ -179,11 +179,11 @@ impl Host {
         Treated { verdict, reason, outputs: sent, layers }
     }
 
-    /// Lets switch and slow path work until nothing is left to do. Returns why the slow path was asked first, and writes
-    /// the layers of that decision into `layers`.
+    /// Runs switch and slow path until both are idle. Returns the reason of the first upcall, and writes the layers of its
+    /// decision to `layers`.
     fn run(&mut self, mut layers: Option<&mut Vec<Step>>) -> Option<Reason> {
         let mut asked = None;
-        for _ in 0..ROUNDS {
+        for _ in 0..MAX_ROUNDS {
             let mut any = self.switch.poll(self.now);
             while let Some(Event::Link(up)) = self.events.next() {
                 self.engine.links(up, self.now);
@@ -238,10 +238,10 @@ impl Host {
         new
     }
 
-    /// Lets time pass: connections and records end as they would on a live host.
+    /// Advances the time: connections and records expire as on a live host.
     fn advance(&mut self, ms: u64) {
         let now = u32::try_from(ms).unwrap_or(u32::MAX).max(self.now);
-        let interval = SECOND.max((now - self.aged) / LOOKS);
+        let interval = AGING_INTERVAL_MS.max((now - self.aged) / MAX_AGINGS);
         while now - self.aged >= interval {
             self.aged += interval;
             self.switch.poll(self.aged);
@@ -249,7 +249,7 @@ impl Host {
             let _answers = self.engine.age(&self.switch, self.aged);
             self.execute_commands();
         }
-        if now - self.swept >= SWEEP {
+        if now - self.swept >= SWEEP_INTERVAL_MS {
             self.swept = now;
             let _answers = self.engine.sweep_orphans(&self.switch);
             self.execute_commands();
@@ -259,15 +259,11 @@ impl Host {
     }
 }
 
-fn text(error: impl ToString) -> String {
-    error.to_string()
-}
-
 fn refused(reason: Reason) -> Treated {
     Treated { verdict: Verdict::Drop, reason: Some(reason), outputs: Vec::new(), layers: Vec::new() }
 }
 
-/// The answer of a next hop to one of our addresses.
+/// The ARP reply of a next hop to one of our addresses.
 fn answer(ours: &Address, hop: IpAddr) -> Option<Vec<u8>> {
     let (IpAddr::V4(sender), IpAddr::V4(target)) = (hop, ours.pa.addr) else { return None };
     let reply = arp::Packet {

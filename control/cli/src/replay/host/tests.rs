@@ -16,7 +16,7 @@ const WIRE: Port = Port::Uplink(0);
 /// The host, and the vport of `contoso-sql`.
 fn host1() -> (Host, Port) {
     let fabric = Fabric::check(&Bundle::parse(FIGURE8).unwrap().bundle).unwrap().fabric;
-    let site = Site { host: "host1".into(), entropy: HashSecret([1; 9]), vfs: 64, vmqs: 16 };
+    let site = Site { host: "host1".into(), entropy: HashSecret([1; 9]), vfs: 0, vmqs: 0 };
     let config = host_config(Arc::new(fabric), &site, &mut Indices::default()).unwrap();
     let (id, _) = config.snapshot.vports.iter().find(|(_, v)| v.name == "contoso-sql").unwrap();
     (Host::new(&config.snapshot).unwrap(), Port::Vport(*id))
@@ -27,7 +27,7 @@ fn ends() -> Ends {
 }
 
 fn udp(ends: &Ends, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0; 2048];
+    let mut frame = vec![0; payload.len() + 128];
     let len = craft::udp(&mut frame, ends, 40_000, 53, payload).unwrap();
     frame.truncate(len);
     frame
@@ -42,7 +42,7 @@ fn from_host2(vsid: u32, inner: &[u8]) -> Vec<u8> {
         src: [192, 168, 2, 20].into(),
         dst: [192, 168, 1, 10].into(),
     };
-    let mut frame = vec![0; 2048];
+    let mut frame = vec![0; inner.len() + 128];
     let len = craft::encapsulated(&mut frame, &spec.template().unwrap(), vsid, 50_000, inner).unwrap();
     frame.truncate(len);
     frame
@@ -90,7 +90,7 @@ fn forged_frames_end_with_their_reasons() {
         "unsupported",
         "as on a live host, whose ports take large frames"
     );
-    assert_eq!(dropped(sql, vec![0; 1 << 17]), "too_long");
+    assert_eq!(dropped(sql, vec![0; MAX_FRAME + 1]), "too_long");
     let inner = udp(&ends().reversed(), b"x");
     assert_eq!(dropped(WIRE, from_host2(6001, &inner)), "spoofed_mac");
     assert_eq!(dropped(WIRE, from_host2(7001, &inner)), "unknown_vsid");
@@ -100,6 +100,17 @@ fn forged_frames_end_with_their_reasons() {
     let mut frame = from_host2(5001, &inner);
     frame[40..42].copy_from_slice(&[0x12, 0x34]);
     assert_eq!(dropped(WIRE, frame), "outer_udp_checksum");
+}
+
+#[test]
+fn jumbo_frames_pass_as_on_a_live_host() {
+    let (mut host, sql) = host1();
+    let inner = udp(&ends().reversed(), &[7; 9000]);
+    let treated = host.treat(WIRE, &from_host2(5001, &inner), 0, false);
+    assert_eq!((end(&treated), treated.outputs), ((Verdict::Forward, Some("miss")), vec![(sql, inner)]));
+    // The provider network of this policy has an MTU of 1600.
+    let sent = host.treat(sql, &udp(&ends(), &[7; 9000]), 1, false);
+    assert_eq!(end(&sent), (Verdict::Drop, Some("mtu_exceeded")));
 }
 
 #[test]
