@@ -18,7 +18,7 @@ use super::policy;
 use crate::args::{EngineKind, Replay};
 use crate::error::Error;
 use crate::output::show;
-use crate::replay::{Host, NEXT_HOP, Treated, Verdict};
+use crate::replay::{Host, NEXT_HOP, Replayed, Verdict};
 use crate::table::{Table, layers, or_dash};
 
 /// Secret of what outer headers show of inner flows. Always the same, so that a replay can be repeated.
@@ -148,10 +148,10 @@ fn packets(
         };
         let first = *first.get_or_insert(captured.time);
         let ms = captured.time.saturating_sub(first) / 1_000_000;
-        let treated = host.treat(input, &captured.frame, ms, replay.trace);
-        let packet = describe(packets.len() as u64 + 1, &captured, &treated, ports);
+        let replayed = host.replay(input, &captured.frame, ms, replay.trace);
+        let packet = describe(packets.len() as u64 + 1, &captured, &replayed, ports);
         let comment = format!("packet {}: {} {}", packet.number, packet.verdict.as_str(), packet.reason);
-        for (port, frame) in &treated.outputs {
+        for (port, frame) in &replayed.outputs {
             if let Some((interface, _)) = ports.find(*port) {
                 writer.frame(interface, captured.time, frame, comment.trim_end()).map_err(unwritable)?;
             }
@@ -162,11 +162,11 @@ fn packets(
     Ok((packets, cut_off))
 }
 
-fn describe(number: u64, captured: &Captured, treated: &Treated, ports: &Ports) -> Packet {
+fn describe(number: u64, captured: &Captured, replayed: &Replayed, ports: &Ports) -> Packet {
     let name = |port: Port| ports.find(port).map(|(_, name)| name.to_owned()).unwrap_or_default();
     let outputs =
-        treated.outputs.iter().map(|(port, frame)| Output { port: name(*port), bytes: frame.len() });
-    let trace = treated.layers.iter().map(|step| Hop {
+        replayed.outputs.iter().map(|(port, frame)| Output { port: name(*port), bytes: frame.len() });
+    let trace = replayed.layers.iter().map(|step| Hop {
         layer: step.layer.as_str(),
         vport: step.vport.map(|id| name(Port::Vport(id))),
         rule: step.rule.clone(),
@@ -177,8 +177,8 @@ fn describe(number: u64, captured: &Captured, treated: &Treated, ports: &Ports) 
         number,
         bytes,
         original_bytes: Some(captured.original).filter(|original| *original != bytes),
-        verdict: treated.verdict,
-        reason: treated.reason.map(|r| r.as_str().to_owned()).unwrap_or_default(),
+        verdict: replayed.verdict,
+        reason: replayed.reason.map(|r| r.as_str().to_owned()).unwrap_or_default(),
         outputs: outputs.collect(),
         trace: trace.collect(),
     }

@@ -61,7 +61,7 @@ impl Verdict {
 
 /// The result of a frame.
 #[derive(Clone, Debug)]
-pub(crate) struct Treated {
+pub(crate) struct Replayed {
     /// What happened to it.
     pub(crate) verdict: Verdict,
     /// Why it was dropped, or the reason of its first upcall. None: its flow had a record.
@@ -156,7 +156,7 @@ impl Host {
     }
 
     /// A frame arrives `ms` milliseconds after the first one. Time does not go back.
-    pub(crate) fn treat(&mut self, input: Port, frame: &[u8], ms: u64, trace: bool) -> Treated {
+    pub(crate) fn replay(&mut self, input: Port, frame: &[u8], ms: u64, trace: bool) -> Replayed {
         self.advance(ms);
         match frame.len() {
             len if len < MIN_FRAME => return refused(Reason::Runt),
@@ -176,7 +176,7 @@ impl Host {
             _ => Verdict::Replicate,
         };
         let reason = if verdict == Verdict::Drop { dropped.first().copied() } else { asked };
-        Treated { verdict, reason, outputs: sent, layers }
+        Replayed { verdict, reason, outputs: sent, layers }
     }
 
     /// Runs switch and slow path until both are idle. Returns the reason of the first upcall, and writes the layers of its
@@ -259,8 +259,8 @@ impl Host {
     }
 }
 
-fn refused(reason: Reason) -> Treated {
-    Treated { verdict: Verdict::Drop, reason: Some(reason), outputs: Vec::new(), layers: Vec::new() }
+fn refused(reason: Reason) -> Replayed {
+    Replayed { verdict: Verdict::Drop, reason: Some(reason), outputs: Vec::new(), layers: Vec::new() }
 }
 
 /// The ARP reply of a next hop to one of our addresses.

@@ -2,4 +2,4 @@
 
 mod host;
 
-pub(crate) use host::{Host, NEXT_HOP, Treated, Verdict};
+pub(crate) use host::{Host, NEXT_HOP, Replayed, Verdict};

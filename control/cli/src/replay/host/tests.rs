@@ -48,21 +48,21 @@ fn from_host2(vsid: u32, inner: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn end(treated: &Treated) -> (Verdict, Option<&'static str>) {
-    (treated.verdict, treated.reason.map(Reason::as_str))
+fn end(replayed: &Replayed) -> (Verdict, Option<&'static str>) {
+    (replayed.verdict, replayed.reason.map(Reason::as_str))
 }
 
 #[test]
 fn the_first_packet_is_decided_the_next_ones_take_its_flow() {
     let (mut host, sql) = host1();
     let frame = udp(&ends(), b"question");
-    let first = host.treat(sql, &frame, 0, true);
+    let first = host.replay(sql, &frame, 0, true);
     assert_eq!(end(&first), (Verdict::Forward, Some("miss")));
     let [(Port::Uplink(0), sent)] = &first.outputs[..] else { panic!("{:?}", first.outputs) };
     assert_eq!((&sent[..6], &sent[50..]), (&NEXT_HOP.0[..], &frame[..]));
     let layers: Vec<&str> = first.layers.iter().map(|s| s.layer.as_str()).collect();
     assert!(layers.contains(&"port") && layers.contains(&"mapping"), "{layers:?}");
-    let second = host.treat(sql, &frame, 1, true);
+    let second = host.replay(sql, &frame, 1, true);
     assert_eq!((end(&second), second.layers.len()), ((Verdict::Forward, None), 0));
     // The answer has its record, too.
     let answer = {
@@ -70,7 +70,7 @@ fn the_first_packet_is_decided_the_next_ones_take_its_flow() {
         let len = craft::udp(&mut frame, &ends().reversed(), 53, 40_000, b"answer").unwrap();
         frame[..len].to_vec()
     };
-    let answered = host.treat(WIRE, &from_host2(5001, &answer), 2, false);
+    let answered = host.replay(WIRE, &from_host2(5001, &answer), 2, false);
     assert_eq!((end(&answered), answered.outputs), ((Verdict::Forward, None), vec![(sql, answer)]));
 }
 
@@ -78,9 +78,9 @@ fn the_first_packet_is_decided_the_next_ones_take_its_flow() {
 fn forged_frames_end_with_their_reasons() {
     let (mut host, sql) = host1();
     let mut dropped = |input, frame: Vec<u8>| {
-        let treated = host.treat(input, &frame, 0, false);
-        assert_eq!((treated.verdict, treated.outputs.len()), (Verdict::Drop, 0));
-        treated.reason.unwrap().as_str()
+        let replayed = host.replay(input, &frame, 0, false);
+        assert_eq!((replayed.verdict, replayed.outputs.len()), (Verdict::Drop, 0));
+        replayed.reason.unwrap().as_str()
     };
     assert_eq!(dropped(sql, udp(&Ends { src_mac: WEB, ..ends() }, b"")), "spoofed_mac");
     assert_eq!(dropped(sql, udp(&Ends { src: [10, 1, 1, 99].into(), ..ends() }, b"")), "spoofed_ca");
@@ -106,10 +106,10 @@ fn forged_frames_end_with_their_reasons() {
 fn jumbo_frames_pass_as_on_a_live_host() {
     let (mut host, sql) = host1();
     let inner = udp(&ends().reversed(), &[7; 9000]);
-    let treated = host.treat(WIRE, &from_host2(5001, &inner), 0, false);
-    assert_eq!((end(&treated), treated.outputs), ((Verdict::Forward, Some("miss")), vec![(sql, inner)]));
+    let replayed = host.replay(WIRE, &from_host2(5001, &inner), 0, false);
+    assert_eq!((end(&replayed), replayed.outputs), ((Verdict::Forward, Some("miss")), vec![(sql, inner)]));
     // The provider network of this policy has an MTU of 1600.
-    let sent = host.treat(sql, &udp(&ends(), &[7; 9000]), 1, false);
+    let sent = host.replay(sql, &udp(&ends(), &[7; 9000]), 1, false);
     assert_eq!(end(&sent), (Verdict::Drop, Some("mtu_exceeded")));
 }
 
@@ -117,7 +117,7 @@ fn jumbo_frames_pass_as_on_a_live_host() {
 fn connections_end_in_the_time_of_the_capture() {
     let (mut host, sql) = host1();
     let frame = udp(&ends(), b"");
-    let mut at = |seconds: u64| host.treat(sql, &frame, seconds * 1000, false).reason.map(Reason::as_str);
+    let mut at = |seconds: u64| host.replay(sql, &frame, seconds * 1000, false).reason.map(Reason::as_str);
     assert_eq!((at(0), at(100), at(250)), (Some("miss"), None, None), "in use every two minutes");
     assert_eq!(at(700), Some("miss"), "silent for more than three minutes");
     assert_eq!((at(600), at(0)), (None, None), "time does not go back");
@@ -139,13 +139,13 @@ fn answers_of_the_host_go_where_the_question_came_from() {
         let len = craft::arp(&mut frame, &question).unwrap();
         frame[..len].to_vec()
     };
-    let reply = host.treat(sql, &ask(SQL, [10, 1, 1, 11], [10, 1, 1, 1]), 0, false);
+    let reply = host.replay(sql, &ask(SQL, [10, 1, 1, 11], [10, 1, 1, 1]), 0, false);
     assert_eq!((reply.verdict, reply.outputs[0].0), (Verdict::Reply, sql));
-    let reply = host.treat(WIRE, &ask(NEXT_HOP, [192, 168, 1, 1], [192, 168, 1, 10]), 0, false);
+    let reply = host.replay(WIRE, &ask(NEXT_HOP, [192, 168, 1, 1], [192, 168, 1, 10]), 0, false);
     assert_eq!((end(&reply), reply.outputs[0].0), ((Verdict::Reply, None), WIRE));
     let mut lldp = vec![0; 60];
     lldp[12..14].copy_from_slice(&[0x88, 0xcc]);
-    assert_eq!(end(&host.treat(WIRE, &lldp, 0, false)), (Verdict::Host, Some("control")));
+    assert_eq!(end(&host.replay(WIRE, &lldp, 0, false)), (Verdict::Host, Some("control")));
 }
 
 #[test]
@@ -156,11 +156,11 @@ fn no_frame_panics() {
     let encapsulated = from_host2(5001, &udp(&ends().reversed(), b"payload"));
     for (input, frame) in [(sql, &good), (WIRE, &encapsulated), (nowhere, &good)] {
         for n in 0..frame.len() {
-            host.treat(input, &frame[..n], 0, true);
+            host.replay(input, &frame[..n], 0, true);
             for value in [0, 1, 0x45, 0x80, 0xff] {
                 let mut changed = frame.clone();
                 changed[n] = value;
-                host.treat(input, &changed, 0, true);
+                host.replay(input, &changed, 0, true);
             }
         }
     }
