@@ -11,7 +11,7 @@ use clap::Parser;
 use culvert_device::board::{Engine, State, Uplink};
 use culvert_device::function::{Pf, PfConfig, PfPort};
 use culvert_device::soc::{Options, Soc};
-use culvert_device::virtio::Wake;
+use culvert_device::virtio::Notifier;
 use culvert_device::wire::{Capture, WireSpec};
 
 /// An emulated SmartNIC: a PF with SR-IOV behind a vfio-user socket, two MAC ports, and a RISC-V processor for the
@@ -48,8 +48,8 @@ struct Args {
     /// Emulator of the SoC's processor.
     #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-riscv64")]
     qemu: PathBuf,
-    /// Reset PF and VFs when the driver's connection closes, as VFIO does. Left out, VFs and flows go on while the
-    /// daemon restarts.
+    /// Reset PF and VFs when the driver's connection closes, as VFIO does. Left out, VFs and flows keep running while
+    /// the daemon restarts.
     #[arg(long)]
     reset_on_disconnect: bool,
     /// Print one line of JSON once the socket is there.
@@ -82,8 +82,8 @@ fn run(args: &Args) -> Result<(), String> {
         count_instructions: false,
     };
     let soc = Soc::new(options).map_err(|e| e.to_string())?;
-    let wake = Wake::new().map_err(system("a doorbell"))?;
-    let state = State::new(wake.clone());
+    let notifier = Notifier::new().map_err(system("the notifier's eventfd"))?;
+    let state = State::new(notifier.clone());
     let mut uplinks = Vec::new();
     for (n, (wire, capture)) in
         [(&args.uplink0, &args.capture0), (&args.uplink1, &args.capture1)].into_iter().enumerate()
@@ -101,7 +101,7 @@ fn run(args: &Args) -> Result<(), String> {
     let port = PfPort::new();
     let config = PfConfig { socket: args.socket.clone(), reset_on_disconnect: args.reset_on_disconnect };
     let registers: Arc<State> = Arc::clone(&state);
-    let pf = Pf::start(config, Arc::clone(&port), registers, wake.clone());
+    let pf = Pf::start(config, Arc::clone(&port), registers, notifier.clone());
     let pf = pf.map_err(|e| format!("{}: {e}", args.socket.display()))?;
     let stop = Arc::new(AtomicBool::new(false));
     let mut engine = Engine::new(soc, state, port, uplinks, Arc::clone(&stop));
@@ -112,7 +112,7 @@ fn run(args: &Args) -> Result<(), String> {
     }
     wait_for_end().map_err(system("signals"))?;
     stop.store(true, Ordering::Release);
-    wake.ring();
+    notifier.notify();
     let ended = thread.join();
     pf.stop();
     ended.map_err(|_| "the engine has failed: see the message above".to_owned())

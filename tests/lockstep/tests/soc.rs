@@ -78,7 +78,7 @@ fn a_killed_firmware_gives_everything_back() {
     let buffer = soc.owners().take().expect("a buffer");
     let lost = culvert_abi::soc::Descriptor { buffer, op: 1, port: 3, ..Default::default() };
     assert!(soc.push(&lost), "the ring has room");
-    assert_eq!(soc.take_back(), [3], "the packet that it held is known by its port");
+    assert_eq!(soc.reclaim(), [3], "the packet that it held is known by its port");
     assert_eq!(soc.owners().available(), before);
     soc.start(&culvert_lockstep::soc::image().expect("the image is built")).expect("it starts again");
     soc.wait_ready(Duration::from_secs(20)).expect("it is ready again");

@@ -56,8 +56,8 @@ impl Datapath {
         match op {
             // What a VM sends that the host serves was not at the host before.
             Op::InjectLookup | Op::Dropped if entry.arg1 == Op::OF_VM => {}
-            Op::InjectLookup | Op::InjectOut => self.shares.give_back(entry.port, 1),
-            Op::Dropped => self.shares.give_back(entry.port, entry.arg0.max(1)),
+            Op::InjectLookup | Op::InjectOut => self.shares.credit(entry.port, 1),
+            Op::Dropped => self.shares.credit(entry.port, entry.arg0.max(1)),
             Op::HostRestart => self.shares.clear(),
             _ => {}
         }

@@ -39,12 +39,12 @@ fn index(port: BoardPort) -> Option<usize> {
 }
 
 impl Counters {
-    /// A frame came in.
+    /// Counts a received frame.
     pub fn frame_in(&self, port: BoardPort, len: usize) {
         self.add(port, 0, len);
     }
 
-    /// A frame went out.
+    /// Counts a sent frame.
     pub fn frame_out(&self, port: BoardPort, len: usize) {
         self.add(port, 2, len);
     }
@@ -56,13 +56,13 @@ impl Counters {
         }
     }
 
-    /// The board itself has dropped frames that came in at `port`. What the firmware drops, the firmware counts.
+    /// Counts frames of `port` that the board has dropped. The firmware counts what it drops itself.
     pub fn drop(&self, port: BoardPort, reason: Reason, count: u64) {
         self.drops[reason as usize].fetch_add(count, Relaxed);
         self.port_drop(port, count);
     }
 
-    /// Frames of a port were dropped, by whomever.
+    /// Counts dropped frames of a port, whichever side dropped them.
     pub fn port_drop(&self, port: BoardPort, count: u64) {
         if let Some(port) = index(port).and_then(|i| self.ports.get(i)) {
             port.words[4].fetch_add(count, Relaxed);

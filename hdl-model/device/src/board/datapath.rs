@@ -7,7 +7,7 @@ use culvert_abi::regs::QUEUE_COUNT;
 use super::firmware_link::FirmwareLink;
 use super::host_queues::HostQueues;
 use super::registers::{Queue, State};
-use super::share::Shares;
+use super::upcall_share::UpcallShares;
 use crate::function::PfPort;
 use crate::soc::Soc;
 use crate::virtio::NetDevice;
@@ -32,7 +32,7 @@ pub(super) struct Datapath {
     pub(super) registers: Arc<State>,
     pub(super) uplinks: Vec<Uplink>,
     pub(super) vfs: Vec<Arc<NetDevice>>,
-    pub(super) shares: Shares,
+    pub(super) shares: UpcallShares,
 }
 
 impl Datapath {
@@ -43,7 +43,7 @@ impl Datapath {
             registers,
             uplinks,
             vfs: Vec::new(),
-            shares: Shares::new(),
+            shares: UpcallShares::new(),
         }
     }
 

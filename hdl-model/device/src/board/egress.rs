@@ -116,7 +116,7 @@ impl Datapath {
         }
     }
 
-    /// A copy for the host. One that finds no buffer and too much waiting is left out: the packet itself goes on.
+    /// A copy for the host. It is left out when too many entries wait for the host's buffers; the packet itself is forwarded.
     fn copy(&mut self, queue: usize, d: &Descriptor, from: &FromFirmware, reason: Reason, limit: usize) {
         if self.host.held(queue) >= UPCALLS_HELD {
             return;
@@ -162,8 +162,8 @@ impl Datapath {
         let bytes = self.link.soc.parts(from).1.to_vec();
         if !full && self.host.send(usize::from(d.target), entry, &[&bytes]) {
             match origin {
-                BoardPort::Vf(n) => self.shares.take(n, d.vport),
-                BoardPort::Queue(_) => self.shares.take_of_vport(d.vport),
+                BoardPort::Vf(n) => self.shares.charge(n, d.vport),
+                BoardPort::Queue(_) => self.shares.charge_vport(d.vport),
                 BoardPort::Uplink(_) | BoardPort::None => {}
             }
             return;

@@ -21,7 +21,7 @@ use crate::soc::Soc;
 
 /// Turns without work before the engine sleeps: a few microseconds, for the processors have others to serve.
 const SPIN: u32 = 50;
-/// Time between two looks at what announces nothing: carriers, the firmware's heartbeat, its log.
+/// Period of what is polled: carriers, the firmware's heartbeat, its log.
 const TICK: Duration = Duration::from_millis(100);
 
 /// The engine.
@@ -156,7 +156,7 @@ impl Engine {
         self.registers.punted.store(soc.word64(ctrl::PUNTED), Relaxed);
     }
 
-    /// Announces that it sleeps, looks once more, and sleeps until it is woken or the next tick is due.
+    /// Announces sleep, looks for work once more, and sleeps until a notification or the next tick.
     fn sleep(&mut self) {
         let Datapath { link, host, uplinks, vfs, shares, .. } = &mut self.datapath;
         let mut work = !link.soc.may_sleep() || link.has_delayed();
@@ -172,8 +172,8 @@ impl Engine {
             let timeout = self.ticker.remaining();
             let timeout = Timespec { tv_sec: 0, tv_nsec: timeout.as_nanos().min(999_999_999) as i64 };
             let mut fds = vec![
-                PollFd::from_borrowed_fd(self.registers.wake.as_fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(link.soc.bell(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.registers.notifier.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(link.soc.doorbell(), PollFlags::IN),
             ];
             if forwards {
                 fds.extend(uplinks.iter().map(|u| PollFd::from_borrowed_fd(u.wire.fd(), PollFlags::IN)));
@@ -181,7 +181,7 @@ impl Engine {
             let _interrupted = rustix::event::poll(&mut fds, Some(&timeout));
         }
         link.soc.awake();
-        self.registers.wake.drain();
+        self.registers.notifier.clear();
         for vf in vfs.iter() {
             vf.set_polling(true);
         }

@@ -102,7 +102,7 @@ impl FirmwareLink {
     /// Takes all buffers back from a firmware that has stopped. Packets that it had, or that waited for it, are dropped and
     /// counted.
     pub(super) fn reclaim(&mut self, counters: &Counters, reason: Reason) {
-        for port in self.soc.take_back() {
+        for port in self.soc.reclaim() {
             let port = BoardPort::from_bits(port);
             // Commands of the host have no port: the host sees the new epoch.
             if port != BoardPort::None {

@@ -18,8 +18,8 @@ mod ingress;
 mod pf_ring;
 mod registers;
 mod shadow;
-mod share;
 mod supervisor;
+mod upcall_share;
 
 pub use self::counters::Counters;
 pub use self::datapath::Uplink;

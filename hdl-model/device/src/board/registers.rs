@@ -8,7 +8,7 @@ use culvert_abi::regs::{self, FirmwareState, MBOX_WORDS, QUEUE_COUNT};
 
 use super::counters::{Counters, PORTS};
 use crate::function::Registers;
-use crate::virtio::{NetDevice, VfConfig, Wake};
+use crate::virtio::{NetDevice, Notifier, VfConfig};
 
 /// Registers of a PF queue, as the driver has written them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,11 +17,11 @@ pub(super) struct Queue {
     pub(super) size_log2: u32,
     /// 0 stopped, [`regs::QUEUE_RUNNING`] or [`regs::QUEUE_FAULT`].
     pub(super) state: u32,
-    /// How often it was started: a stop and a start between two looks of the engine are seen by it.
+    /// Number of starts: it shows the engine a stop and a start between two of its turns.
     pub(super) starts: u32,
 }
 
-/// What the driver has said of a VF.
+/// The driver's settings of a VF.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct VfRegisters {
     words: [u32; 8],
@@ -36,10 +36,10 @@ impl Default for VfRegisters {
     }
 }
 
-/// Packets of a VF that may be at the host when the driver says nothing.
+/// Share of a VF unless the driver sets another.
 const DEFAULT_SHARE: u32 = 64;
 
-/// What the engine has been asked to do.
+/// A request of the driver to the engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Request {
     /// Load the image from host memory and start it.
@@ -55,10 +55,10 @@ pub(super) enum Request {
     Reset,
 }
 
-/// What registers and engine share.
+/// The state that registers and engine share.
 pub struct State {
     pub(super) counters: Counters,
-    pub(super) wake: Wake,
+    pub(super) notifier: Notifier,
     pub(super) link: AtomicU32,
     pub(super) firmware_state: AtomicU32,
     pub(super) epoch: AtomicU32,
@@ -93,11 +93,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl State {
-    /// As after power-on. `wake` wakes the engine.
-    pub fn new(wake: Wake) -> Arc<Self> {
+    /// As after power-on. `notifier` wakes the engine.
+    pub fn new(notifier: Notifier) -> Arc<Self> {
         Arc::new(State {
             counters: Counters::default(),
-            wake,
+            notifier,
             link: AtomicU32::new(0),
             firmware_state: AtomicU32::new(FirmwareState::Off as u32),
             epoch: AtomicU32::new(0),
@@ -135,7 +135,7 @@ impl State {
 
     fn request(&self, request: Request) {
         lock(&self.requests).push(request);
-        self.wake.ring();
+        self.notifier.notify();
     }
 
     /// The PF queues, if the driver has changed any.
@@ -149,7 +149,7 @@ impl State {
         }
     }
 
-    /// The VFs, if there are others than before.
+    /// The VFs, if they have changed.
     pub(super) fn changed_vfs(&self) -> Option<Vec<Arc<NetDevice>>> {
         self.vfs_changed.swap(false, AcqRel).then(|| lock(&self.vfs).clone())
     }
@@ -185,7 +185,7 @@ impl State {
     fn queue_register(&self, offset: u32, write: Option<u32>) -> u32 {
         let (n, register) = ((offset - regs::QUEUES) / regs::QUEUE_STRIDE, offset % regs::QUEUE_STRIDE);
         if register == regs::QUEUE_BELL {
-            self.wake.ring();
+            self.notifier.notify();
             return 0;
         }
         let mut queues = lock(&self.queues);
@@ -207,7 +207,7 @@ impl State {
                 queue.state = if value == 1 { regs::QUEUE_RUNNING } else { 0 };
                 queue.starts = queue.starts.wrapping_add(value & 1);
                 self.queues_changed.store(true, Release);
-                self.wake.ring();
+                self.notifier.notify();
             }
             _ => {}
         }
@@ -339,7 +339,7 @@ impl Registers for State {
                 mailbox.bell = value;
                 mailbox.taken = false;
                 drop(mailbox);
-                self.wake.ring();
+                self.notifier.notify();
             }
             regs::QUEUES..QUEUES_END => drop(self.queue_register(offset, Some(value))),
             regs::VFS..VFS_END => drop(self.vf_register(offset, Some(value))),
@@ -362,15 +362,15 @@ impl Registers for State {
         *lock(&self.vfs) = vfs.to_vec();
         self.vfs_changed.store(true, Release);
         self.event(regs::EVENT_VF);
-        self.wake.ring();
+        self.notifier.notify();
     }
 
-    /// The rings lie in memory that goes away with the driver; VFs, tables and firmware go on without it.
+    /// The rings lie in memory that disappears with the driver; VFs, tables and firmware keep running.
     fn disconnected(&self) {
         for queue in lock(&self.queues).iter_mut() {
             queue.state = 0;
         }
         self.queues_changed.store(true, Release);
-        self.wake.ring();
+        self.notifier.notify();
     }
 }

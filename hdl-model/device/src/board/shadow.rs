@@ -1,5 +1,5 @@
-//! What the host has told the firmware, kept by the board: a firmware that starts anew gets it again at once, also when no
-//! daemon runs. The dead firmware's own memory is not trusted.
+//! Shadow of the firmware's configuration: what the host has sent, kept by the board. A restarted firmware gets it again at
+//! once, also while no daemon runs. The dead firmware's own memory is not trusted.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -22,7 +22,7 @@ pub(super) struct Command {
     pub(super) payload: Vec<u8>,
 }
 
-/// The host's words.
+/// The host's mail and commands.
 #[derive(Default)]
 pub(super) struct Shadow {
     configure: Option<[u32; MBOX_WORDS]>,
@@ -42,7 +42,7 @@ fn items<T: FromBytes>(payload: &[u8]) -> impl Iterator<Item = T> + '_ {
 }
 
 impl Shadow {
-    /// The host says something in the mailbox.
+    /// Notes a request of the host in the mailbox.
     pub(super) fn mail(&mut self, request: &[u32; MBOX_WORDS]) {
         match request[0] {
             mailbox::CONFIGURE => {
@@ -58,7 +58,7 @@ impl Shadow {
         self.started
     }
 
-    /// The host gives a command.
+    /// Notes a command of the host.
     pub(super) fn command(&mut self, op: Op, arg0: u32, payload: &[u8]) {
         match op {
             Op::TunnelSet | Op::GroupSet | Op::VportSet => {
@@ -115,8 +115,7 @@ impl Shadow {
         }
     }
 
-    /// The CONFIGURE to begin with when a new firmware is to be told everything again. `None` before the driver has said
-    /// START: it configures the new firmware itself.
+    /// The CONFIGURE that begins a replay. `None` before the driver has said START: it configures a new firmware itself.
     pub(super) fn configure(&self) -> Option<[u32; MBOX_WORDS]> {
         self.configure.filter(|_| self.started)
     }

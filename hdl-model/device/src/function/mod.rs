@@ -4,7 +4,7 @@
 //!
 //! 1. [`PfPort::new`] makes the PF's PCI side: its DMA memory ([`PfPort::memory`]) and interrupts
 //!    ([`PfPort::interrupt`]), which the queue engine uses for the PF rings.
-//! 2. The board implements [`Registers`]: BAR 0, and what it wants to hear of resets, VFs and the driver.
+//! 2. The board implements [`Registers`]: BAR 0, and handlers of resets, VFs and the driver.
 //! 3. [`Pf::start`] listens on the PF's socket.
 //! 4. The driver sets NumVFs and VF Enable; one socket per VF appears, named as the PF's with `.vf0`, `.vf1` and so on
 //!    appended ([`vf_socket`]), and [`Registers::vfs_changed`] gets their devices. When VF Enable is cleared, at a reset

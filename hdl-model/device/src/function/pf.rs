@@ -15,7 +15,7 @@ use crate::pci::{Bar, CONFIG_LEN, Endpoint, Identity, SriovLayout};
 use crate::vfio_user::{
     CONFIG_REGION, DmaRegion, Error, Function, IrqSet, MSIX_INDEX, Region, RemoteDma, Server,
 };
-use crate::virtio::{NetDevice, VIRTIO_BAR, VfConfig, Wake};
+use crate::virtio::{NetDevice, Notifier, VIRTIO_BAR, VfConfig};
 
 const PF_IDENTITY: Identity = Identity {
     vendor: pci::VENDOR,
@@ -38,7 +38,7 @@ pub trait Registers: Send + Sync {
     /// The PF is reset, by FLR or by the client. Its VFs are gone already.
     fn reset(&self);
 
-    /// What VF `index` is to be when it comes into being.
+    /// Settings of VF `index` when it is created.
     fn vf_config(&self, index: u16) -> VfConfig;
 
     /// These are the VFs from now on, by index. Called with an empty list before they vanish.
@@ -47,7 +47,7 @@ pub trait Registers: Send + Sync {
     /// A driver has connected.
     fn connected(&self) {}
 
-    /// The driver is gone. Its memory is taken away when this returns, and PF rings in it with it.
+    /// The driver is gone. Its memory, and PF rings in it, are unmapped when this returns.
     fn disconnected(&self) {}
 }
 
@@ -57,7 +57,7 @@ pub struct PfConfig {
     /// Path of the PF's socket. Those of its VFs are named after it.
     pub socket: PathBuf,
     /// Whether the PF and its VFs are reset when the driver's connection closes, as VFIO does when a device's last user
-    /// is gone. Off, VFs and flows go on while the driver restarts.
+    /// is gone. Off, VFs and flows keep running while the driver restarts.
     pub reset_on_disconnect: bool,
 }
 
@@ -81,7 +81,7 @@ impl fmt::Debug for PfPort {
 }
 
 impl PfPort {
-    /// A PF that nobody drives.
+    /// A PF without a driver.
     pub fn new() -> Arc<Self> {
         let vf_bars = Endpoint::with_msix_bar(&[VIRTIO_BAR]);
         let sriov = SriovLayout {
@@ -122,7 +122,7 @@ pub struct Pf {
 struct Shared {
     port: Arc<PfPort>,
     registers: Arc<dyn Registers>,
-    wake: Wake,
+    notifier: Notifier,
     config: PfConfig,
     vfs: Mutex<Vec<Vf>>,
 }
@@ -134,15 +134,15 @@ impl fmt::Debug for Shared {
 }
 
 impl Pf {
-    /// Listens on the PF's socket. `wake` is rung by the VFs' drivers.
+    /// Listens on the PF's socket. `notifier` is rung by the VFs' drivers.
     pub fn start(
         config: PfConfig,
         port: Arc<PfPort>,
         registers: Arc<dyn Registers>,
-        wake: Wake,
+        notifier: Notifier,
     ) -> Result<Self, Error> {
         let socket = config.socket.clone();
-        let shared = Arc::new(Shared { port, registers, wake, config, vfs: Mutex::default() });
+        let shared = Arc::new(Shared { port, registers, notifier, config, vfs: Mutex::default() });
         let server = Server::start(&socket, Arc::clone(&shared) as Arc<dyn Function>)?;
         Ok(Self { server, shared })
     }
@@ -170,7 +170,7 @@ impl Shared {
         }
         for index in 0..count {
             let socket = vf_socket(&self.config.socket, index);
-            match Vf::start(&socket, self.registers.vf_config(index), self.wake.clone()) {
+            match Vf::start(&socket, self.registers.vf_config(index), self.notifier.clone()) {
                 Ok(vf) => vfs.push(vf),
                 Err(error) => {
                     // As on hardware the register write cannot fail; the driver finds the VF missing.

@@ -11,7 +11,7 @@ use crate::pci::{CONFIG_LEN, Identity};
 use crate::vfio_user::{
     CONFIG_REGION, DmaRegion, Error, Function, IrqSet, MSIX_INDEX, Region, RemoteDma, Server,
 };
-use crate::virtio::{NetDevice, VfConfig, Wake};
+use crate::virtio::{NetDevice, Notifier, VfConfig};
 
 /// Who a VF says it is: a modern virtio-net device (virtio 1.2, 4.1.2).
 pub const VF_IDENTITY: Identity = Identity {
@@ -32,8 +32,8 @@ pub struct Vf {
 
 impl Vf {
     /// Makes a device and listens for a client at `socket`.
-    pub fn start(socket: &Path, config: VfConfig, wake: Wake) -> Result<Self, Error> {
-        let device = Arc::new(NetDevice::new(VF_IDENTITY, config, wake));
+    pub fn start(socket: &Path, config: VfConfig, notifier: Notifier) -> Result<Self, Error> {
+        let device = Arc::new(NetDevice::new(VF_IDENTITY, config, notifier));
         let server = Server::start(socket, Arc::clone(&device) as Arc<dyn Function>)?;
         Ok(Self { device, server })
     }

@@ -106,7 +106,7 @@ impl Endpoint {
         self.lock().space.read(offset, into);
     }
 
-    /// Writes configuration space. The caller carries out what comes back; a reset includes [`reset`](Self::reset).
+    /// Writes configuration space. The caller executes the event that is returned; a reset includes [`reset`](Self::reset).
     pub fn config_write(&self, offset: usize, from: &[u8]) -> ConfigEvent {
         let mut guard = self.lock();
         let State { space, vfs } = &mut *guard;

@@ -2,86 +2,37 @@
 //!
 //! [`Soc`] needs nothing of the PCIe side: the lockstep test and the benchmarks drive it directly.
 
-mod ivshmem;
-mod machine;
+mod doorbells;
+mod error;
+mod options;
 mod owners;
+mod processor;
 mod ram;
 mod rings;
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use culvert_abi::image::{Header, ImageError};
 use culvert_abi::regs::{LOG_LEN, MBOX_WORDS, PANIC_LEN};
 use culvert_abi::soc::{self, CTRL, LOG, PANIC, RAM_BASE, ctrl};
-use thiserror::Error;
 
-use self::ivshmem::Bell;
-use self::machine::Machine;
+use self::doorbells::Doorbells;
+pub use self::error::SocError;
+pub use self::options::Options;
 pub use self::owners::Owners;
+use self::processor::Processor;
 pub use self::ram::Ram;
 pub use self::rings::{FromFirmware, Rings};
-
-/// How the SoC is run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The emulator.
-    pub qemu: PathBuf,
-    /// Number of flow records as a power of two; 0 for the firmware's default.
-    pub flows_log2: u32,
-    /// Count instructions: deterministic, slow, and the firmware never sleeps.
-    pub count_instructions: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options { qemu: PathBuf::from("qemu-system-riscv64"), flows_log2: 0, count_instructions: false }
-    }
-}
-
-/// Why the SoC does not run.
-#[derive(Debug, Error)]
-pub enum SocError {
-    /// A system call failed.
-    #[error("{what}: {source}")]
-    System {
-        /// What was being done.
-        what: &'static str,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// The emulator does not start.
-    #[error("{program}: {source}: install it (Debian: qemu-system-misc) or name it with --qemu", program = .program.display())]
-    Emulator {
-        /// Its path.
-        program: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// The image is refused.
-    #[error("the firmware image is refused ({0:?}): build it with `cargo xtask firmware` for this version")]
-    Image(ImageError),
-    /// No answer in time.
-    #[error("the firmware does not {what} within {seconds} s{panic}")]
-    Silent {
-        /// What it should have done.
-        what: &'static str,
-        /// How long that was waited for.
-        seconds: u64,
-        /// Its last words, after a colon.
-        panic: String,
-    },
-}
 
 /// The SoC.
 pub struct Soc {
     ram: Ram,
     rings: Rings,
     owners: Owners,
-    bell: Bell,
-    machine: Option<Machine>,
+    doorbells: Doorbells,
+    processor: Option<Processor>,
     options: Options,
     epoch: u32,
     request: u32,
@@ -97,15 +48,15 @@ impl Soc {
             ram: Ram::new()?,
             rings: Rings::new(),
             owners: Owners::new(),
-            bell: Bell::new()?,
-            machine: None,
+            doorbells: Doorbells::new()?,
+            processor: None,
             options,
             epoch: 0,
             request: 0,
         })
     }
 
-    /// Checks an image as the board does: header, bounds, CRC-32.
+    /// Checks an image: header, bounds, CRC-32.
     ///
     /// # Errors
     /// Why it is refused.
@@ -133,23 +84,23 @@ impl Soc {
         self.word(ctrl::FLOWS_LOG2).store(self.options.flows_log2, Relaxed);
         self.word(ctrl::BENCH).store(u32::from(self.options.count_instructions), Release);
         self.rings = Rings::new();
-        self.machine = Some(Machine::start(&self.options, &self.ram, &mut self.bell)?);
+        self.processor = Some(Processor::start(&self.options, &self.ram, &self.doorbells)?);
         Ok(())
     }
 
     /// Stops the processor. Its memory stays as it is.
     pub fn stop(&mut self) {
-        self.machine = None;
+        self.processor = None;
     }
 
     /// Whether the processor runs. It does not after its process has ended.
     pub fn is_running(&mut self) -> bool {
-        self.machine.as_mut().is_some_and(Machine::is_running)
+        self.processor.as_mut().is_some_and(Processor::is_running)
     }
 
-    /// Process that the processor is, for those who want to end it.
+    /// Number of the process that emulates the processor.
     pub fn process(&self) -> Option<u32> {
-        self.machine.as_ref().map(Machine::id)
+        self.processor.as_ref().map(Processor::id)
     }
 
     /// Whether the firmware serves its rings.
@@ -213,7 +164,7 @@ impl Soc {
 
     /// A buffer's memory. `None`: there is no such buffer, or the firmware has it.
     pub fn buffer(&mut self, number: u32) -> Option<&mut [u8]> {
-        self.owners.is_boards(number).then(|| self.ram.buffer(number))
+        self.owners.board_owns(number).then(|| self.ram.buffer(number))
     }
 
     /// Room in the ring to the firmware.
@@ -221,20 +172,20 @@ impl Soc {
         self.rings.room(&self.ram)
     }
 
-    /// Puts a descriptor into the ring to the firmware, whose the buffer then is. `false`: no room, nothing happened.
+    /// Puts a descriptor into the ring to the firmware, which then owns its buffer. `false`: no room, nothing happened.
     pub fn push(&mut self, descriptor: &soc::Descriptor) -> bool {
         self.rings.push(&self.ram, &mut self.owners, descriptor)
     }
 
-    /// Shows the firmware what was pushed and wakes it if it sleeps.
+    /// Shows the firmware what was pushed, and notifies it if it sleeps.
     pub fn publish(&mut self) {
         if self.rings.publish(&self.ram) {
-            self.bell.ring();
+            self.doorbells.notify_firmware();
         }
     }
 
-    /// The next descriptor from the firmware, checked. A buffer that it releases is the board's again; it is for the
-    /// caller to [`Owners::free`] it after use.
+    /// The next descriptor from the firmware, checked. The board owns a buffer that it releases; the caller passes it to
+    /// [`Owners::free`] after use.
     pub fn poll(&mut self) -> Option<FromFirmware> {
         self.rings.poll(&self.ram, &mut self.owners)
     }
@@ -249,9 +200,9 @@ impl Soc {
         self.rings.parts(&self.ram, from)
     }
 
-    /// All buffers that the firmware has are the board's again: where the packets in them came in.
-    pub fn take_back(&mut self) -> Vec<u16> {
-        self.owners.take_back()
+    /// Takes all buffers back that the firmware owns, and returns the ports of the packets in them.
+    pub fn reclaim(&mut self) -> Vec<u16> {
+        self.owners.reclaim()
     }
 
     /// Puts a request into the mailbox.
@@ -262,7 +213,7 @@ impl Soc {
         }
         self.request = self.request.wrapping_add(1).max(1);
         self.word(ctrl::MBOX_BELL).store(self.request, Release);
-        self.bell.ring();
+        self.doorbells.notify_firmware();
     }
 
     /// The answer to the last request, once it is there.
@@ -289,20 +240,20 @@ impl Soc {
         }
     }
 
-    /// Announces that the board is about to sleep on [`bell`](Self::bell). `false`: there is work, it must not.
+    /// Announces that the board is about to sleep on [`doorbell`](Self::doorbell). `false`: there is work, it must not.
     pub fn may_sleep(&self) -> bool {
         self.rings.may_sleep(&self.ram)
     }
 
-    /// The board is awake.
+    /// The board is awake: the firmware need not notify it.
     pub fn awake(&self) {
         self.word(ctrl::BOARD_SLEEPS).store(0, Release);
-        self.bell.clear();
+        self.doorbells.clear();
     }
 
-    /// Becomes readable when the firmware rings.
-    pub fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.ours.as_fd()
+    /// Becomes readable when the firmware notifies the board.
+    pub fn doorbell(&self) -> BorrowedFd<'_> {
+        self.doorbells.to_board.as_fd()
     }
 
     /// What a panic or trap of the firmware left behind.

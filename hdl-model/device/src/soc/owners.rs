@@ -1,4 +1,4 @@
-//! Who has which packet buffer.
+//! Which side owns each packet buffer.
 
 use culvert_abi::soc::{BUFFER_COUNT, BoardPort};
 
@@ -8,7 +8,7 @@ enum Owner {
     Free,
     /// Taken out of it by the board.
     Board,
-    /// Handed to the firmware; the port that its packet came in by.
+    /// The firmware's; the port that its packet came from.
     Firmware(u16),
 }
 
@@ -30,42 +30,42 @@ impl Owners {
         Some(number)
     }
 
-    /// Gives a buffer back that the board has.
+    /// Frees a buffer that the board owns.
     pub fn free(&mut self, number: u32) {
-        if self.is_boards(number) {
+        if self.board_owns(number) {
             self.owner[number as usize] = Owner::Free;
             self.free.push(number);
         }
     }
 
-    /// How many are free.
+    /// Number of free buffers.
     pub fn available(&self) -> usize {
         self.free.len()
     }
 
     /// Whether the board has taken this one.
-    pub fn is_boards(&self, number: u32) -> bool {
+    pub fn board_owns(&self, number: u32) -> bool {
         self.owner.get(number as usize) == Some(&Owner::Board)
     }
 
-    pub(super) fn is_firmwares(&self, number: u32) -> bool {
+    pub(super) fn firmware_owns(&self, number: u32) -> bool {
         matches!(self.owner.get(number as usize), Some(Owner::Firmware(_)))
     }
 
-    pub(super) fn hand_over(&mut self, number: u32, port: u16) {
+    pub(super) fn give_to_firmware(&mut self, number: u32, port: u16) {
         if let Some(owner) = self.owner.get_mut(number as usize) {
             *owner = Owner::Firmware(port);
         }
     }
 
-    pub(super) fn receive(&mut self, number: u32) {
+    pub(super) fn give_to_board(&mut self, number: u32) {
         if let Some(owner) = self.owner.get_mut(number as usize) {
             *owner = Owner::Board;
         }
     }
 
-    /// Frees all that the firmware has; where their packets came in.
-    pub(super) fn take_back(&mut self) -> Vec<u16> {
+    /// Frees all buffers of the firmware and returns the ports that their packets came from.
+    pub(super) fn reclaim(&mut self) -> Vec<u16> {
         let mut ports = Vec::new();
         for (number, owner) in self.owner.iter_mut().enumerate() {
             if let Owner::Firmware(port) = *owner {
@@ -77,7 +77,7 @@ impl Owners {
         ports
     }
 
-    /// How many the firmware has of packets (not of commands, whose port is none).
+    /// Number of packets that the firmware has; commands, whose port is none, do not count.
     pub fn in_firmware(&self) -> usize {
         let packet = |o: &&Owner| matches!(o, Owner::Firmware(port) if *port != BoardPort::None.bits());
         self.owner.iter().filter(packet).count()

@@ -22,7 +22,7 @@ pub struct Rings {
 /// A descriptor from the firmware.
 #[derive(Clone, Copy, Debug)]
 pub enum FromFirmware {
-    /// One that makes sense: its buffer is the firmware's or has just been released, its bounds lie within.
+    /// A valid one: the firmware owns its buffer or has just released it, and its bounds lie within.
     Good {
         /// What it asks for.
         op: Op,
@@ -31,7 +31,7 @@ pub enum FromFirmware {
         /// Its place in the ring, for its header scratch.
         index: u32,
     },
-    /// One that does not. Its buffer, if the firmware had it, is the board's now.
+    /// An invalid one. The board owns its buffer now, if the firmware did.
     Bad(Descriptor),
 }
 
@@ -48,7 +48,7 @@ impl Rings {
 
     pub(super) fn room(&self, ram: &Ram) -> u32 {
         let taken = Self::word(ram, ctrl::RX_CONSUMED).load(Acquire);
-        // A firmware that lies about it gets no more than nothing.
+        // A firmware that claims more than it was given has no room.
         RX_SIZE.saturating_sub(self.rx_produced.wrapping_sub(taken))
     }
 
@@ -58,7 +58,10 @@ impl Rings {
         }
         if descriptor.buffer != NO_BUFFER {
             let frame = descriptor.op == Op::Frame as u8;
-            owners.hand_over(descriptor.buffer, if frame { descriptor.port } else { BoardPort::None.bits() });
+            owners.give_to_firmware(
+                descriptor.buffer,
+                if frame { descriptor.port } else { BoardPort::None.bits() },
+            );
         }
         ram.write(RX_RING + u64::from(self.rx_produced % RX_SIZE) * SIZE, descriptor.as_bytes());
         self.rx_produced = self.rx_produced.wrapping_add(1);
@@ -87,7 +90,7 @@ impl Rings {
         ram.read(TX_RING + u64::from(index) * SIZE, &mut bytes);
         self.tx_consumed = self.tx_consumed.wrapping_add(1);
         let descriptor = Descriptor::read_from_bytes(&bytes).unwrap_or_default();
-        let firmwares = owners.is_firmwares(descriptor.buffer);
+        let firmwares = owners.firmware_owns(descriptor.buffer);
         let in_bounds = u32::from(descriptor.offset) + u32::from(descriptor.len) <= BUFFER_LEN
             && u32::from(descriptor.header_len) <= HEADER_LEN;
         let op = Op::from_u8(descriptor.op).filter(|op| {
@@ -98,13 +101,13 @@ impl Rings {
         match op {
             Some(op) => {
                 if descriptor.flags & RELEASE != 0 && firmwares {
-                    owners.receive(descriptor.buffer);
+                    owners.give_to_board(descriptor.buffer);
                 }
                 Some(FromFirmware::Good { op, descriptor, index })
             }
             None => {
                 if firmwares {
-                    owners.receive(descriptor.buffer);
+                    owners.give_to_board(descriptor.buffer);
                 }
                 Some(FromFirmware::Bad(descriptor))
             }

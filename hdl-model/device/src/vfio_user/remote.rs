@@ -183,7 +183,7 @@ impl RemoteDma {
         }
     }
 
-    /// Takes a reply that the session's thread has read; one that nobody waits for is dropped.
+    /// Takes a reply that the session's thread has read; one without a waiting request is dropped.
     pub(super) fn deliver(&self, message: Message) {
         if let Some(slot) = self.lock().waiting.get_mut(&message.header.id) {
             *slot = Some(message);
@@ -191,7 +191,7 @@ impl RemoteDma {
         }
     }
 
-    /// The connection is gone: nobody waits any longer.
+    /// The connection is gone: ends all waiting requests.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.arrived.notify_all();

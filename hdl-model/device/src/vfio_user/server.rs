@@ -43,7 +43,7 @@ impl fmt::Debug for Server {
 
 impl Server {
     /// Listens on `path` and serves `function` from a thread of its own. A socket that a dead process left there is
-    /// replaced; one that somebody serves is not.
+    /// replaced; one that a process listens on is not.
     pub fn start(path: &Path, function: Arc<dyn Function>) -> Result<Self, Error> {
         let bind = |source| Error::Bind { path: path.to_owned(), source };
         let start = |source| Error::Start { path: path.to_owned(), source };
@@ -90,7 +90,7 @@ impl Drop for Server {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        // Somebody else may have removed it.
+        // Another process may have removed it.
         let _ = std::fs::remove_file(&self.path);
     }
 }

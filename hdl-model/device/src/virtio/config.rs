@@ -110,7 +110,7 @@ impl RxError {
     }
 }
 
-/// Why a transmitted frame was discarded; the queue goes on.
+/// Why a transmitted frame was discarded; the queue keeps running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Discard {

@@ -48,8 +48,8 @@ pub(super) struct Live {
     interrupts: AtomicU64,
     discards: [AtomicU64; Discard::COUNT],
     faults: [AtomicU64; RingFault::COUNT],
-    /// What the board has been told of already: discards, faults.
-    told: [[AtomicU64; RingFault::COUNT]; 2],
+    /// Discards and faults that the board has counted already.
+    reported: [[AtomicU64; RingFault::COUNT]; 2],
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -60,10 +60,10 @@ fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-/// What has come to a counter since it was last told of.
-fn new(counter: &AtomicU64, told: &AtomicU64) -> u64 {
+/// What a counter has gained since it was last reported.
+fn gained(counter: &AtomicU64, reported: &AtomicU64) -> u64 {
     let now = get(counter);
-    now - told.swap(now, Ordering::Relaxed)
+    now - reported.swap(now, Ordering::Relaxed)
 }
 
 impl Live {
@@ -105,12 +105,12 @@ impl Live {
 
     /// Discards since the last call.
     pub(super) fn new_discards(&self) -> [(Reason, u64); Discard::COUNT] {
-        std::array::from_fn(|i| (Discard::ALL[i].reason(), new(&self.discards[i], &self.told[0][i])))
+        std::array::from_fn(|i| (Discard::ALL[i].reason(), gained(&self.discards[i], &self.reported[0][i])))
     }
 
     /// Faults since the last call, by kind.
     pub(super) fn new_faults(&self) -> [(Reason, u64); RingFault::COUNT] {
-        std::array::from_fn(|i| (RingFault::ALL[i].reason(), new(&self.faults[i], &self.told[1][i])))
+        std::array::from_fn(|i| (RingFault::ALL[i].reason(), gained(&self.faults[i], &self.reported[1][i])))
     }
 
     pub(super) fn snapshot(&self) -> Counters {

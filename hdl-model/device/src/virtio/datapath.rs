@@ -14,7 +14,7 @@ use super::slot::lock;
 
 /// Shortest frame: an Ethernet header.
 const MIN_FRAME: u64 = 14;
-/// Frames discarded in one `tx_pop`, and commands carried out in one `service_control`.
+/// Frames discarded in one `tx_pop`, and commands executed in one `service_control`.
 const MAX_ROUNDS: usize = 64;
 
 /// One queue at work: its ring, the ring's memory, and the room for chains and buffers.
@@ -64,7 +64,7 @@ impl NetDevice {
         result
     }
 
-    /// Carries out waiting control commands. Cheap if none was announced.
+    /// Executes waiting control commands. Cheap if the driver has not kicked.
     pub fn service_control(&self) {
         if !self.control_kicked.load(Ordering::Acquire) || !self.is_running() {
             return;
@@ -79,7 +79,7 @@ impl NetDevice {
         self.control_kicked.store(true, Ordering::Release);
     }
 
-    /// Interrupts for what was completed since the last call, as far as the driver wants to hear of it.
+    /// Interrupts for what was completed since the last call, where the driver asks for them.
     pub fn flush_interrupts(&self) {
         if !self.is_running() {
             return;
@@ -121,8 +121,7 @@ impl NetDevice {
         })
     }
 
-    /// Whether the driver of a new queue is to notify: nobody waits for receive buffers, transmit follows the engine's
-    /// polling.
+    /// Whether the driver of a new queue is to notify: never of receive buffers; of frames unless the engine polls.
     fn first_notify(&self, index: usize) -> bool {
         match index {
             RX => false,

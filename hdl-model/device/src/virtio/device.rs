@@ -13,9 +13,9 @@ use super::counters::{Counters, Live};
 use super::features::{
     CONTROL, LINK_UP, MAX_QUEUE_SIZE, NO_VECTOR, OFFERED, QUEUES, RX, TX, VECTORS, bar, status,
 };
+use super::notifier::Notifier;
 use super::registers::{Effect, Registers};
 use super::slot::{Queue, QueueSlot, lock};
-use super::wake::Wake;
 use crate::dma::Memory;
 use crate::pci::{Bar, Endpoint, Identity};
 
@@ -33,7 +33,7 @@ pub struct NetDevice {
     /// Offset of the PCI access capability.
     pub(super) window: usize,
     pub(super) memory: Memory,
-    wake: Wake,
+    notifier: Notifier,
     pub(super) port: Mutex<Port>,
     registers: Mutex<Registers>,
     status: AtomicU8,
@@ -58,8 +58,8 @@ impl std::fmt::Debug for NetDevice {
 }
 
 impl NetDevice {
-    /// A device in reset that nobody has connected to. It rings `wake` when its driver kicks or comes and goes.
-    pub fn new(id: Identity, config: VfConfig, wake: Wake) -> Self {
+    /// A device in reset without a client. It notifies `notifier` when its driver kicks, starts or resets it.
+    pub fn new(id: Identity, config: VfConfig, notifier: Notifier) -> Self {
         let mut window = 0;
         let pci = Endpoint::new(id, &[VIRTIO_BAR], VECTORS, None, |builder| {
             window = add_capabilities(builder);
@@ -68,7 +68,7 @@ impl NetDevice {
             pci,
             window,
             memory: Memory::new(),
-            wake,
+            notifier,
             port: Mutex::new(Port { mac: config.mac, config, mode: RxMode::default() }),
             registers: Mutex::default(),
             status: AtomicU8::new(0),
@@ -218,7 +218,7 @@ impl NetDevice {
         // Only a reset ends the need of one.
         self.status.store(new | old & status::NEEDS_RESET, Ordering::Release);
         if new & !old & status::DRIVER_OK != 0 {
-            self.wake.ring();
+            self.notifier.notify();
         }
     }
 
@@ -240,7 +240,7 @@ impl NetDevice {
         if index == CONTROL {
             self.control_kicked.store(true, Ordering::Release);
         }
-        self.wake.ring();
+        self.notifier.notify();
     }
 
     /// The device's state after a reset by its driver, which is complete when this returns.
@@ -258,7 +258,7 @@ impl NetDevice {
         let mut port = lock(&self.port);
         port.mac = port.config.mac;
         port.mode = RxMode::default();
-        self.wake.ring();
+        self.notifier.notify();
     }
 
     /// Function-level reset.

@@ -5,8 +5,8 @@
 //! A VF's data path is one [`NetDevice`], shared as `Arc<NetDevice>` between the VF's vfio-user thread (registers) and
 //! the engine's thread (rings). All methods take `&self` and return at once; none panics on anything a guest does.
 //!
-//! 1. The guest's driver kicks: the eventfd that all functions share ([`Wake`]) becomes readable. The engine drains it
-//!    with [`Wake::drain`] and looks at every device.
+//! 1. The guest's driver kicks: the eventfd that all functions share ([`Notifier`]) becomes readable. The engine drains it
+//!    with [`Notifier::drain`] and looks at every device.
 //! 2. [`NetDevice::service_control`] answers control commands; without a pending kick it costs one atomic load.
 //! 3. While [`NetDevice::has_tx`], [`NetDevice::tx_pop`] copies one frame (without the virtio header) into a buffer of
 //!    the engine, completes the descriptor and returns its length and checksum state. `None` means the ring is empty,
@@ -28,14 +28,14 @@
 //! NetDevice::take_discards(&self), take_faults(&self)  // by reason, since the last call: into the board's counters
 //! NetDevice::config(&self) -> VfConfig;  NetDevice::set_config(&self, VfConfig)  // tells the guest
 //! NetDevice::rx_mode(&self) -> RxMode             // what the guest asked of its filters, as far as allowed
-//! Wake::new() -> io::Result<Wake>;  Wake::ring(&self);  Wake::drain(&self);  Wake: AsFd + Clone
+//! Notifier::new() -> io::Result<Notifier>;  Notifier::ring(&self);  Notifier::drain(&self);  Notifier: AsFd + Clone
 //! ```
 //!
 //! # What a hostile guest can do
 //!
 //! Stop its own queue, and nothing else. Descriptors are read once into our memory and checked there; an index out of
 //! range, a loop, an address outside what was mapped or a memory file that shrank is a [`RingFault`]: it is counted, the
-//! queue stops, the device asks for a reset (`DEVICE_NEEDS_RESET`) and other devices go on. A bad frame (no room for the
+//! queue stops, the device asks for a reset (`DEVICE_NEEDS_RESET`) and other devices keep running. A bad frame (no room for the
 //! header, too long, nonsense checksum offsets, segmentation that was not offered) is a [`Discard`]: it is counted and its
 //! descriptor completed. [`Discard`], [`RxError`] and [`RingFault`] each name the board-wide
 //! [`Reason`](culvert_packet::Reason) that they count under.
@@ -49,15 +49,15 @@ mod counters;
 mod datapath;
 mod device;
 mod features;
+mod notifier;
 mod registers;
 mod slot;
-mod wake;
 mod window;
 
 pub use config::{Checksum, Discard, RxError, TxFrame, VfConfig, VlanPolicy};
 pub use control::RxMode;
 pub use counters::Counters;
 pub use device::{NetDevice, VIRTIO_BAR};
-pub use wake::Wake;
+pub use notifier::Notifier;
 
 pub use culvert_virtio::RingFault;

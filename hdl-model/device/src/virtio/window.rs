@@ -17,7 +17,7 @@ impl NetDevice {
         self.pci.config_read(offset, into);
     }
 
-    /// Writes configuration space, the PCI access window included. A reset is carried out before this returns.
+    /// Writes configuration space, the PCI access window included. A reset is complete when this returns.
     pub fn config_write(&self, offset: usize, from: &[u8]) -> ConfigEvent {
         let event = self.pci.config_write(offset, from);
         if event.reset {

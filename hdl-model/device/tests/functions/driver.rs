@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use culvert_device::function::VF_IDENTITY;
 use culvert_device::vfio_user::{IrqAction, IrqSet, MSIX_INDEX};
-use culvert_device::virtio::{NetDevice, VfConfig, Wake};
+use culvert_device::virtio::{NetDevice, Notifier, VfConfig};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::memory::{GuestMemory, IOVA};
@@ -61,7 +61,7 @@ impl Driver {
     }
 
     pub(crate) fn bare(config: VfConfig) -> Self {
-        let device = NetDevice::new(VF_IDENTITY, config, Wake::new().expect("eventfd"));
+        let device = NetDevice::new(VF_IDENTITY, config, Notifier::new().expect("eventfd"));
         let memory = GuestMemory::new(4 << 20);
         device.memory().map(memory.region(), Some(memory.fd())).expect("map");
         let interrupts: Vec<OwnedFd> = (0..4)

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use culvert_device::function::Vf;
-use culvert_device::virtio::{VfConfig, Wake};
+use culvert_device::virtio::{Notifier, VfConfig};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::driver::MAC;
@@ -19,8 +19,8 @@ fn u64_at(client: &mut vfio_user::Client, offset: u64, len: usize) -> u64 {
 fn a_foreign_client_drives_the_device() {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("vf");
-    let wake = Wake::new().expect("eventfd");
-    let vf = Vf::start(&path, VfConfig::new(MAC, 1500), wake.clone()).expect("server");
+    let notifier = Notifier::new().expect("eventfd");
+    let vf = Vf::start(&path, VfConfig::new(MAC, 1500), notifier.clone()).expect("server");
     let mut client = vfio_user::Client::new(&path).expect("connect");
     assert_eq!(client.region(0).map(|region| region.size), Some(0x4000));
     assert_eq!(client.region(7).map(|region| region.size), Some(4096));
@@ -60,9 +60,9 @@ fn a_foreign_client_drives_the_device() {
     assert_eq!(u64_at(&mut client, 0x14, 1), 0xb);
     assert_eq!(u64_at(&mut client, 0x12, 2), 3, "queues");
 
-    wake.drain();
+    notifier.clear();
     client.region_write(0, 0x3004, &1u16.to_le_bytes()).expect("kick");
-    let borrowed = wake.as_fd();
+    let borrowed = notifier.as_fd();
     let mut fds = [PollFd::from_borrowed_fd(borrowed, PollFlags::IN)];
     assert_eq!(poll(&mut fds, Some(&Timespec { tv_sec: 5, tv_nsec: 0 })), Ok(1), "the engine is woken");
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use culvert_device::function::{VF_IDENTITY, Vf};
 use culvert_device::vfio_user::Server;
-use culvert_device::virtio::{NetDevice, VfConfig, Wake};
+use culvert_device::virtio::{NetDevice, Notifier, VfConfig};
 
 use crate::client::{
     DMA_MAP, DMA_UNMAP, GET_INFO, GET_IRQ_INFO, GET_REGION_INFO, GET_REGION_IO_FDS, REGION_READ,
@@ -32,7 +32,7 @@ struct Served {
 fn serve() -> Served {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("vf");
-    let vf = Vf::start(&path, VfConfig::new(MAC, 1500), Wake::new().expect("eventfd")).expect("server");
+    let vf = Vf::start(&path, VfConfig::new(MAC, 1500), Notifier::new().expect("eventfd")).expect("server");
     Served { _dir: dir, path, vf }
 }
 
@@ -349,7 +349,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let path = dir.path().join("vf");
     drop(std::os::unix::net::UnixListener::bind(&path).expect("bind"));
     let start = || {
-        let device = NetDevice::new(VF_IDENTITY, VfConfig::new(MAC, 1500), Wake::new().expect("eventfd"));
+        let device = NetDevice::new(VF_IDENTITY, VfConfig::new(MAC, 1500), Notifier::new().expect("eventfd"));
         Server::start(&path, Arc::new(device))
     };
     let server = start().expect("over a stale socket");

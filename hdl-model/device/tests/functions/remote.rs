@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use culvert_device::dma::Fault;
 use culvert_device::function::Vf;
-use culvert_device::virtio::{VfConfig, Wake};
+use culvert_device::virtio::{Notifier, VfConfig};
 
 use crate::client::{DMA_MAP, DMA_READ, DMA_WRITE, RawClient, dma_map};
 use crate::driver::MAC;
 use crate::memory::IOVA;
 
 fn serve(path: &Path) -> Vf {
-    Vf::start(path, VfConfig::new(MAC, 1500), Wake::new().expect("eventfd")).expect("server")
+    Vf::start(path, VfConfig::new(MAC, 1500), Notifier::new().expect("eventfd")).expect("server")
 }
 
 /// Answers DMA messages from `memory` until told to stop. `packed`: as QEMU, with a 32-bit count.

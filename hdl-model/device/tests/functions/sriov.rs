@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use culvert_device::function::{Pf, PfConfig, PfPort, Registers, vf_socket};
-use culvert_device::virtio::{NetDevice, VfConfig, Wake};
+use culvert_device::virtio::{NetDevice, Notifier, VfConfig};
 
 use crate::client::RawClient;
 
@@ -55,9 +55,9 @@ fn serve(reset_on_disconnect: bool) -> Served {
     let board = Arc::new(Board::default());
     let port = PfPort::new();
     let config = PfConfig { socket: dir.path().join("pf"), reset_on_disconnect };
-    let wake = Wake::new().expect("eventfd");
-    let pf =
-        Pf::start(config, Arc::clone(&port), Arc::clone(&board) as Arc<dyn Registers>, wake).expect("server");
+    let notifier = Notifier::new().expect("eventfd");
+    let pf = Pf::start(config, Arc::clone(&port), Arc::clone(&board) as Arc<dyn Registers>, notifier)
+        .expect("server");
     Served { dir, board, port, pf }
 }
 

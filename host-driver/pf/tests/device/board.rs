@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use culvert_device::board::{Engine, State, Uplink};
 use culvert_device::function::{Pf, PfConfig, PfPort};
 use culvert_device::soc::{Options, Soc};
-use culvert_device::virtio::Wake;
+use culvert_device::virtio::Notifier;
 use culvert_device::wire::WireSpec;
 use culvert_packet::MacAddr;
 use culvert_pci::FunctionAddress;
@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Board {
     pf: Option<Pf>,
     stop: Arc<AtomicBool>,
-    wake: Wake,
+    notifier: Notifier,
     engine: Option<JoinHandle<()>>,
     /// The other end of MAC port 0.
     cable: UnixDatagram,
@@ -56,16 +56,16 @@ impl Board {
         };
         let soc = Soc::new(Options { flows_log2: 13, ..Options::default() }).unwrap();
         let ram = soc.ram().path();
-        let wake = Wake::new().unwrap();
-        let state = State::new(wake.clone());
+        let notifier = Notifier::new().unwrap();
+        let state = State::new(notifier.clone());
         let uplinks = vec![uplink(0), uplink(1)];
         let port = PfPort::new();
         let config = PfConfig { socket: dir.path().join("pf"), reset_on_disconnect: false };
-        let pf = Pf::start(config, Arc::clone(&port), state.clone(), wake.clone()).unwrap();
+        let pf = Pf::start(config, Arc::clone(&port), state.clone(), notifier.clone()).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let mut engine = Engine::new(soc, state, port, uplinks, Arc::clone(&stop));
         let engine = std::thread::spawn(move || engine.run());
-        Board { pf: Some(pf), stop, wake, engine: Some(engine), cable, ram, dir }
+        Board { pf: Some(pf), stop, notifier, engine: Some(engine), cable, ram, dir }
     }
 
     pub(crate) fn open(&self) -> Nic {
@@ -103,7 +103,7 @@ impl Board {
 impl Drop for Board {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        self.wake.ring();
+        self.notifier.notify();
         if let Some(engine) = self.engine.take() {
             let ended = engine.join();
             assert!(ended.is_ok() || std::thread::panicking(), "the board failed");

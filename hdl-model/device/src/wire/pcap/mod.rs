@@ -1,4 +1,4 @@
-//! Capture files as a wire: frames come in from one at a bounded pace, and go out into another.
+//! Capture files as a wire: receives the frames of one at a bounded pace, and writes frames to another.
 
 mod reader;
 #[cfg(test)]
@@ -22,12 +22,12 @@ use super::{Capture, Received, Wire};
 
 /// Frames a second if nothing else is said.
 pub const PACE: u32 = 1000;
-/// What may be made good after a time in which nothing was taken: a burst, but a short one.
+/// How much may be caught up after a pause: a short burst.
 const CATCH_UP: Duration = Duration::from_millis(5);
 /// The engine is not woken more often than that.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 
-/// What tells a file from one that has come in its place: device, number, and time of the last change.
+/// What tells a file from its replacement: device, number, and time of the last change.
 type Identity = (u64, u64, i64, i64);
 
 /// Where frames come from.
@@ -50,9 +50,9 @@ pub struct Pcap {
 }
 
 impl Pcap {
-    /// Frames come in from the file `input`, at most `pace` a second, and go out into the pcapng file `output`, which is made
-    /// anew. The input need not be there yet: it is read once, as a whole, when it appears, and so is each further file
-    /// that comes in its place. So it is to be moved there when it is complete.
+    /// Receives the frames of the file `input`, at most `pace` a second, and writes frames to the pcapng file `output`, which
+    /// is created or emptied. The input need not exist yet: it is read once, as a whole, when it appears, and so is each file
+    /// that replaces it. So complete it elsewhere and move it there.
     ///
     /// # Errors
     /// The output cannot be written, or the input is something else than a file.
@@ -70,17 +70,17 @@ impl Pcap {
         Ok(Pcap { input, output, interval, next: Instant::now(), timer })
     }
 
-    /// Lets the timer go off again and again, or not.
+    /// Starts or stops the periodic timer.
     fn set_timer(&self, on: bool) {
         let period = if on { self.interval.max(SHORTEST_SLEEP) } else { Duration::ZERO };
         let period = Timespec { tv_sec: period.as_secs() as i64, tv_nsec: i64::from(period.subsec_nanos()) };
         let spec = Itimerspec { it_interval: period, it_value: period };
         if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec) {
-            tracing::warn!(%error, "no timer for a capture file: its frames come at the engine's leisure");
+            tracing::warn!(%error, "no timer for a capture file: its frames may be late");
         }
     }
 
-    /// Begins with a file that has appeared.
+    /// Opens an input file that has appeared.
     fn look_for_input(&mut self) {
         let Some(input) = self.input.as_mut().filter(|input| input.reader.is_none()) else { return };
         let Ok(found) = fs::metadata(&input.path) else { return };
@@ -99,8 +99,8 @@ impl Pcap {
         }
     }
 
-    /// Takes back that the timer went off.
-    fn wait_for_timer(&self) {
+    /// Clears the timer's expirations.
+    fn clear_timer(&self) {
         // It fails only when the timer has not gone off.
         let _ = rustix::io::read(&self.timer, &mut [0; 8]);
     }
@@ -112,7 +112,7 @@ impl Wire for Pcap {
         let Some(reader) = &mut input.reader else { return Received::Nothing };
         let now = Instant::now();
         if now < self.next {
-            self.wait_for_timer();
+            self.clear_timer();
             return Received::Nothing;
         }
         let end = match reader.next(into) {
@@ -133,7 +133,7 @@ impl Wire for Pcap {
                 }
                 input.reader = None;
                 self.set_timer(false);
-                self.wait_for_timer();
+                self.clear_timer();
                 Received::Nothing
             }
         }
@@ -146,7 +146,7 @@ impl Wire for Pcap {
                 output.frame(header, payload);
                 Ok(())
             }
-            // Nobody listens.
+            // There is no output.
             None => Ok(()),
         }
     }

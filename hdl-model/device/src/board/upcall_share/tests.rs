@@ -4,16 +4,16 @@ use super::*;
 
 #[test]
 fn a_vport_without_a_vf_has_a_share_of_its_own() {
-    let mut shares = Shares::new();
-    // Its number is that of somebody's VF, who has nothing to do with it.
+    let mut shares = UpcallShares::new();
+    // A VF of the same number has nothing to do with it.
     for _ in 0..WITHOUT_VF {
         assert!(shares.has_room(3));
-        shares.take_of_vport(3);
+        shares.charge_vport(3);
     }
     assert!(!shares.has_room(3));
     assert!(shares.has_room(4));
     assert_eq!(shares.used(3), 0);
-    shares.give_back(3, 2);
+    shares.credit(3, 2);
     assert!(shares.has_room(3));
     shares.clear();
     assert!(shares.has_room(3) && shares.without_vf.is_empty());
@@ -21,13 +21,13 @@ fn a_vport_without_a_vf_has_a_share_of_its_own() {
 
 #[test]
 fn what_a_vf_has_sent_counts_for_it_whichever_way_it_comes_again() {
-    let mut shares = Shares::new();
-    shares.take(7, 3);
-    shares.take(7, 3);
-    shares.give_back(3, 1);
+    let mut shares = UpcallShares::new();
+    shares.charge(7, 3);
+    shares.charge(7, 3);
+    shares.credit(3, 1);
     // The host has sent it back, and it had no flow again.
-    shares.take_of_vport(3);
+    shares.charge_vport(3);
     assert_eq!((shares.used(7), shares.used(3)), (2, 0));
-    shares.give_back(3, 5);
+    shares.credit(3, 5);
     assert_eq!(shares.used(7), 0);
 }

@@ -11,47 +11,47 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::SocError;
 
-/// Both bells.
-pub(super) struct Bell {
-    /// The firmware rings this one.
-    pub(super) ours: OwnedFd,
-    /// The board rings this one.
-    theirs: OwnedFd,
+/// Both eventfds.
+pub(super) struct Doorbells {
+    /// The firmware signals this one.
+    pub(super) to_board: OwnedFd,
+    /// The board signals this one.
+    to_firmware: OwnedFd,
     memory: OwnedFd,
 }
 
-impl Bell {
+impl Doorbells {
     pub(super) fn new() -> Result<Self, SocError> {
         let failed = |what| move |e: rustix::io::Errno| SocError::System { what, source: e.into() };
         let eventfd = || rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let memory =
-            rustix::fs::memfd_create("culvert-bell", MemfdFlags::CLOEXEC).map_err(failed("memfd"))?;
-        rustix::fs::ftruncate(&memory, 4096).map_err(failed("the bell's memory"))?;
-        Ok(Bell {
-            ours: eventfd().map_err(failed("eventfd"))?,
-            theirs: eventfd().map_err(failed("eventfd"))?,
+            rustix::fs::memfd_create("culvert-doorbells", MemfdFlags::CLOEXEC).map_err(failed("memfd"))?;
+        rustix::fs::ftruncate(&memory, 4096).map_err(failed("the doorbells' memory"))?;
+        Ok(Doorbells {
+            to_board: eventfd().map_err(failed("eventfd"))?,
+            to_firmware: eventfd().map_err(failed("eventfd"))?,
             memory,
         })
     }
 
-    /// Introduces the SoC's device: protocol version, its number, the memory, then each peer with its bell.
+    /// Introduces the SoC's device: protocol version, its number, the memory, then each peer with its eventfd.
     pub(super) fn introduce(&self, stream: &UnixStream) -> io::Result<()> {
         send(stream, 0, None)?;
         send(stream, 1, None)?;
         send(stream, -1, Some(self.memory.as_fd()))?;
-        send(stream, 0, Some(self.ours.as_fd()))?;
-        send(stream, 1, Some(self.theirs.as_fd()))
+        send(stream, 0, Some(self.to_board.as_fd()))?;
+        send(stream, 1, Some(self.to_firmware.as_fd()))
     }
 
     /// Wakes the firmware.
-    pub(super) fn ring(&self) {
-        // It can only fail when the counter is full, and then it is rung already.
-        let _full = rustix::io::write(&self.theirs, &1u64.to_ne_bytes());
+    pub(super) fn notify_firmware(&self) {
+        // It fails only when the counter is full, and then the eventfd is readable.
+        let _full = rustix::io::write(&self.to_firmware, &1u64.to_ne_bytes());
     }
 
-    /// Takes the firmware's rings.
+    /// Clears the firmware's notifications.
     pub(super) fn clear(&self) {
-        let _empty = rustix::io::read(&self.ours, &mut [0; 8]);
+        let _empty = rustix::io::read(&self.to_board, &mut [0; 8]);
     }
 }
 

@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 
 use culvert_abi::soc::RAM_LEN;
 
-use super::ivshmem::Bell;
+use super::doorbells::Doorbells;
 use super::{Options, Ram, SocError};
 
 /// How long the emulator may take to connect to its doorbell.
 const CONNECT: Duration = Duration::from_secs(20);
 
 /// A running processor. It stops when this is dropped.
-pub(super) struct Machine {
+pub(super) struct Processor {
     child: Child,
     /// The emulator wants the doorbell's server to stay.
     _server: UnixStream,
 }
 
-impl Machine {
-    pub(super) fn start(options: &Options, ram: &Ram, bell: &mut Bell) -> Result<Self, SocError> {
+impl Processor {
+    pub(super) fn start(options: &Options, ram: &Ram, doorbells: &Doorbells) -> Result<Self, SocError> {
         let failed = |what| move |source| SocError::System { what, source };
         let dir = tempfile::Builder::new().prefix("culvert-soc-").tempdir().map_err(failed("a directory"))?;
         let socket = dir.path().join("bell");
@@ -62,8 +62,8 @@ impl Machine {
             }
             std::thread::sleep(Duration::from_millis(1));
         };
-        bell.introduce(&server).map_err(failed("the doorbell"))?;
-        Ok(Machine { child, _server: server })
+        doorbells.introduce(&server).map_err(failed("the doorbell"))?;
+        Ok(Processor { child, _server: server })
     }
 
     pub(super) fn is_running(&mut self) -> bool {
@@ -96,7 +96,7 @@ fn die_with_board(command: &mut Command) {
     }
 }
 
-impl Drop for Machine {
+impl Drop for Processor {
     fn drop(&mut self) {
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
