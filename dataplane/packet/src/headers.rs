@@ -35,7 +35,7 @@ pub enum Fragment {
     Later = 2,
 }
 
-/// What [`parse`] finds. Offsets count from the first byte of the Ethernet header.
+/// What [`parse`](crate::parse()) finds. Offsets count from the first byte of the Ethernet header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Headers {
     /// Offset of the network header: 14, or 18 behind a VLAN tag.
