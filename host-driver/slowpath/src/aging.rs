@@ -8,6 +8,10 @@ use crate::decide::{Expired, Policy};
 use crate::engine::Engine;
 use culvert_offload::{FlowCommand, OffloadNic, Scan};
 
+/// Milliseconds between two agings of connections.
+pub const AGING_INTERVAL_MS: u32 = 1000;
+/// Milliseconds between two sweeps of records without a connection.
+pub const SWEEP_INTERVAL_MS: u32 = 60_000;
 /// Milliseconds after which a record without a connection goes.
 const ORPHAN_IDLE: u32 = 180_000;
 /// Connections looked at in one go.

@@ -32,6 +32,7 @@ mod trace;
 pub mod underlay;
 pub mod uplink;
 
+pub use aging::{AGING_INTERVAL_MS, SWEEP_INTERVAL_MS};
 pub use connection_store::{ConnectionFile, Restored};
 pub use decide::Policy;
 pub use engine::{Address, Engine, Tally};

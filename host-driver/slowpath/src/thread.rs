@@ -11,6 +11,7 @@ use culvert_packet::Reason;
 use culvert_policy::Snapshot;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use crate::aging::{AGING_INTERVAL_MS, SWEEP_INTERVAL_MS};
 use crate::connection_store;
 use crate::decide::Policy as _;
 use crate::engine::Engine;
@@ -25,12 +26,10 @@ use culvert_offload::{
 
 /// Packets taken from a queue in one go.
 const BURST: usize = 128;
-/// Milliseconds between looks at idle connections, and the longest sleep.
-const SECOND: u32 = 1000;
-/// Milliseconds between looks at idle connections when one look was not enough.
-const SOON: u32 = 5;
-/// Milliseconds between looks at records without a connection.
-const SWEEP: u32 = 60_000;
+/// Milliseconds between two checks of the kernel's addresses.
+const KERNEL_CHECK_INTERVAL_MS: u32 = 1000;
+/// Least milliseconds between two agings when one was not enough.
+const MIN_AGING_INTERVAL_MS: u32 = 5;
 
 /// The thread's state.
 pub(crate) struct Worker {
@@ -89,7 +88,7 @@ impl Worker {
             lost: 0,
             base: Instant::now(),
             aged: 0,
-            next_look: SECOND,
+            next_look: AGING_INTERVAL_MS,
             followed: 0,
             swept: 0,
         })
@@ -274,7 +273,7 @@ impl Worker {
 
     /// Carries the policy out anew if the kernel's addresses are not what they were.
     fn follow_kernel(&mut self, now: u32) {
-        if now.wrapping_sub(self.followed) < SECOND {
+        if now.wrapping_sub(self.followed) < KERNEL_CHECK_INTERVAL_MS {
             return;
         }
         self.followed = now;
@@ -298,7 +297,7 @@ impl Worker {
             self.recover_now();
             if self.nic.is_alive() && !self.recover {
                 self.age(now);
-                if now.wrapping_sub(self.swept) >= SWEEP {
+                if now.wrapping_sub(self.swept) >= SWEEP_INTERVAL_MS {
                     self.swept = now;
                     log(self.engine.sweep_orphans(&*self.nic));
                 }
@@ -312,8 +311,8 @@ impl Worker {
         let more = self.engine.age(&*self.nic, now);
         let took = self.now().wrapping_sub(now);
         self.next_look = match more {
-            Ok(true) => (took * 4).clamp(SOON, SECOND),
-            _ => SECOND,
+            Ok(true) => (took * 4).clamp(MIN_AGING_INTERVAL_MS, AGING_INTERVAL_MS),
+            _ => AGING_INTERVAL_MS,
         };
         log(more);
     }

@@ -10,7 +10,7 @@ use culvert_offload::{
 };
 use culvert_packet::{MacAddr, Offload, Reason, arp, craft};
 use culvert_policy::{Snapshot, Step};
-use culvert_slowpath::{Address, Engine, HostPolicy, Limits, Plan};
+use culvert_slowpath::{AGING_INTERVAL_MS, Address, Engine, HostPolicy, Limits, Plan, SWEEP_INTERVAL_MS};
 use culvert_switch::{HEADROOM, LARGE_BUFFER, MemPort, Switch, SwitchSettings};
 use serde::Serialize;
 
@@ -18,10 +18,6 @@ use serde::Serialize;
 /// RFC 7042 section 2.1.2).
 pub(crate) const NEXT_HOP: MacAddr = MacAddr([0x00, 0x00, 0x5e, 0x00, 0x53, 0x01]);
 
-/// Milliseconds between two agings of connections, as in a running slow path.
-const AGING_INTERVAL_MS: u32 = 1000;
-/// Milliseconds between two sweeps of records without a connection.
-const SWEEP_INTERVAL_MS: u32 = 60_000;
 /// Agings within one gap between packets: a longer gap has longer intervals.
 const MAX_AGINGS: u32 = 1000;
 /// Shortest frame that a port accepts: an Ethernet header.
