@@ -10,8 +10,8 @@ use super::datapath::{BURST, Datapath};
 use super::shadow::Shadow;
 
 impl Datapath {
-    /// Takes commands and injected frames from queue 0. `shadow` notes what a new firmware would have to be told. Returns
-    /// whether there were any.
+    /// Takes commands and injected frames from queue 0. `shadow` notes what a restarted firmware needs. Returns whether
+    /// there were any.
     pub(super) fn take_commands(&mut self, shadow: &mut Shadow) -> bool {
         let mut busy = false;
         for _ in 0..BURST {
@@ -54,7 +54,7 @@ impl Datapath {
             return;
         };
         match op {
-            // What a VM sends that the host serves was not at the host before.
+            // A frame of a VM without a VF: no upcall returns with it.
             Op::InjectLookup | Op::Dropped if entry.arg1 == Op::OF_VM => {}
             Op::InjectLookup | Op::InjectOut => self.shares.credit(entry.port, 1),
             Op::Dropped => self.shares.credit(entry.port, entry.arg0.max(1)),

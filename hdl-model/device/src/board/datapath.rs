@@ -56,12 +56,12 @@ impl Datapath {
     /// Brings the PF queues into the state that the driver wants.
     pub(super) fn set_queues(&mut self, queues: &[Queue; QUEUE_COUNT]) {
         if self.host.set_up(queues) {
-            // What was at the host is lost with its queue; the firmware counts it when the next host says so.
+            // Upcalls at the host are lost with its queue; the firmware counts them when the next host reports its restart.
             self.shares.clear();
         }
     }
 
-    /// Shows the host and the guests what was done, and interrupts them where they wait for it.
+    /// Publishes the rings of host and guests, and interrupts those that wait.
     pub(super) fn flush(&mut self) {
         self.host.flush();
         for vf in &self.vfs {

@@ -90,14 +90,14 @@ impl Datapath {
             },
             BoardPort::Vf(n) => match self.vfs.get(usize::from(n)) {
                 Some(vf) => {
-                    // What came from a VF of ours has its checksum filled in by the engine.
+                    // The engine has filled in the checksum of a frame from one of its VFs.
                     let verified = d.offload.checksum == OffloadBits::VERIFIED
                         && matches!(BoardPort::from_bits(d.target), BoardPort::Vf(_));
                     vf.rx_push(&[header, frame], verified).map_err(crate::virtio::RxError::reason)
                 }
                 None => Err(Reason::QueueStopped),
             },
-            // A host that does not keep up is not waited for: its other queues want their turn.
+            // The board does not wait for a host that is slow on one queue: the others would starve.
             BoardPort::Queue(n) if self.host.held(usize::from(n)) >= UPCALLS_HELD => Err(Reason::RingFull),
             BoardPort::Queue(n) => {
                 let (header, frame) = (header.to_vec(), frame.to_vec());

@@ -81,7 +81,7 @@ impl Engine {
         self.take_changes();
         let mut busy = self.datapath.execute_descriptors();
         if busy {
-            // Before what the firmware has sent leaves: a frame that is seen is counted.
+            // Before the firmware's frames leave: a frame that is seen is counted.
             self.read_counters();
         }
         busy |= self.supervisor.restore(&mut self.datapath.link);
@@ -100,7 +100,7 @@ impl Engine {
         busy
     }
 
-    /// Takes over what the driver has changed in the registers.
+    /// Applies the driver's changes of the registers.
     fn take_changes(&mut self) {
         if let Some(vfs) = self.registers.changed_vfs() {
             self.datapath.set_vfs(vfs);
@@ -149,7 +149,7 @@ impl Engine {
         }
     }
 
-    /// Shows the host what the firmware has counted.
+    /// Copies the firmware's counters to the registers.
     fn read_counters(&self) {
         let soc = &self.datapath.link.soc;
         self.registers.finished.store(soc.word64(ctrl::FINISHED), Relaxed);

@@ -112,7 +112,7 @@ impl HostQueues {
         self.to_host[n].as_ref().map_or(0, ToHost::held)
     }
 
-    /// Shows the host what was done, and interrupts it where it sleeps.
+    /// Publishes the queues, and interrupts a host that sleeps.
     pub(super) fn flush(&mut self) {
         let mut faults = Vec::new();
         {

@@ -44,7 +44,8 @@ impl Datapath {
         busy
     }
 
-    /// Takes frames from the MAC ports. What cannot be taken waits on the medium. Returns whether there were any.
+    /// Takes frames from the MAC ports. Frames without room wait on the medium. Returns whether there
+    /// were any.
     pub(super) fn take_from_wires(&mut self) -> bool {
         let mut busy = false;
         for n in 0..self.uplinks.len() {
@@ -97,7 +98,7 @@ impl Datapath {
     }
 }
 
-/// The checksum engine, towards the wire: fills in what the guest has left to it.
+/// The checksum engine, towards the wire: completes a checksum that the guest has left to the device.
 fn fill_checksum(frame: &mut [u8], checksum: Checksum) {
     let Checksum::Partial { start, offset } = checksum else { return };
     let (start, at) = (usize::from(start), usize::from(start) + usize::from(offset));

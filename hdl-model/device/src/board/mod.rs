@@ -1,10 +1,10 @@
-//! The board: what the register file, the queue engine and the SoC are together.
+//! The board: register file, queue engine and SoC.
 //!
 //! * [`State`] is what registers and engine share; register accesses (the PF's vfio-user thread) never wait for a burst.
 //! * [`Engine`] is one thread: it polls for a while and then sleeps. Each turn of it moves bursts through `datapath`:
 //!   `ingress` takes frames from VFs and uplinks into packet buffers and hands the firmware descriptors, `commands` does so
 //!   with the host's commands, `egress` executes the firmware's descriptors.
-//! * `supervisor` notices a dead firmware and starts it again; `shadow` is what it then tells it.
+//! * `supervisor` notices a dead firmware, starts it again and replays `shadow` to it.
 
 mod clock;
 mod commands;

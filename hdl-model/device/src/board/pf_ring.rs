@@ -41,7 +41,7 @@ impl Ring {
         Ok(Entry::read_from_bytes(&bytes).unwrap_or_default())
     }
 
-    /// Shows the host how far the board is. Returns whether the host sleeps and is to be interrupted.
+    /// Publishes the board's index. Returns whether the host sleeps and is to be interrupted.
     fn publish(&self, view: &View<'_>) -> Result<bool, Fault> {
         view.store_u32(self.base + NIC_INDEX, self.index)?;
         Ok(view.load_u32(self.base + HOST_SLEEPS)? != 0)
@@ -93,7 +93,7 @@ impl FromHost {
     }
 }
 
-/// What waits for the host to post a buffer.
+/// An entry that waits for the host to post a buffer.
 type Held = (Entry, Vec<u8>);
 
 /// Another queue: buffers of the host, filled by the board.
@@ -122,7 +122,7 @@ impl ToHost {
         Ok(())
     }
 
-    /// Hands over what waits, as far as there are buffers now.
+    /// Hands over waiting entries while there are buffers.
     pub(super) fn drain(&mut self, view: &View<'_>) -> Result<(), Fault> {
         while let Some((entry, bytes)) = self.held.pop_front() {
             if !self.fill(view, &entry, &[&bytes])? {

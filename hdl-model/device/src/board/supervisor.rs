@@ -1,5 +1,5 @@
-//! Watches the firmware: notices a dead one within a second, starts it again and tells it what the one before knew, without
-//! the host.
+//! Watches the firmware: notices a dead one within a second, starts it again and replays the host's configuration to it,
+//! without the host.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const SILENCE: Duration = Duration::from_millis(900);
 /// Silence after which a firmware that starts is started again.
 const BOOT: Duration = Duration::from_secs(15);
 
-/// The firmware's life, and what the host has told it.
+/// The firmware's state, its mailbox, and the shadow of its configuration.
 pub(super) struct Supervisor {
     registers: Arc<State>,
     port: Arc<PfPort>,
@@ -49,7 +49,7 @@ enum Phase {
     Configuring,
     /// The host's commands are sent again: those that are left.
     Replaying(VecDeque<Command>),
-    /// Serves its rings and knows what it has to.
+    /// Serves its rings and is configured.
     Running,
     /// The SoC did not start it: the next watch tries again.
     Dead,
@@ -69,7 +69,7 @@ impl Supervisor {
         Supervisor { registers, port, firmware, mailbox, shadow }
     }
 
-    /// What the host has told the firmware.
+    /// The shadow of the firmware's configuration.
     pub(super) fn shadow(&mut self) -> &mut Shadow {
         &mut self.shadow
     }
@@ -79,7 +79,7 @@ impl Supervisor {
         matches!(self.firmware, Firmware::On { phase: Phase::Running, .. }) && soc.is_ready()
     }
 
-    /// Whether frames may go to the firmware: the driver has said START, and the firmware knows what it has to.
+    /// Whether frames may go to the firmware: the driver has said START, and the firmware is configured.
     pub(super) fn forwards(&self, soc: &Soc) -> bool {
         self.shadow.is_started() && self.takes_commands(soc)
     }
@@ -177,7 +177,7 @@ impl Supervisor {
         }
     }
 
-    /// Looks whether the firmware lives, ten times a second. Returns whether it was started again.
+    /// Checks that the firmware lives, ten times a second. Returns whether it was started again.
     pub(super) fn watch(&mut self, link: &mut FirmwareLink) -> bool {
         let Firmware::On { heartbeat, phase, .. } = &mut self.firmware else { return false };
         let beat = link.soc.heartbeat();
@@ -222,7 +222,7 @@ impl Supervisor {
         }
     }
 
-    /// Tells a restarted firmware more of what the one before knew. Returns whether anything was done.
+    /// Replays more of the shadow to a restarted firmware. Returns whether anything was done.
     pub(super) fn restore(&mut self, link: &mut FirmwareLink) -> bool {
         let Firmware::On { phase, .. } = &mut self.firmware else { return false };
         match phase {

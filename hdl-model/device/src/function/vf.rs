@@ -13,7 +13,7 @@ use crate::vfio_user::{
 };
 use crate::virtio::{NetDevice, Notifier, VfConfig};
 
-/// Who a VF says it is: a modern virtio-net device (virtio 1.2, 4.1.2).
+/// Identity of a VF: a modern virtio-net device (virtio 1.2, 4.1.2).
 pub const VF_IDENTITY: Identity = Identity {
     vendor: pci::VENDOR,
     device: pci::VF_DEVICE,

@@ -11,7 +11,7 @@ const CAP_POINTER: usize = 0x34;
 const FIRST_CAP: usize = 0x40;
 const FIRST_EXTENDED: usize = 0x100;
 
-/// Who a function says it is.
+/// Vendor, device and class of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Vendor id.
@@ -174,7 +174,7 @@ impl ConfigSpace {
         }
     }
 
-    /// Writes what may be written.
+    /// Writes the writable bits.
     pub fn write(&mut self, offset: usize, from: &[u8]) {
         for (i, value) in from.iter().enumerate() {
             let at = offset.wrapping_add(i);

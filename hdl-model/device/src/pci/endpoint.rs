@@ -18,7 +18,7 @@ const MSIX_MASK: u16 = 1 << 14;
 /// BAR with the MSI-X table, in every function of the board.
 const MSIX_BAR: Bar = Bar { index: 2, size: Msix::BAR_LEN };
 
-/// What a write to configuration space asks of the function.
+/// Effect of a write to configuration space on the function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConfigEvent {
     /// A function-level reset.

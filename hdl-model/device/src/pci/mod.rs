@@ -1,4 +1,4 @@
-//! What any PCIe function is made of: configuration space, BARs, MSI-X and, for a physical function, SR-IOV.
+//! Parts of every PCIe function: configuration space, BARs, MSI-X and, for a physical function, SR-IOV.
 //!
 //! * [`ConfigBuilder`] lays configuration space out: header, capabilities and extended capabilities, each byte with a
 //!   mask of the bits that software may write.

@@ -198,7 +198,7 @@ impl State {
 }
 
 impl Vector {
-    /// Sends what is pending, if nothing holds it back.
+    /// Sends pending interrupts, unless they are masked.
     fn deliver(&mut self) {
         if self.pending && !self.masked && self.event.is_some() {
             self.pending = false;

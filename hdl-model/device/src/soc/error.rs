@@ -11,9 +11,9 @@ pub enum SocError {
     /// A system call failed.
     #[error("{what}: {source}")]
     System {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The emulator does not start.
@@ -21,7 +21,7 @@ pub enum SocError {
     Emulator {
         /// Its path.
         program: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The image is refused.
@@ -30,7 +30,7 @@ pub enum SocError {
     /// No answer in time.
     #[error("the firmware does not {what} within {seconds} s{panic}")]
     Silent {
-        /// What it should have done.
+        /// What the board waited for.
         what: &'static str,
         /// How long that was waited for.
         seconds: u64,

@@ -157,12 +157,12 @@ impl Soc {
         self.ram.atomic64(CTRL + offset).load(Acquire)
     }
 
-    /// The packet buffers and who has them.
+    /// The packet buffers and their owners.
     pub fn owners(&mut self) -> &mut Owners {
         &mut self.owners
     }
 
-    /// A buffer's memory. `None`: there is no such buffer, or the firmware has it.
+    /// A buffer's memory. `None`: there is no such buffer, or the firmware owns it.
     pub fn buffer(&mut self, number: u32) -> Option<&mut [u8]> {
         self.owners.board_owns(number).then(|| self.ram.buffer(number))
     }
@@ -256,7 +256,7 @@ impl Soc {
         self.doorbells.to_board.as_fd()
     }
 
-    /// What a panic or trap of the firmware left behind.
+    /// The firmware's panic or trap message.
     pub fn panic_text(&self) -> String {
         let mut text = vec![0; PANIC_LEN as usize];
         self.ram.read(PANIC, &mut text);

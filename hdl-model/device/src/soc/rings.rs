@@ -24,7 +24,7 @@ pub struct Rings {
 pub enum FromFirmware {
     /// A valid one: the firmware owns its buffer or has just released it, and its bounds lie within.
     Good {
-        /// What it asks for.
+        /// The operation.
         op: Op,
         /// The descriptor.
         descriptor: Descriptor,

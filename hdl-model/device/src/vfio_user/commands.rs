@@ -20,7 +20,7 @@ const REGION_CAPS: u32 = 8;
 const CAP_SPARSE_MMAP: u16 = 1;
 /// Length of `struct vfio_region_info`.
 const REGION_INFO_LEN: u32 = 32;
-/// `VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE`: what the kernel says of MSI-X.
+/// `VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE`: the kernel's flags of MSI-X.
 const IRQ_FLAGS: u32 = 1 | 8;
 /// `VFIO_DMA_UNMAP_FLAG_ALL`.
 const UNMAP_ALL: u32 = 2;

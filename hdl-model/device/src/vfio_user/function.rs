@@ -1,4 +1,4 @@
-//! What a device implements to be served: the backend of a vfio-user session.
+//! The backend of a vfio-user session: the trait that a device implements.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -21,11 +21,11 @@ pub struct SparseMmap<'a> {
 pub struct Region<'a> {
     /// Length in bytes.
     pub size: u64,
-    /// What may be mapped; everything else is reached by messages.
+    /// Ranges that may be mapped; messages reach all others.
     pub mmap: Option<SparseMmap<'a>>,
 }
 
-/// What a `SET_IRQS` does to a range of interrupts.
+/// Action of a `SET_IRQS` on a range of interrupts.
 #[derive(Debug)]
 pub enum IrqAction {
     /// Signal these eventfds from now on; fewer than the range's length are never given.

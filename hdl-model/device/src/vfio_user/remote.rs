@@ -2,7 +2,7 @@
 //!
 //! The device's thread sends a request and waits; the session's thread, which alone reads the socket, hands the reply
 //! over. So the session's thread must never wait here itself, and is free to answer the client's own accesses, which a
-//! client such as QEMU wants answered before it looks at a request of ours.
+//! client such as QEMU wants answered before it reads a request of the device.
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
@@ -78,7 +78,7 @@ impl std::fmt::Debug for RemoteDma {
 }
 
 impl RemoteDma {
-    /// To be called on the session's thread. `max_transfer` is the client's limit.
+    /// Call it on the session's thread. `max_transfer` is the client's limit.
     pub(super) fn new(stream: Arc<UnixStream>, writer: Arc<Mutex<()>>, max_transfer: usize) -> Self {
         Self {
             stream,

@@ -1,4 +1,4 @@
-//! What the host sets for a VF, and what passes between a VF and the queue engine.
+//! A VF's settings by the host, and the results of its frames for the queue engine.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ impl VlanPolicy {
     }
 }
 
-/// What the host decides about a VF. The guest sees address, MTU and link in the device configuration.
+/// The host's settings of a VF. The guest sees address, MTU and link in the device configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VfConfig {
     /// MAC address of the port.
@@ -81,7 +81,7 @@ pub enum Checksum {
 pub struct TxFrame {
     /// Length in bytes, from the Ethernet header on, without FCS.
     pub len: usize,
-    /// What is left to do about its checksum.
+    /// State of its checksum.
     pub csum: Checksum,
 }
 

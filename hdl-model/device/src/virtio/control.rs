@@ -14,7 +14,7 @@ const MAX_ADDRESSES: usize = 64;
 pub(super) const OK: u8 = 0;
 pub(super) const ERR: u8 = 1;
 
-/// What a guest asked of its receive filters, as far as it may.
+/// The guest's receive filters, as far as the host allows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RxMode {
     /// Every frame.
@@ -29,7 +29,7 @@ pub struct RxMode {
     pub vlans: BTreeSet<u16>,
 }
 
-/// A port's settings: what the host decided and what the guest asked for.
+/// A port's settings, the host's and the guest's.
 pub(super) struct Port {
     pub(super) config: VfConfig,
     pub(super) mac: [u8; 6],

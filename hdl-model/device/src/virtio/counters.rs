@@ -1,4 +1,4 @@
-//! What a VF's queues count.
+//! Counters of a VF's queues.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -136,7 +136,7 @@ impl NetDevice {
         lock(&self.port).mac
     }
 
-    /// What the guest asked of its receive filters, as far as it may.
+    /// The guest's receive filters, as far as the host allows them.
     pub fn rx_mode(&self) -> RxMode {
         lock(&self.port).mode.clone()
     }

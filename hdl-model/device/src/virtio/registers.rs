@@ -7,7 +7,7 @@ use super::features::{MAX_QUEUE_SIZE, NO_VECTOR, QUEUES, VECTORS};
 /// Bytes of `virtio_pci_common_cfg` up to and including `queue_reset`, whose feature is not offered.
 pub(super) const COMMON_LEN: usize = 0x40;
 
-/// What a driver wrote about one queue.
+/// Registers of one queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueRegisters {
     pub(super) layout: Layout,
@@ -35,7 +35,7 @@ pub(super) struct Registers {
     pub(super) queues: [QueueRegisters; QUEUES],
 }
 
-/// What a register write asks of the device.
+/// Effect of a register write on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     None,
@@ -65,7 +65,7 @@ fn vector(value: u32) -> u16 {
 }
 
 impl Registers {
-    /// The whole structure as it reads now.
+    /// The whole structure as a driver reads it now.
     pub(super) fn image(
         &self,
         offered: u64,

@@ -62,7 +62,7 @@ impl AfPacket {
         // SAFETY: no memory is involved; the descriptor is checked before it is owned.
         let socket = unsafe { OwnedFd::from_raw_fd(check(libc::socket(libc::AF_PACKET, kind, 0))?) };
         set(&socket, libc::PACKET_VERSION, &libc::tpacket_versions::TPACKET_V2)?;
-        // What we send ourselves does not come back to us.
+        // Frames that the board sends do not return to it.
         set(&socket, libc::PACKET_IGNORE_OUTGOING, &1)?;
         let request = libc::tpacket_req {
             tp_block_size: BLOCK_LEN as u32,

@@ -1,4 +1,4 @@
-//! What passed a MAC port, as a pcapng file of bounded size.
+//! Frames of a MAC port, recorded in a pcapng file of bounded size.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -51,7 +51,7 @@ impl Capture {
         self.left == 0
     }
 
-    /// Brings what was written to the file.
+    /// Flushes buffered frames to the file.
     pub fn flush(&mut self) {
         if self.out.flush().is_err() {
             self.left = 0;

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use culvert_packet::Reason;
 
-/// What a wire has for the MAC.
+/// Result of a receive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Received {
     /// Nothing now.

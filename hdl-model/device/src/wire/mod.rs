@@ -1,4 +1,4 @@
-//! MAC ports: what carries Ethernet frames between boards and the rest of the world.
+//! MAC ports: the media that carry Ethernet frames between boards and the rest of the world.
 //!
 //! The frame check sequence (IEEE 802.3, 3.2.9) is generated and checked where the medium carries it, which is the UNIX
 //! datagram pair; kernel interfaces and capture files have frames without it.

@@ -26,7 +26,7 @@ pub struct Tap {
     name: [libc::c_char; libc::IFNAMSIZ],
     text: String,
     frame: Vec<u8>,
-    /// Frames that the kernel had lost at the last look.
+    /// Frames that the kernel had lost at the last call.
     lost: Option<u64>,
 }
 
