@@ -5,8 +5,8 @@
 //! A VF's data path is one [`NetDevice`], shared as `Arc<NetDevice>` between the VF's vfio-user thread (registers) and
 //! the engine's thread (rings). All methods take `&self` and return at once; none panics on anything a guest does.
 //!
-//! 1. The guest's driver kicks: the eventfd that all functions share ([`Notifier`]) becomes readable. The engine drains it
-//!    with [`Notifier::drain`] and looks at every device.
+//! 1. The guest's driver kicks: the eventfd that all functions share ([`Notifier`]) becomes readable. The engine clears it
+//!    with [`Notifier::clear`] and looks at every device.
 //! 2. [`NetDevice::service_control`] answers control commands; without a pending kick it costs one atomic load.
 //! 3. While [`NetDevice::has_tx`], [`NetDevice::tx_pop`] copies one frame (without the virtio header) into a buffer of
 //!    the engine, completes the descriptor and returns its length and checksum state. `None` means the ring is empty,
@@ -28,7 +28,7 @@
 //! NetDevice::take_discards(&self), take_faults(&self)  // by reason, since the last call: into the board's counters
 //! NetDevice::config(&self) -> VfConfig;  NetDevice::set_config(&self, VfConfig)  // tells the guest
 //! NetDevice::rx_mode(&self) -> RxMode             // what the guest asked of its filters, as far as allowed
-//! Notifier::new() -> io::Result<Notifier>;  Notifier::ring(&self);  Notifier::drain(&self);  Notifier: AsFd + Clone
+//! Notifier::new() -> io::Result<Notifier>;  Notifier::notify(&self);  Notifier::clear(&self);  Notifier: AsFd + Clone
 //! ```
 //!
 //! # What a hostile guest can do
