@@ -1,4 +1,4 @@
-//! `Command` and `Event`: what a guest can be told and what it answers, as types and as JSON lines.
+//! `Command` and `Event`: requests to a guest and its answers, as types and as JSON lines.
 
 use std::net::IpAddr;
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::Counters;
 
-/// Something for the guest to do. As JSON: `{"cmd":"ping","dst":"10.1.1.12","count":5}`. Several may be under way.
+/// A command to the guest. As JSON: `{"cmd":"ping","dst":"10.1.1.12","count":5}`. Several may run at the same time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "snake_case")]
 pub enum Command {
     /// ICMP echo requests. Ends with [`Event::Ping`].
     Ping {
-        /// Whom.
+        /// The destination.
         dst: IpAddr,
-        /// How many.
+        /// Number of requests.
         #[serde(default = "default::count")]
         count: u16,
         /// Time between two, in milliseconds.
@@ -24,61 +24,61 @@ pub enum Command {
         #[serde(default = "default::ping_timeout")]
         timeout_ms: u64,
     },
-    /// Sends a pseudo-random stream over TCP. Ends with [`Event::Transfer`] when the other side has it all.
+    /// Sends a pseudo-random stream over TCP. Ends with [`Event::Transfer`] when the other side has received all of it.
     Send {
-        /// Where to.
+        /// The destination.
         dst: IpAddr,
-        /// Which port.
+        /// The port.
         #[serde(default = "default::port")]
         port: u16,
-        /// How many bytes.
+        /// Number of bytes.
         bytes: u64,
-        /// Of which stream.
+        /// Seed of the stream.
         #[serde(default)]
         seed: u64,
-        /// Give up after so many milliseconds.
+        /// Time limit in milliseconds.
         #[serde(default = "default::transfer_timeout")]
         timeout_ms: u64,
     },
-    /// Takes one TCP connection and what it carries. [`Event::Listening`], then [`Event::Transfer`].
+    /// Accepts one TCP connection and receives its data. [`Event::Listening`], then [`Event::Transfer`].
     Receive {
-        /// Which port.
+        /// The port.
         #[serde(default = "default::port")]
         port: u16,
-        /// Give up after so many milliseconds.
+        /// Time limit in milliseconds.
         #[serde(default = "default::transfer_timeout")]
         timeout_ms: u64,
     },
     /// Sends numbered UDP datagrams to an echo at a fixed pace. Ends with [`Event::Probe`].
     Probe {
-        /// Whom.
+        /// The destination.
         dst: IpAddr,
-        /// Which port.
+        /// The port.
         #[serde(default = "default::echo_port")]
         port: u16,
         /// Time between two, in milliseconds.
         #[serde(default = "default::probe_interval")]
         interval_ms: u64,
-        /// For how long, in milliseconds.
+        /// Duration in milliseconds.
         duration_ms: u64,
     },
-    /// Answers UDP datagrams with themselves, for as long as the guest lives. [`Event::Listening`], then
+    /// Echoes UDP datagrams until the guest ends. [`Event::Listening`], then
     /// [`Event::Done`].
     Echo {
-        /// Which port.
+        /// The port.
         #[serde(default = "default::echo_port")]
         port: u16,
     },
-    /// Sends a frame as it is, forged or not. Answers [`Event::Done`] once it is in the ring.
+    /// Sends a frame unchanged, also a forged one. Answers [`Event::Done`] once it is in the ring.
     Frame {
-        /// From the destination MAC address on, in hexadecimal.
+        /// The frame in hexadecimal, starting with the destination MAC address.
         hex: String,
     },
     /// Waits for a frame that contains these bytes. Ends with [`Event::Frame`].
     AwaitFrame {
-        /// In hexadecimal.
+        /// Bytes in hexadecimal.
         hex: String,
-        /// Give up after so many milliseconds.
+        /// Time limit in milliseconds.
         #[serde(default = "default::ping_timeout")]
         timeout_ms: u64,
     },
@@ -86,14 +86,14 @@ pub enum Command {
     Counters,
     /// Writes the frame logs to `<path>.tx` and `<path>.rx`. Answers [`Event::Done`].
     FrameLog {
-        /// Where.
+        /// The path without the extension.
         path: String,
     },
     /// Ends the guest.
     Quit,
 }
 
-/// What the defaults of commands are.
+/// Defaults of commands.
 mod default {
     pub(super) fn count() -> u16 {
         3
@@ -118,7 +118,7 @@ mod default {
     }
 }
 
-/// Something that happened. As JSON: `{"event":"ping","dst":"10.1.1.12","sent":5,...}`.
+/// An event of the guest. As JSON: `{"event":"ping","dst":"10.1.1.12","sent":5,...}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
@@ -133,40 +133,40 @@ pub enum Event {
         /// The VF's MTU.
         mtu: u16,
     },
-    /// A ping is over.
+    /// A ping has ended.
     Ping(PingReport),
     /// The guest listens on this port.
     Listening {
-        /// Which.
+        /// The port.
         port: u16,
     },
-    /// A transfer goes on.
+    /// Progress of a transfer.
     Progress {
         /// Bytes so far.
         bytes: u64,
     },
-    /// A transfer is over.
+    /// A transfer has ended.
     Transfer(Transfer),
-    /// A probe is over.
+    /// A probe has ended.
     Probe(ProbeReport),
-    /// What passed the port.
+    /// Counters of the port.
     Counters(Counters),
     /// The awaited frame.
     Frame {
-        /// In hexadecimal.
+        /// Bytes in hexadecimal.
         hex: String,
     },
-    /// A command without other result is carried out.
+    /// A command without another result has ended.
     Done,
     /// A command failed.
     Error {
-        /// Why.
+        /// The reason.
         message: String,
     },
 }
 
 impl Event {
-    /// Whether nothing more follows for its command.
+    /// Whether this is the last event of its command.
     #[must_use]
     pub fn is_last(&self) -> bool {
         !matches!(self, Self::Up { .. } | Self::Listening { .. } | Self::Progress { .. })
@@ -176,7 +176,7 @@ impl Event {
 /// The result of a ping.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PingReport {
-    /// Whom.
+    /// The destination.
     pub dst: IpAddr,
     /// Requests sent.
     pub sent: u16,
@@ -201,11 +201,11 @@ pub struct Transfer {
     pub peer: IpAddr,
     /// The port listened on.
     pub port: u16,
-    /// How many bytes.
+    /// Number of bytes.
     pub bytes: u64,
     /// Their SHA-256.
     pub sha256: String,
-    /// From the first byte to the last, or, for the sender, until the other side had it all.
+    /// Seconds from the first byte to the last; for the sender, until the other side had received all.
     pub seconds: f64,
     /// Megabits a second.
     pub mbit_per_s: f64,
@@ -214,7 +214,7 @@ pub struct Transfer {
 /// The result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeReport {
-    /// Whom.
+    /// The destination.
     pub dst: IpAddr,
     /// Datagrams sent.
     pub sent: u64,

@@ -1,11 +1,11 @@
-//! What can go wrong in a guest.
+//! Errors of a guest.
 
 use std::time::Duration;
 
-/// The result of something a guest does.
+/// Result of a guest's operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a guest cannot go on or refused a command.
+/// Why a guest has ended or refused a command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The VF cannot be reached.
@@ -19,12 +19,12 @@ pub enum Error {
         /// What is missing or wrong.
         detail: String,
     },
-    /// The device wrote something into a ring that the specification forbids.
+    /// The device violated the specification of a ring.
     #[error("the device broke its {queue} queue: {detail}")]
     BrokenQueue {
-        /// Which queue.
+        /// The queue.
         queue: &'static str,
-        /// What it did.
+        /// The violation.
         detail: String,
     },
     /// The VF has another MAC address than expected.
@@ -32,9 +32,9 @@ pub enum Error {
         "the VF has MAC address {found}, not {expected}: is this the right VF, and is the policy applied?"
     )]
     WrongMac {
-        /// What the VF says.
+        /// The VF's address.
         found: String,
-        /// What was asked for.
+        /// The expected address.
         expected: String,
     },
     /// A frame does not fit a transmit buffer.
@@ -51,26 +51,26 @@ pub enum Error {
     /// The stack did not answer in time.
     #[error("{what} did not end within {limit:?}")]
     Timeout {
-        /// What was waited for.
+        /// The operation.
         what: &'static str,
-        /// How long.
+        /// The time limit.
         limit: Duration,
     },
-    /// The stack's thread has ended; its last words.
+    /// The stack's thread has ended, for this reason.
     #[error("the guest has stopped: {0}")]
     Stopped(String),
-    /// The command could not be carried out.
+    /// The command failed.
     #[error("{0}")]
     Failed(String),
-    /// The frame log ran full and cannot tell loss from what it did not record.
+    /// The frame log is full: frames are missing in it, so losses cannot be counted.
     #[error("the frame log is full at {0} frames: give it more room")]
     LogFull(usize),
     /// A file or the system failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation.
         what: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }

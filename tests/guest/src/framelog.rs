@@ -1,4 +1,4 @@
-//! Frame accounting: which frames went into one guest's transmit ring and came out of another's receive ring, in order.
+//! Frame accounting: logs of the frames that one guest sent and another received, and their comparison.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// What tells flows apart: the inner 5-tuple. For ICMP the ports are 0.
+/// Key of a flow: the inner 5-tuple. For ICMP the ports are 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FlowKey {
     /// Source address.
@@ -32,7 +32,7 @@ impl fmt::Display for FlowKey {
     }
 }
 
-/// The fate of one flow's frames.
+/// Loss and order of one flow's frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LossOrder {
     /// Frames sent.
@@ -53,10 +53,10 @@ impl LossOrder {
     }
 }
 
-/// A record of IP frames, in the order in which they passed. Its room is bounded.
+/// A bounded log of IP frames, in their order.
 ///
-/// A frame is known by a hash of its packet without what a router or an offload changes on the way: MAC addresses,
-/// TTL, ECN, checksums. Frames that are not IP (ARP) are answered on the way and not recorded.
+/// A frame is identified by a hash of its packet without the fields that a router or an offload changes: MAC addresses,
+/// TTL, ECN, checksums. Other frames (ARP) are not recorded, since the network answers them.
 #[derive(Clone, Debug)]
 pub struct FrameLog {
     flows: HashMap<FlowKey, u32>,
@@ -67,7 +67,7 @@ pub struct FrameLog {
 }
 
 impl FrameLog {
-    /// A log with room for so many frames.
+    /// A log for this number of frames.
     #[must_use]
     pub fn new(room: usize) -> Self {
         Self { flows: HashMap::new(), frames: Vec::new(), room, full: false }
@@ -89,19 +89,19 @@ impl FrameLog {
         self.frames.push((number, hash));
     }
 
-    /// How many frames were recorded.
+    /// Number of recorded frames.
     #[must_use]
     pub fn len(&self) -> usize {
         self.frames.len()
     }
 
-    /// Whether none was.
+    /// Whether no frame is recorded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
-    /// The flows seen, in the order of their keys.
+    /// The recorded flows, in the order of their keys.
     #[must_use]
     pub fn flows(&self) -> Vec<FlowKey> {
         let mut flows: Vec<_> = self.flows.keys().copied().collect();
@@ -137,7 +137,7 @@ impl FrameLog {
     /// Reads a log that [`FrameLog::save`] wrote.
     ///
     /// # Errors
-    /// A file that is no frame log.
+    /// The file is not a frame log.
     pub fn load(input: impl BufRead) -> Result<Self> {
         let io = |source| Error::Io { what: "reading a frame log".into(), source };
         let mut lines = input.lines();
@@ -153,11 +153,11 @@ impl FrameLog {
     }
 }
 
-/// Compares what one guest sent of a flow with what another received of it. Frames of equal content (retransmissions)
-/// are told apart by how often they occurred: the n-th one sent is the n-th one received.
+/// Compares the frames of a flow that one guest sent with those that another received. Of frames with equal content
+/// (retransmissions), the n-th sent one is the n-th received one.
 ///
 /// # Errors
-/// [`Error::LogFull`] if either log had to leave frames out.
+/// [`Error::LogFull`] if a log was too small.
 pub fn compare(sent: &FrameLog, received: &FrameLog, flow: &FlowKey) -> Result<LossOrder> {
     for log in [sent, received] {
         if log.full {
@@ -189,7 +189,7 @@ pub fn compare(sent: &FrameLog, received: &FrameLog, flow: &FlowKey) -> Result<L
     Ok(result)
 }
 
-/// The flow of an IP frame and the hash of what stays the same on its way. `None` for other or truncated frames.
+/// The flow of an IP frame and the hash of its unchanged fields. `None` for other or truncated frames.
 fn identify(frame: &[u8]) -> Option<(FlowKey, u64)> {
     let mut at = 12;
     let mut ethertype = u16_at(frame, at)?;

@@ -8,7 +8,7 @@ use culvert_pci::Interrupt;
 
 use crate::{Counters, Error, FramePort, Result};
 
-/// Frames under way in one direction.
+/// Frames in flight in one direction.
 #[derive(Default)]
 struct Lane(Mutex<VecDeque<Vec<u8>>>);
 
@@ -32,7 +32,7 @@ pub struct Loopback {
 }
 
 impl Loopback {
-    /// How many frames fit in one direction.
+    /// Frames that fit in one direction.
     pub const RING: usize = 256;
 
     /// Two joined ends with these MAC addresses.

@@ -1,4 +1,4 @@
-//! `culvert-guest`: a VM stand-in on one VF. Prints what happens as JSON lines.
+//! `culvert-guest`: stands in for a VM on one VF. Prints events as JSON lines.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +22,7 @@ struct Args {
     /// The VF's vfio-user socket.
     #[arg(long, value_name = "SOCKET", required_unless_present = "interface")]
     vf: Option<PathBuf>,
-    /// In place of a VF: an interface of the kernel's, such as the TAP of a host without a NIC.
+    /// Instead of a VF: an interface of the kernel, such as the TAP of a host without a NIC.
     #[arg(long, value_name = "INTERFACE", conflicts_with = "vf")]
     interface: Option<String>,
     /// The largest IP packet on that interface.
@@ -31,7 +31,7 @@ struct Args {
     /// The guest's address and prefix, such as 10.1.1.11/24.
     #[arg(long, value_name = "ADDRESS/PREFIX")]
     ip: Network,
-    /// Where other subnets are.
+    /// The router to other subnets.
     #[arg(long)]
     gateway: Option<IpAddr>,
     /// Refuse to start unless the VF has this MAC address.
@@ -43,13 +43,13 @@ struct Args {
     /// Leave TCP checksums to the VF.
     #[arg(long)]
     offload: bool,
-    /// Keep a log of so many frames in each direction.
+    /// Log this number of frames in each direction.
     #[arg(long, value_name = "FRAMES")]
     log_frames: Option<usize>,
-    /// End after so many seconds, whatever happens.
+    /// End after this number of seconds.
     #[arg(long, default_value_t = 600)]
     timeout: u64,
-    /// JSON lines; there is no other format, so this changes nothing.
+    /// Print JSON lines, which is the only format.
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
@@ -58,46 +58,46 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Answer pings and UDP echo until the time is over.
+    /// Answer pings and UDP echo until the timeout.
     Serve,
     /// Answer pings and UDP echo, and take commands as JSON lines from standard input until its end.
     Control,
     /// Ping a host.
     Ping {
-        /// Whom.
+        /// The destination.
         dst: IpAddr,
-        /// How many times.
+        /// Number of requests.
         #[arg(long, default_value_t = 3)]
         count: u16,
     },
     /// Send a stream over TCP.
     Send {
-        /// Where to.
+        /// The destination.
         dst: IpAddr,
-        /// Which port.
+        /// The port.
         #[arg(long, default_value_t = 5001)]
         port: u16,
-        /// How many MiB.
+        /// Number of MiB.
         #[arg(long, default_value_t = 64)]
         mib: u64,
-        /// Of which stream.
+        /// Seed of the stream.
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
     /// Receive a stream over TCP.
     Receive {
-        /// Which port.
+        /// The port.
         #[arg(long, default_value_t = 5001)]
         port: u16,
     },
     /// Probe a guest's UDP echo.
     Probe {
-        /// Whom.
+        /// The destination.
         dst: IpAddr,
         /// Time between two datagrams, in milliseconds.
         #[arg(long, default_value_t = 10)]
         interval_ms: u64,
-        /// For how long, in milliseconds.
+        /// Duration in milliseconds.
         #[arg(long, default_value_t = 5000)]
         duration_ms: u64,
     },
@@ -132,7 +132,7 @@ impl FromStr for Mac {
     }
 }
 
-/// Prints a line, with the command's `id` if it had one. Nobody may be reading any more.
+/// Prints a line, with the command's `id` if it had one. Ignores a closed output.
 fn print(event: &Event, id: &Value) {
     let mut line = serde_json::to_value(event).unwrap_or_default();
     if let (Value::Object(fields), false) = (&mut line, id.is_null()) {
@@ -163,7 +163,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all went well; what did not is printed already.
+/// Whether the command succeeded; errors are printed already.
 fn run(args: Args, deadline: Instant) -> culvert_guest::Result<bool> {
     let mut config = GuestConfig::new(&args.name, args.ip.0, args.ip.1);
     config.gateway = args.gateway;
@@ -206,7 +206,7 @@ fn run(args: Args, deadline: Instant) -> culvert_guest::Result<bool> {
     }
 }
 
-/// What comes from standard input.
+/// Input lines.
 enum Input {
     Line(String),
     End,
@@ -222,8 +222,7 @@ fn read_lines(sender: &Sender<Input>) {
     let _ = sender.send(Input::End);
 }
 
-/// Takes commands until the end of the input, `quit` or the deadline. Each command's events are printed as they come,
-/// by a thread for each command: there are few.
+/// Executes commands until the end of the input, `quit` or the deadline. A thread for each command prints its events.
 fn control(stack: &NetStack, deadline: Instant) -> bool {
     let (sender, input) = channel();
     std::thread::spawn(move || read_lines(&sender));
@@ -243,7 +242,7 @@ fn control(stack: &NetStack, deadline: Instant) -> bool {
         if line.trim().is_empty() {
             continue;
         }
-        // A command may carry an `id` of any kind; its events carry it back.
+        // A command may have an `id` of any type, which its events repeat.
         let value: serde_json::Result<Value> = serde_json::from_str(&line);
         let id = value.as_ref().ok().and_then(|v| v.get("id")).cloned().unwrap_or_default();
         let command: Command = match value.and_then(serde_json::from_value) {

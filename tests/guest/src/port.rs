@@ -1,4 +1,4 @@
-//! `FramePort`: what the stack needs of a network device. The VF is one, the in-memory pair of the tests another.
+//! `FramePort`: the network device of the stack. A VF is one; so is an end of the in-memory pair of the tests.
 
 use std::os::fd::BorrowedFd;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
-/// What has passed a port.
+/// Counters of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Frames put into the transmit ring.
@@ -21,7 +21,7 @@ pub struct Counters {
     pub rx_malformed: u64,
     /// Notifications sent to the device.
     pub kicks: u64,
-    /// Times that the transmit ring had no room.
+    /// Times that the transmit ring was full.
     pub tx_full: u64,
 }
 
@@ -38,42 +38,41 @@ pub trait FramePort: Send {
         false
     }
 
-    /// Whether the next [`FramePort::send`] has room.
+    /// Whether the transmit ring has room for a frame.
     fn can_send(&mut self) -> bool;
 
-    /// Puts a frame into the transmit ring. The device learns of it with the next [`FramePort::flush`].
-    /// `partial` is where a checksum starts and where, counted from there, it is to be stored, if the device is to
-    /// complete it.
+    /// Puts a frame into the transmit ring. The next [`FramePort::flush`] notifies the device.
+    /// `partial`, for a checksum that the device completes: where it starts, and the field's offset from there.
     ///
     /// # Errors
-    /// A frame of impossible length, a full ring, a broken device.
+    /// The frame's length is invalid, the ring is full, or the device is broken.
     fn send(&mut self, frame: &[u8], partial: Option<(u16, u16)>) -> Result<()>;
 
-    /// Tells the device of all frames sent and buffers freed since the last time.
+    /// Notifies the device of all frames sent and buffers freed since the last call.
     ///
     /// # Errors
-    /// A lost device.
+    /// The device is lost.
     fn flush(&mut self) -> Result<()>;
 
-    /// Takes the next received frame.
+    /// The next received frame.
     ///
     /// # Errors
-    /// A broken device.
+    /// The device is broken.
     fn receive(&mut self) -> Result<Option<Vec<u8>>>;
 
-    /// Asks for interrupts (no more of them than needed) before a sleep: when a frame comes and, if `tx` is set, when
-    /// there is room to send. True if that is so already: then do not sleep.
+    /// Enables interrupts before a sleep: for received frames and, with `tx`, for room to send. Returns true if there is a
+    /// frame or room already: then do not sleep.
     fn arm(&mut self, tx: bool) -> bool;
 
-    /// Asks for no interrupts, after a sleep, and clears those that came.
+    /// Disables interrupts after a sleep, and clears pending ones.
     ///
     /// # Errors
-    /// A lost device.
+    /// The device is lost.
     fn disarm(&mut self) -> Result<()>;
 
-    /// What to sleep on.
+    /// Descriptors that become readable with an interrupt.
     fn events(&self) -> Vec<BorrowedFd<'_>>;
 
-    /// What has passed so far.
+    /// Counters so far.
     fn counters(&self) -> Counters;
 }

@@ -1,4 +1,4 @@
-//! The reference engine: the core itself, one packet at a time, with nothing of the firmware around it.
+//! The reference engine: the core alone, one packet at a time.
 
 use std::collections::HashMap;
 
@@ -18,10 +18,10 @@ use culvert_packet::{MacAddr, Reason, VportId};
 use crate::memory::Store;
 use crate::trace::{Dump, Engine, Event, Injected, Input, Output, What};
 
-/// A packet in the hands of the engine.
+/// A packet in the engine.
 #[derive(Clone)]
 struct Packet {
-    /// Where it came in, in the board's numbering (frames) or the data path's (injected ones).
+    /// The port that received it, by the board's number (frames) or the datapath's (reinjected ones).
     origin: u16,
     input: Port,
     checksum: Checksum,
@@ -213,7 +213,7 @@ impl Core {
         let Some(ticket) = Ticket::from_bits(ticket) else { return };
         if let Completion::Live(id) = self.datapath.complete_upcall(ticket, count) {
             while let Some(buffer) = self.datapath.pending.next_waiting(ticket.slot) {
-                let packet = self.waiting.remove(&buffer).expect("it was put there when it had to wait");
+                let packet = self.waiting.remove(&buffer).expect("the packet waits in this buffer");
                 let source = Source::Pended { record: id, checksum: packet.checksum };
                 self.packet(packet, source, now, out);
             }
@@ -271,7 +271,7 @@ fn upcall(packet: &Packet, reason: Reason, ticket: Option<Ticket>, outer: &Outer
 impl Engine for Core {
     fn run(&mut self, event: &Event) -> Result<Vec<Output>, String> {
         let (now, mut out) = (event.now, Vec::new());
-        // What the host sends comes in by its queue, whatever port it names.
+        // The host's frames are received from its queue, whatever port they name.
         let queue = BoardPort::Queue(QUEUE_COMMAND as u8).bits();
         let host = |port: &Port, bytes: &[u8]| Packet {
             origin: queue,
@@ -315,7 +315,7 @@ impl Engine for Core {
             }
             What::Insert(records) => {
                 for record in records {
-                    // A refusal is seen in the table's dump.
+                    // A refusal shows in the table's dump.
                     let _refused = self.datapath.install(record, now);
                 }
             }
@@ -347,7 +347,7 @@ impl Engine for Core {
                 let mut lost = Vec::new();
                 self.datapath.host_restarted(|buffer| lost.push(buffer));
                 for buffer in lost {
-                    let packet = self.waiting.remove(&buffer).expect("it was put there when it had to wait");
+                    let packet = self.waiting.remove(&buffer).expect("the packet waits in this buffer");
                     out.push(dropped(packet.origin, Reason::HostRestart));
                 }
             }

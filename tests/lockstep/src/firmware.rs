@@ -16,7 +16,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::memory::Store;
 use crate::trace::{Dump, Engine, Event, Injected, Input, Output, What};
 
-/// A descriptor from the firmware with its header and the bytes that it names.
+/// A descriptor from the firmware, with its header and its frame or payload.
 pub struct Answer {
     /// The descriptor.
     pub descriptor: Descriptor,
@@ -26,15 +26,15 @@ pub struct Answer {
     pub bytes: Vec<u8>,
 }
 
-/// A way to a running firmware.
+/// A connection to a running firmware.
 pub trait Link {
-    /// Hands the firmware a descriptor and, if it has a payload or needs room for a reply, a buffer.
+    /// Sends a descriptor to the firmware, with a buffer if it has a payload or needs room for a reply.
     ///
     /// # Errors
-    /// The firmware does not take it.
+    /// The firmware does not accept it.
     fn send(&mut self, descriptor: Descriptor, payload: Option<&[u8]>) -> Result<(), String>;
 
-    /// The next descriptor from the firmware. `None`: there is none within the link's limit of time.
+    /// The next descriptor from the firmware; `None` after the link's time limit.
     fn receive(&mut self) -> Option<Answer>;
 
     /// A request to the mailbox.
@@ -56,7 +56,7 @@ impl<L: Link> FirmwareEngine<L> {
         FirmwareEngine { link, cookie: 0 }
     }
 
-    /// Sends a descriptor and a fence, and collects what comes out up to the fence's completion.
+    /// Sends a descriptor and a fence, and collects outputs until the fence's completion.
     fn exchange(
         &mut self,
         now: u32,
@@ -95,7 +95,7 @@ impl<L: Link> FirmwareEngine<L> {
         self.exchange(now, descriptor, Some(payload)).map(|(outputs, _)| outputs)
     }
 
-    /// Reads a table that is read in several steps.
+    /// Reads a whole table, in several commands.
     fn read<T: FromBytes>(&mut self, now: u32, op: Op) -> Result<Vec<T>, String> {
         let (mut all, mut from) = (Vec::new(), 0);
         while from != u32::MAX {
@@ -216,9 +216,8 @@ impl<L: Link> Engine for FirmwareEngine<L> {
     }
 }
 
-/// A key's record, by the firmware's own look-up.
 impl<L: Link> FirmwareEngine<L> {
-    /// The records of up to 30 keys.
+    /// The records of up to 30 keys, by the firmware's lookup.
     ///
     /// # Errors
     /// No answer.
@@ -322,7 +321,11 @@ impl Bus for VecBus {
         let header = self.header[..usize::from(d.header_len)].to_vec();
         self.tx.push_back((*d, header, bytes));
         if d.flags & RELEASE != 0 && d.buffer != NO_BUFFER {
-            assert!(std::mem::take(&mut self.held[d.buffer as usize]), "buffer {} came back twice", d.buffer);
+            assert!(
+                std::mem::take(&mut self.held[d.buffer as usize]),
+                "buffer {} was released twice",
+                d.buffer
+            );
             self.free.push(d.buffer);
         }
     }

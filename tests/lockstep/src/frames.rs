@@ -1,4 +1,4 @@
-//! Frames for traces, built byte by byte from the RFCs, without the product's own writers.
+//! Frames for traces, built byte by byte from the RFCs, without the product's code.
 
 /// Ones' complement sum, complemented.
 fn checksum(parts: &[&[u8]]) -> u16 {
@@ -19,7 +19,7 @@ pub fn ethernet(dst: [u8; 6], src: [u8; 6], ethertype: u16, payload: &[u8]) -> V
     [&dst[..], &src, &ethertype.to_be_bytes(), payload].concat()
 }
 
-/// Puts an 802.1Q tag behind the MACs.
+/// Inserts an 802.1Q tag after the MACs.
 pub fn tag(frame: &[u8], tci: u16) -> Vec<u8> {
     [&frame[..12], &[0x81, 0], &tci.to_be_bytes(), &frame[12..]].concat()
 }
@@ -82,7 +82,7 @@ pub fn tcp(src: &[u8], dst: &[u8], ports: (u16, u16), flags: u8, payload: &[u8])
     with_pseudo(src, dst, 6, l4, 16)
 }
 
-/// An ICMP echo (RFC 792): type 8 asks, 0 answers.
+/// An ICMP echo (RFC 792): type 8 is a request, 0 a reply.
 pub fn echo(kind: u8, id: u16, payload: &[u8]) -> Vec<u8> {
     let mut l4 = vec![kind, 0, 0, 0];
     l4.extend(id.to_be_bytes());
@@ -112,7 +112,7 @@ pub struct Outer {
     pub ecn: u8,
 }
 
-/// Encapsulates a frame as a peer would (RFC 7348, RFC 7637).
+/// Encapsulates a frame as another host would (RFC 7348, RFC 7637).
 pub fn encapsulate(outer: &Outer, inner: &[u8]) -> Vec<u8> {
     let (src, dst) = outer.addresses;
     let (protocol, l4) = if outer.nvgre {

@@ -1,4 +1,4 @@
-//! Makes traces: a small world, packets and mishaps in it, and a host that answers.
+//! Generates traces: a small configuration, valid and damaged packets, and a host that answers upcalls.
 
 use culvert_abi::command::Op;
 use culvert_abi::soc::BoardPort;
@@ -30,7 +30,7 @@ fn mac(n: u8) -> [u8; 6] {
 fn tunnel(encap: Encap, uplink: u8, max_inner: u16) -> Tunnel {
     let empty = Outer { addresses: (LOCAL_PA, PEER_PA), vsid: 0, nvgre: encap == Encap::Nvgre, ecn: 0 };
     let mut bytes = encapsulate(&empty, &[]);
-    // What depends on the packet is zero in a template: length, id, checksum; ports and lengths; key.
+    // Fields that depend on the packet are zero in a template: length, id, checksum; ports and lengths; key.
     bytes[16..20].fill(0);
     bytes[24..26].fill(0);
     match encap {
@@ -63,7 +63,7 @@ fn group(members: &[Member]) -> Group {
     group
 }
 
-/// Records that a vport may have: so few that it meets its quota.
+/// Quota of flow records of a vport, small enough to be reached.
 const QUOTA: u32 = 12;
 
 fn vport(target: u16, number: u16, up: bool) -> Vport {
@@ -71,8 +71,8 @@ fn vport(target: u16, number: u16, up: bool) -> Vport {
     Vport { flags, target, number, vsid: VSID, generation: 1, quota: QUOTA, ..Vport::default() }
 }
 
-/// The set-up of every trace: vports 0 to 2 on VFs, 3 on a VMQ, 4 down; a peer with two addresses; tunnels and groups.
-fn world() -> Vec<What> {
+/// Configuration at the start of every trace: vports 0 to 2 on VFs, 3 on a VMQ, 4 down; a peer with two addresses; tunnels and groups.
+fn configuration() -> Vec<What> {
     let peer = |addr, index| Peer { addr: v4(addr), family: 4, index, reserved: 0 };
     let port = |n| Member::Port(Port::Vport(VportId(n)));
     let secret = HashSecret(std::array::from_fn(|i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
@@ -94,7 +94,7 @@ fn world() -> Vec<What> {
     ]
 }
 
-/// Number `n` of the frames that guests and peers exchange; `from` and `to` are the ends.
+/// Frame number `n` between two hosts.
 fn frame(n: u8, from: u8, to: u8) -> Vec<u8> {
     let (src, dst) = ([10, 1, 1, from], [10, 1, 1, to]);
     let (src_mac, dst_mac) = (mac(from), mac(to));
@@ -122,7 +122,7 @@ fn frame(n: u8, from: u8, to: u8) -> Vec<u8> {
     }
 }
 
-/// What the host decides for a flow: `choice` of all that a record can do.
+/// The host's decision for a flow: `choice` selects the actions.
 fn decide(choice: u8, record: &mut FlowRecord, generations: &Generations) {
     let outbound = record.key.direction == 1;
     let a = |actions: Actions, tunnel, out: Port| FlowHot {
@@ -178,14 +178,14 @@ struct Generations {
     cells: [u32; 3],
 }
 
-/// Makes a trace out of random bytes, three for each step.
+/// Generates a trace from random bytes, three for each step.
 pub fn trace(core: &mut Core, steps: &[[u8; 3]]) -> Vec<Event> {
     trace_with_quota(core, steps, QUOTA)
 }
 
-/// The same with another quota for each vport.
+/// As [`trace`], with another quota for each vport.
 pub fn trace_with_quota(core: &mut Core, steps: &[[u8; 3]], quota: u32) -> Vec<Event> {
-    let mut maker = Maker {
+    let mut builder = TraceBuilder {
         core,
         events: Vec::new(),
         now: u32::MAX - 5000,
@@ -193,19 +193,19 @@ pub fn trace_with_quota(core: &mut Core, steps: &[[u8; 3]], quota: u32) -> Vec<E
         installed: Vec::new(),
         generations: Generations { vports: [1; 5], cells: [0; 3] },
     };
-    for what in world() {
-        maker.event(match what {
+    for what in configuration() {
+        builder.event(match what {
             What::Vport(n, vport) => What::Vport(n, Box::new(Vport { quota, ..*vport })),
             other => other,
         });
     }
     for step in steps {
-        maker.step(*step);
+        builder.step(*step);
     }
-    maker.events
+    builder.events
 }
 
-struct Maker<'c> {
+struct TraceBuilder<'c> {
     core: &'c mut Core,
     events: Vec<Event>,
     now: u32,
@@ -214,7 +214,7 @@ struct Maker<'c> {
     generations: Generations,
 }
 
-impl Maker<'_> {
+impl TraceBuilder<'_> {
     fn event(&mut self, what: What) {
         let input = match &what {
             What::Frame(Input { port: BoardPort::Vf(n), .. }) => Port::Vport(VportId(u16::from(*n))),
@@ -283,7 +283,7 @@ impl Maker<'_> {
                 _ => {}
             },
             14 if !self.installed.is_empty() => {
-                // A record again, without an upcall: the host refreshes it.
+                // The host updates a record without an upcall.
                 let mut record = self.installed[usize::from(a) % self.installed.len()];
                 decide(b, &mut record, &self.generations);
                 self.event(What::Insert(vec![record]));
@@ -300,12 +300,12 @@ impl Maker<'_> {
         }
     }
 
-    /// The host takes up one upcall.
+    /// The host answers one upcall.
     fn answer(&mut self, a: u8, b: u8) {
         if self.upcalls.is_empty() {
             return;
         }
-        // Mostly the oldest, as the ring has it; sometimes another, as a host with several threads might.
+        // Mostly the oldest; sometimes another, as a host with several threads may.
         let n = if a & 0xc0 == 0 { usize::from(b) % self.upcalls.len() } else { 0 };
         let (port, upcall) = self.upcalls.remove(n);
         let ticket = upcall.ticket;
@@ -361,7 +361,7 @@ fn damage(mut bytes: Vec<u8>, op: u8, b: u8) -> Vec<u8> {
     bytes
 }
 
-/// Sometimes spoils the outer headers.
+/// Sometimes corrupts the outer headers.
 fn hostile(mut bytes: Vec<u8>, op: u8, a: u8) -> Vec<u8> {
     match op >> 4 {
         2 => {
@@ -372,9 +372,18 @@ fn hostile(mut bytes: Vec<u8>, op: u8, a: u8) -> Vec<u8> {
         // No I flag (VXLAN), a reserved bit (NVGRE: part of the key); another version of GRE.
         7 => bytes[42] ^= 0x08,
         8 => bytes[35] ^= 0x01,
-        // Padding behind the packet, as short frames have it.
+        // Padding after the packet, as in short frames.
         4 => bytes.extend([0; 9]),
         _ => {}
     }
     bytes
+}
+
+/// `n` pseudo-random steps for [`trace`], the same for the same state of the generator.
+pub fn random_steps(random: &mut u64, n: usize) -> Vec<[u8; 3]> {
+    let step = || {
+        *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        [(*random >> 33) as u8, (*random >> 41) as u8, (*random >> 49) as u8]
+    };
+    std::iter::repeat_with(step).take(n).collect()
 }

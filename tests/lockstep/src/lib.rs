@@ -1,8 +1,8 @@
 //! The lockstep test: one trace through several engines must give equal bytes, verdicts and counters.
 //!
-//! A trace is a list of [`Event`]s. It is made against the core ([`core::Core`], which calls `culvert-flow` and nothing
-//! else), because the host's answers name tickets that an engine gives out; then each engine runs it, and
-//! [`compare`] looks at every event's outputs and, at the end, at all counters and the whole table.
+//! A trace is a list of [`Event`]s. It is generated with the core ([`core::Core`], which calls `culvert-flow` only), because
+//! the host's answers contain tickets that an engine issues. Then each engine runs it, and [`compare`] checks the outputs
+//! of every event and, at the end, all counters and the whole table.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Memory for a data path on the host.
+//! Memory of a datapath on the host.
 
 use culvert_abi::soc::{BUFFER_COUNT, Descriptor, Sizes};
 use culvert_flow::pending::PendingFlow;
@@ -24,7 +24,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Tables of the sizes that the firmware has.
+    /// Tables of the firmware's sizes.
     pub fn new(sizes: &Sizes) -> Self {
         let flows = sizes.flows as usize;
         Store {
@@ -43,7 +43,7 @@ impl Store {
         }
     }
 
-    /// As the firmware takes them. The vectors live as long as the program: an engine is used to its end.
+    /// The tables as the firmware takes them. The vectors are leaked: an engine lives as long as the program.
     pub fn leak(self) -> Memory<'static> {
         Memory {
             table: TableMemory {

@@ -9,7 +9,7 @@ use culvert_device::soc::{FromFirmware, Options, Soc};
 
 use crate::firmware::{Answer, Link};
 
-/// How long any answer may take.
+/// Limit for any answer.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A running SoC.
@@ -17,10 +17,10 @@ pub struct SocLink {
     soc: Soc,
 }
 
-/// The firmware's image: where `CULVERT_FIRMWARE` says, or where `cargo xtask firmware` puts it.
+/// The firmware's image, from `$CULVERT_FIRMWARE` or where `cargo xtask firmware` puts it.
 ///
 /// # Errors
-/// It is not there: how to build it.
+/// It is missing: how to build it.
 pub fn image() -> Result<Vec<u8>, String> {
     let path = match std::env::var_os("CULVERT_FIRMWARE") {
         Some(path) => PathBuf::from(path),
@@ -50,11 +50,11 @@ impl SocLink {
         &mut self.soc
     }
 
-    /// The next descriptor, if there is one now.
+    /// The next descriptor, without waiting.
     pub fn try_receive(&mut self) -> Option<Answer> {
         let from = self.soc.poll()?;
         let FromFirmware::Good { descriptor, .. } = from else {
-            panic!("the firmware sent a descriptor that makes no sense: {from:?}");
+            panic!("the firmware sent an invalid descriptor: {from:?}");
         };
         let (header, bytes) = self.soc.parts(&from);
         let answer = Answer { descriptor, header: header.to_vec(), bytes: bytes.to_vec() };
@@ -65,7 +65,7 @@ impl SocLink {
         Some(answer)
     }
 
-    /// Puts a descriptor into the ring without waking the firmware. `None`: there is no room.
+    /// Writes a descriptor to the ring without waking the firmware. `None`: the ring or the pool is full.
     pub fn push(&mut self, descriptor: &Descriptor, payload: Option<&[u8]>) -> Option<()> {
         let mut d = Descriptor { buffer: NO_BUFFER, ..*descriptor };
         if let Some(bytes) = payload {
@@ -91,13 +91,13 @@ impl Link for SocLink {
 
     fn receive(&mut self) -> Option<Answer> {
         let end = Instant::now() + LIMIT;
-        let mut turns = 0u32;
+        let mut polls = 0u32;
         loop {
             if let Some(answer) = self.try_receive() {
                 return Some(answer);
             }
-            turns += 1;
-            if turns.is_multiple_of(64) {
+            polls += 1;
+            if polls.is_multiple_of(64) {
                 if Instant::now() > end || !self.soc.is_running() {
                     return None;
                 }

@@ -1,4 +1,4 @@
-//! Traces: events, what comes out of them, and their comparison.
+//! Traces: events, the engines' outputs, and their comparison.
 
 use culvert_abi::command::Op;
 use culvert_abi::soc::BoardPort;
@@ -7,47 +7,47 @@ use culvert_flow::tables::{Group, Peer, Tunnel, Vport};
 use culvert_flow::{HashSecret, Port};
 use culvert_packet::{MacAddr, Reason};
 
-/// One thing that happens to a data path.
+/// An event of a datapath.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// When, milliseconds.
+    /// Time in milliseconds.
     pub now: u32,
-    /// What.
+    /// Kind and arguments.
     pub what: What,
 }
 
-/// A frame from outside.
+/// A received frame.
 #[derive(Clone, Debug)]
 pub struct Input {
-    /// Where it comes in.
+    /// The port that receives it.
     pub port: BoardPort,
-    /// What the checksum engine says of it: numbers of `Offload`.
+    /// Result of the checksum engine: a number of `Offload`.
     pub checksum: u8,
     /// The frame.
     pub bytes: Vec<u8>,
 }
 
-/// What happens.
+/// Kinds of events.
 #[derive(Clone, Debug)]
 pub enum What {
-    /// A frame comes in.
+    /// A port receives a frame.
     Frame(Input),
-    /// The host sends a frame on the way of its flow.
+    /// The host reinjects a frame, which is looked up again.
     InjectLookup(Injected),
     /// The host sends a frame out of a port.
     InjectOut(Injected, Port),
     /// The host drops packets.
     Dropped {
-        /// Where they came in.
+        /// The port that received them.
         port: Port,
         /// Their pending flow.
         ticket: u32,
-        /// How many.
+        /// Their number.
         count: u32,
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
-    /// Hash secret and router MAC; all flows go.
+    /// Sets hash secret and router MAC; removes all flows.
     Configure {
         /// The secret.
         secret: HashSecret,
@@ -64,7 +64,7 @@ pub enum What {
     Group(u16, Box<Group>),
     /// The other hosts' addresses.
     Peers(Vec<Peer>),
-    /// Our own addresses.
+    /// The local provider addresses.
     Local(Vec<Peer>),
     /// A vport is written.
     Vport(u16, Box<Vport>),
@@ -79,7 +79,7 @@ pub enum What {
 /// A frame that the host sends.
 #[derive(Clone, Debug)]
 pub struct Injected {
-    /// Where it once came in.
+    /// The port that received it.
     pub port: Port,
     /// Its pending flow.
     pub ticket: u32,
@@ -87,14 +87,14 @@ pub struct Injected {
     pub bytes: Vec<u8>,
 }
 
-/// One thing that an engine does in answer to an event.
+/// One output of an engine for an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Output {
     /// `Transmit`, `Upcall` or `Drop`.
     pub op: Op,
-    /// Why: of upcalls and drops.
+    /// The reason of an upcall or a drop.
     pub reason: u8,
-    /// Where a frame leaves, or where an upcall or dropped packet came in.
+    /// The port that sends a frame, or that received an upcall's or a dropped packet.
     pub port: u16,
     /// The pending flow of an upcall.
     pub ticket: u32,
@@ -106,7 +106,7 @@ pub struct Output {
     pub bytes: Vec<u8>,
 }
 
-/// Everything that can be read out of an engine.
+/// All readable state of an engine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Dump {
     /// Drops by reason.
@@ -119,15 +119,15 @@ pub struct Dump {
     pub records: Vec<FlowRecord>,
 }
 
-/// Something that runs traces.
+/// Runs traces.
 pub trait Engine {
-    /// Carries out one event.
+    /// Runs one event.
     ///
     /// # Errors
-    /// The engine does not answer: what it was doing.
+    /// The engine does not answer: the request.
     fn run(&mut self, event: &Event) -> Result<Vec<Output>, String>;
 
-    /// Reads everything out.
+    /// Reads all state.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -137,7 +137,7 @@ pub trait Engine {
 /// Runs `trace` through `a` and `b`.
 ///
 /// # Errors
-/// Where they differ: the event's number, the event and both answers.
+/// The first difference: the event's number, the event and both outputs.
 pub fn compare(trace: &[Event], a: &mut dyn Engine, b: &mut dyn Engine) -> Result<(), String> {
     for (n, event) in trace.iter().enumerate() {
         let (left, right) = (a.run(event)?, b.run(event)?);

@@ -6,7 +6,7 @@ use culvert_lockstep::{generate, switch};
 use proptest::prelude::*;
 
 /// Steps of which most are whole frames of a few flows that follow each other at once: long bursts of hits and misses.
-fn crowded() -> impl Strategy<Value = Vec<[u8; 3]>> {
+fn long_bursts() -> impl Strategy<Value = Vec<[u8; 3]>> {
     let kind = prop_oneof![12 => 0u8..8, 2 => 8u8..12, 1 => 12u8..16];
     let harm = prop_oneof![9 => 9u8..16, 1 => 0u8..16];
     let step = (kind, harm, 0u8..4, 0u8..4).prop_map(|(kind, harm, a, b)| [harm << 4 | kind, a, b]);
@@ -27,7 +27,7 @@ proptest! {
     }
 
     #[test]
-    fn also_in_crowded_bursts(steps in crowded(), lens in prop::collection::vec(any::<u8>(), 1..20)) {
+    fn also_in_long_bursts(steps in long_bursts(), lens in prop::collection::vec(any::<u8>(), 1..20)) {
         let sizes = Sizes { pending: 6, ..Sizes::new(6) };
         let trace = generate::trace(&mut Core::new(&sizes), &steps);
         switch::compare_bursts(&trace, &lens, &sizes).map_err(TestCaseError::fail)?;

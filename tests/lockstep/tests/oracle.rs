@@ -1,5 +1,4 @@
-//! A second oracle for every action: what the core makes of a frame, decoded by tshark, which knows nothing of our
-//! parser.
+//! A second oracle for every action: the core's frames, decoded by tshark, which is independent of our parser.
 
 use std::io::Write as _;
 use std::process::Command;
@@ -61,7 +60,7 @@ fn core() -> Core {
     core
 }
 
-/// Sends `frame` from vport 0 through a record with these actions; the frame that comes out.
+/// Sends `frame` from vport 0 through a record with these actions; returns the sent frame.
 fn outbound(frame: &[u8], hot: FlowHot) -> Vec<u8> {
     let headers = parse(frame).expect("a well-formed frame");
     let key = key::outbound(VportId(0), frame, &headers);
@@ -106,7 +105,7 @@ fn hot(actions: Actions, tunnel: u16, out: Port) -> FlowHot {
     }
 }
 
-/// Fields of a frame by tshark, its checksum validation switched on; the last occurrence of each (the inner one).
+/// Fields of a frame, decoded by tshark with checksum validation. A field of several layers has all values.
 fn decode(frame: &[u8], fields: &[&str]) -> Vec<String> {
     let dir = tempfile::tempdir().expect("a directory for the capture");
     let path = dir.path().join("frame.pcap");
@@ -167,9 +166,9 @@ fn vxlan_encapsulation() {
     );
 }
 
-/// RFC 826: who has a provider address is told so, by the MAC that our packets come from.
+/// RFC 826: an ARP request for a provider address is answered with the MAC that is the source of our packets.
 #[test]
-fn requests_for_a_provider_address_are_answered() {
+fn arp_requests_for_a_provider_address_are_answered() {
     let ask = |target, vlan: Option<u16>| {
         let request = arp([2, 0, 0, 0, 0, 9], [192, 168, 1, 1], target);
         let bytes = vlan.map_or(request.clone(), |id| tag(&request, id));
@@ -193,7 +192,7 @@ fn requests_for_a_provider_address_are_answered() {
             ],
         );
     }
-    // Another address, and a VLAN in which we have none, are the host's business.
+    // Requests for another address, or in a VLAN without a provider address, go to the host.
     assert_eq!(ask([192, 168, 1, 11], None).op, Op::Upcall);
     assert_eq!(ask([192, 168, 1, 10], Some(78)).op, Op::Upcall);
 }
@@ -293,7 +292,7 @@ fn decapsulation_gives_the_frame_back() {
         let local = Port::Vport(VportId(1));
         let out = inbound(encap, &tcp_frame(64, 2), 0, hot(Actions::POP_OUTER, 0, local));
         assert_eq!(out, tcp_frame(64, 2));
-        // RFC 6040: congestion experienced on the way is told to the inner packet.
+        // RFC 6040: congestion marked in the outer header is copied to the inner one.
         let out = inbound(encap, &tcp_frame(64, 2), 3, hot(Actions::POP_OUTER, 0, local));
         check(&out, &[("ip.dsfield.ecn", "3"), ("ip.checksum.status", "1"), ("tcp.checksum.status", "1")]);
     }

@@ -21,13 +21,7 @@ fn options() -> Options {
 #[test]
 fn equal_bytes_verdicts_and_counters() {
     let sizes = Sizes::new(FLOWS_LOG2);
-    let mut random = 7u64;
-    let steps: Vec<[u8; 3]> = (0..12_000)
-        .map(|_| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            [(random >> 33) as u8, (random >> 41) as u8, (random >> 49) as u8]
-        })
-        .collect();
+    let steps = generate::random_steps(&mut 7, 12_000);
     let trace = generate::trace(&mut Core::new(&sizes), &steps);
     let mut firmware = FirmwareEngine::new(SocLink::start(options()).expect("the firmware starts"));
     if let Err(difference) = compare(&trace, &mut Core::new(&sizes), &mut firmware) {
@@ -35,7 +29,7 @@ fn equal_bytes_verdicts_and_counters() {
     }
 }
 
-/// Wake-ups are not lost: a request now and then, each after a pause in which the firmware goes to sleep.
+/// No wake-up is lost: requests after pauses in which the firmware sleeps.
 #[test]
 fn a_sleeping_firmware_wakes() {
     let mut link = SocLink::start(options()).expect("the firmware starts");
@@ -49,7 +43,7 @@ fn a_sleeping_firmware_wakes() {
     assert!(link.soc().heartbeat() > 0);
 }
 
-/// An image that was damaged on its way does not run.
+/// A damaged image does not run.
 #[test]
 fn a_damaged_image_is_refused() {
     let mut image = culvert_lockstep::soc::image().expect("the image is built");
@@ -60,9 +54,9 @@ fn a_damaged_image_is_refused() {
     assert!(error.to_string().contains("Crc"), "{error}");
 }
 
-/// A killed processor is noticed, everything it had comes back, and a new one starts under another epoch.
+/// After the firmware was killed, its buffers are taken back, and it starts again with another epoch.
 #[test]
-fn a_killed_firmware_gives_everything_back() {
+fn buffers_of_a_killed_firmware_are_taken_back() {
     let mut link = SocLink::start(options()).expect("the firmware starts");
     let soc = link.soc();
     let before = soc.owners().available();
@@ -78,7 +72,7 @@ fn a_killed_firmware_gives_everything_back() {
     let buffer = soc.owners().take().expect("a buffer");
     let lost = culvert_abi::soc::Descriptor { buffer, op: 1, port: 3, ..Default::default() };
     assert!(soc.push(&lost), "the ring has room");
-    assert_eq!(soc.reclaim(), [3], "the packet that it held is known by its port");
+    assert_eq!(soc.reclaim(), [3], "the port of the lost packet");
     assert_eq!(soc.owners().available(), before);
     soc.start(&culvert_lockstep::soc::image().expect("the image is built")).expect("it starts again");
     soc.wait_ready(Duration::from_secs(20)).expect("it is ready again");

@@ -10,7 +10,7 @@ use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use super::activity::{Activity, Context, Next, fail, tell};
 use crate::{Digest, Event, Stream, Transfer};
 
-/// Progress is told each time so much has passed.
+/// Bytes between two progress events.
 const PROGRESS: u64 = 8 << 20;
 /// How long a closed connection is kept, so that the last acknowledgement can be repeated.
 const LINGER: Duration = Duration::from_secs(1);

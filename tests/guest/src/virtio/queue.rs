@@ -6,7 +6,7 @@ use culvert_pci::DmaBuffer;
 
 use crate::{Error, Result};
 
-/// Descriptor flag: the chain goes on in `next`.
+/// Descriptor flag: the chain continues at `next`.
 const DESC_NEXT: u16 = 1;
 /// Descriptor flag: the device writes into the buffer.
 const DESC_WRITE: u16 = 2;
