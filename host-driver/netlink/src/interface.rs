@@ -1,4 +1,4 @@
-//! What the kernel says of an interface: MAC, MTU, link, addresses and gateways.
+//! Reads an interface from the kernel: MAC, MTU, link state, addresses and default gateway.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,25 +14,25 @@ use rustix::io::Errno;
 use crate::netlink::Netlink;
 use crate::route;
 
-/// An interface, as it was when the kernel was asked.
+/// An interface, as it was when it was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Interface {
-    /// Its number, which stays when it gets another name.
+    /// Its index, which stays when it is renamed.
     pub index: u32,
     /// Its name.
     pub name: String,
     /// Its MAC.
     pub mac: MacAddr,
-    /// The longest IP packet that it takes.
+    /// Length of the longest IP packet.
     pub mtu: u32,
-    /// Whether it is switched on and has a link (`IFF_UP` and `IFF_LOWER_UP`).
+    /// Whether it is up and has a link (`IFF_UP` and `IFF_LOWER_UP`).
     pub up: bool,
-    /// Its addresses, each with the length of its prefix, in order.
+    /// Its addresses, each with its prefix length, sorted.
     pub addresses: Vec<(IpAddr, u8)>,
 }
 
 impl Interface {
-    /// The interface of this name.
+    /// Reads the interface of this name.
     ///
     /// # Errors
     /// There is none, or it has no Ethernet MAC.
@@ -40,21 +40,21 @@ impl Interface {
         let mut netlink = Netlink::open(None, 0)?;
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        Self::ask(&mut netlink, message).map_err(|error| {
+        Self::get(&mut netlink, message).map_err(|error| {
             let missing = Errno::from_io_error(&error) == Some(Errno::NODEV);
             let kind = if missing { io::ErrorKind::NotFound } else { error.kind() };
             io::Error::new(kind, format!("interface {name}: {error}"))
         })
     }
 
-    /// The interface of this number.
-    pub(super) fn of(netlink: &mut Netlink, index: u32) -> io::Result<Self> {
+    /// Reads the interface of this index.
+    pub(super) fn by_index(netlink: &mut Netlink, index: u32) -> io::Result<Self> {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        Self::ask(netlink, message)
+        Self::get(netlink, message)
     }
 
-    fn ask(netlink: &mut Netlink, message: LinkMessage) -> io::Result<Self> {
+    fn get(netlink: &mut Netlink, message: LinkMessage) -> io::Result<Self> {
         let mut link = None;
         netlink.call(RouteNetlinkMessage::GetLink(message), 0, |answer| {
             if let RouteNetlinkMessage::NewLink(message) = answer {
@@ -62,11 +62,11 @@ impl Interface {
             }
         })?;
         let mut interface = link.and_then(|link| Self::parse(&link)).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::Unsupported, "it has no MAC of six bytes: only Ethernet will do")
+            io::Error::new(io::ErrorKind::Unsupported, "no MAC of six bytes: not an Ethernet interface")
         })?;
         let index = interface.index;
-        let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        netlink.call(question, NLM_F_DUMP, |answer| {
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        netlink.call(request, NLM_F_DUMP, |answer| {
             if let RouteNetlinkMessage::NewAddress(message) = answer
                 && message.header.index == index
             {
@@ -100,14 +100,14 @@ impl Interface {
 
     /// Whether it has this address.
     pub fn holds(&self, addr: IpAddr) -> bool {
-        self.addresses.iter().any(|(ours, _)| *ours == addr)
+        self.addresses.iter().any(|(own, _)| *own == addr)
     }
 
-    /// The gateway of the default route out of this interface, to destinations of the family of `like`; of the main
-    /// table's routes the one that comes first.
+    /// The gateway of the main table's default route out of this interface, of the address family of `like`. Of several
+    /// routes it is the one with the lowest metric.
     ///
     /// # Errors
-    /// The system refuses to say.
+    /// The kernel did not answer.
     pub fn gateway(&self, like: IpAddr) -> io::Result<Option<IpAddr>> {
         let mut netlink = Netlink::open(None, 0)?;
         let mut message = RouteMessage::default();
@@ -125,7 +125,7 @@ impl Interface {
     }
 }
 
-/// The address of a message. That of the other end is another attribute where a link has two ends.
+/// The local address of a message. On a point-to-point link `Address` is the other end's, and `Local` is ours.
 pub(super) fn address(message: &AddressMessage) -> Option<IpAddr> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(addr) => Some(*addr),

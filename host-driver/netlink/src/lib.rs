@@ -1,24 +1,29 @@
 //! The kernel's side of a provider address, on an interface that stays the kernel's.
 //!
-//! The kernel keeps the interface's ARP and neighbour discovery, its routes and its ICMP. Culvert takes only the overlay's
-//! frames, from a packet socket or an XDP socket.
+//! The kernel keeps ARP, neighbour discovery, routes and ICMP of the interface. Culvert takes only the overlay's frames, from
+//! a packet socket or an XDP socket.
 //!
-//! * [`Interface`]: what the kernel says of the interface: the source MAC of our frames, MTU, link, addresses.
-//! * [`Neighbours`]: has the kernel find the next hops of other hosts, and reports when they change.
-//! * [`Guard`]: drops in the kernel what Culvert takes; the kernel would answer that no socket listens there.
+//! * [`Interface`]: MAC (the source MAC of our frames), MTU, link state and addresses of the interface.
+//! * [`Neighbours`]: has the kernel resolve the next hops of other hosts, and reports their changes.
+//! * [`Guard`]: drops in the kernel what Culvert takes; the kernel would answer it with ICMP errors.
+//! * [`TxDrops`]: frames that the kernel dropped because an interface's queue was full.
 //!
-//! All of it speaks netlink, in the network namespace of the thread that opened it. It needs `CAP_NET_ADMIN` there.
+//! All of it speaks netlink, in the network namespace of the thread that opened it. All but [`Interface`] and [`TxDrops`] need
+//! `CAP_NET_ADMIN` there.
 
 #![forbid(unsafe_code)]
 
+mod changes;
 mod guard;
 mod interface;
-mod neighbour;
+mod neighbour_entry;
 mod neighbours;
 mod netlink;
 mod nftables;
 mod route;
+mod tx_drops;
 
 pub use guard::Guard;
 pub use interface::Interface;
-pub use neighbours::{Event, Neighbours, SILENT_RETRY_MS};
+pub use neighbours::{NeighbourEvent, Neighbours, UNANSWERED_RETRY_MS};
+pub use tx_drops::TxDrops;

@@ -1,7 +1,7 @@
-//! Next hops as the kernel has them: which neighbour gets the frames for another host, and its MAC.
+//! Resolves next hops with the kernel's routes and neighbour table: which neighbour gets the frames for a host, and its MAC.
 //!
-//! What the kernel tells by itself may be old when it is read, and some of it may be lost. So it only says where to look:
-//! what is reported is always what the kernel answers when it is asked then.
+//! A notification may be outdated when it is read, or lost. So it only marks what to look up again: every reported event
+//! comes from an answer of the kernel's, not from a notification.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -10,12 +10,12 @@ use std::os::fd::BorrowedFd;
 
 use culvert_packet::MacAddr;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage as Message;
-use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 
+use crate::changes::Changes;
 use crate::interface::Interface;
-use crate::neighbour::{self, Entry};
+use crate::neighbour_entry::{self, NeighbourEntry};
 use crate::netlink::Netlink;
 use crate::route;
 
@@ -31,103 +31,92 @@ const GROUPS: u32 = group(libc::RTNLGRP_LINK)
     | group(libc::RTNLGRP_NEXTHOP);
 
 /// Milliseconds between two solicitations of a next hop that does not answer.
-pub const SILENT_RETRY_MS: u32 = 5000;
+pub const UNANSWERED_RETRY_MS: u32 = 5000;
 
 const fn group(number: libc::c_uint) -> u32 {
     1 << (number - 1)
 }
 
-/// What has been found out. Of each host and of the interface only the last one counts.
+/// A change of a host's next hop or of the interface. Each one replaces the previous event about the same host, or about
+/// the interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Event {
+pub enum NeighbourEvent {
     /// Frames for a host go to this MAC.
-    Reached {
-        /// The host that was asked for.
+    Resolved {
+        /// The host.
         remote: IpAddr,
         /// The neighbour: the host itself, or a gateway.
         via: IpAddr,
         /// The neighbour's MAC.
         mac: MacAddr,
     },
-    /// The neighbour on the way to a host does not answer. It is asked again.
-    Silent {
-        /// The host that was asked for.
+    /// The next hop of a host does not answer ARP or neighbour discovery. It is solicited again after
+    /// [`UNANSWERED_RETRY_MS`].
+    Unanswered {
+        /// The host.
         remote: IpAddr,
-        /// The neighbour.
+        /// The neighbour: the host itself, or a gateway.
         via: IpAddr,
     },
-    /// The kernel has no route to a host from our address, or one that leads elsewhere than out of our interface.
+    /// The kernel has no route to a host from the local address, or its route uses another interface.
     NoRoute {
-        /// The host that was asked for.
+        /// The host.
         remote: IpAddr,
     },
-    /// The interface is now so: its link, its MAC, its MTU or its addresses have changed.
-    Interface(Interface),
-    /// The interface is gone for good. One that gets its name is another one.
-    Gone,
+    /// The interface's link, MAC, MTU or addresses have changed.
+    InterfaceChanged(Interface),
+    /// The interface was removed. A later one with the same name is another interface.
+    InterfaceRemoved,
 }
 
-/// A host that was asked for.
+/// A host whose next hop is wanted.
 #[derive(Default)]
 struct Remote {
-    /// The neighbour on the way.
+    /// The next hop, if there is a route.
     via: Option<IpAddr>,
-    /// What was said of it last.
-    said: Option<Event>,
-    /// It is to be said once more.
-    again: bool,
+    /// The event that was reported last.
+    last_event: Option<NeighbourEvent>,
+    /// Report the next event even if it equals the last one.
+    repeat: bool,
 }
 
-/// Next hops from one of our addresses, on one interface.
+/// Next hops from one local address, on one interface.
 pub struct Neighbours {
     local: IpAddr,
     interface: Interface,
-    gone: bool,
-    questions: Netlink,
-    told: Netlink,
+    removed: bool,
+    /// For requests and their answers.
+    requests: Netlink,
+    /// For the kernel's notifications.
+    notifications: Netlink,
     remotes: BTreeMap<IpAddr, Remote>,
-    /// Neighbours that do not answer, with the time when they were asked last.
-    silent: BTreeMap<IpAddr, u32>,
-    events: VecDeque<Event>,
-    /// A look was broken off: everything has to be looked at.
-    behind: bool,
-}
-
-/// Where to look.
-#[derive(Default)]
-struct Hints {
-    interface: bool,
-    all_routes: bool,
-    routes: Vec<RouteMessage>,
-    neighbours: BTreeSet<IpAddr>,
-}
-
-impl Hints {
-    fn everything() -> Self {
-        Hints { interface: true, all_routes: true, ..Hints::default() }
-    }
+    /// Neighbours that do not answer, with the time of their last solicitation.
+    unanswered: BTreeMap<IpAddr, u32>,
+    events: VecDeque<NeighbourEvent>,
+    /// The last look-up failed half way: the next one looks up everything.
+    incomplete: bool,
 }
 
 impl Neighbours {
-    /// For frames from `local`, an address of the kernel's, out of an interface.
+    /// Opens the next hops of frames from `local`, an address of the kernel's, out of an interface.
     ///
     /// # Errors
-    /// There is no such interface, it is no Ethernet, or the system refuses.
+    /// There is no such interface, it is not Ethernet, or the system refuses.
     pub fn open(interface: &str, local: IpAddr) -> io::Result<Self> {
-        // Before the first look, so that no change falls in between.
-        let told = Netlink::open(None, GROUPS)?;
-        let questions = Netlink::open(None, 0)?;
+        // Subscribes before the first look-up, so that no change is missed in between.
+        let notifications = Netlink::open(None, GROUPS)?;
+        let requests = Netlink::open(None, 0)?;
         let interface = Interface::read(interface)?;
         Ok(Neighbours {
             local,
             interface,
-            gone: false,
-            questions,
-            told,
+            removed: false,
+            requests,
+            notifications,
             remotes: BTreeMap::new(),
-            silent: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
             events: VecDeque::new(),
-            behind: false,
+            incomplete: false,
         })
     }
 
@@ -136,23 +125,23 @@ impl Neighbours {
         &self.interface
     }
 
-    /// Readable when [`poll`](Self::poll) has something to do, apart from passing time.
+    /// Readable when [`poll`](Self::poll) has notifications to process.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.told.fd()
+        self.notifications.fd()
     }
 
-    /// A host's next hop is needed from now on, which keeps the kernel's knowledge of it fresh. `now`: milliseconds. What
-    /// is known by now is among the events at once; if it was asked for before, it is said again.
+    /// Resolves a host's next hop, and keeps the kernel's entry fresh from now on. `now`: milliseconds. What the kernel
+    /// already knows becomes an event at once, also if it was reported before.
     ///
     /// # Errors
     /// The kernel did not answer.
-    pub fn ask(&mut self, remote: IpAddr, now: u32) -> io::Result<()> {
-        self.remotes.entry(remote).or_default().again = true;
-        self.find_way(remote)?;
-        self.find_neighbour(remote, now)
+    pub fn resolve(&mut self, remote: IpAddr, now: u32) -> io::Result<()> {
+        self.remotes.entry(remote).or_default().repeat = true;
+        self.look_up_route(remote)?;
+        self.look_up_neighbour(remote, now)
     }
 
-    /// Forgets the hosts that are not needed any more.
+    /// Forgets the hosts for which `keep` returns false.
     pub fn retain(&mut self, mut keep: impl FnMut(IpAddr) -> bool) {
         self.remotes.retain(|remote, _| keep(*remote));
         self.forget_unused();
@@ -160,112 +149,108 @@ impl Neighbours {
 
     fn forget_unused(&mut self) {
         let used: BTreeSet<IpAddr> = self.remotes.values().filter_map(|remote| remote.via).collect();
-        self.silent.retain(|via, _| used.contains(via));
+        self.unanswered.retain(|via, _| used.contains(via));
     }
 
-    /// What has happened since.
+    /// The events since the last call.
     ///
     /// # Errors
-    /// The kernel did not answer. What was not looked at is looked at the next time.
-    pub fn poll(&mut self, now: u32) -> io::Result<Vec<Event>> {
-        let mut hints = self.listen();
-        if std::mem::replace(&mut self.behind, true) {
-            hints = Hints::everything();
+    /// The kernel did not answer. The next call looks up everything again.
+    pub fn poll(&mut self, now: u32) -> io::Result<Vec<NeighbourEvent>> {
+        let mut changes = self.read_notifications();
+        if std::mem::replace(&mut self.incomplete, true) {
+            changes = Changes::everything();
         }
-        self.follow(&hints, now)?;
-        self.behind = false;
-        if self.silent.values().any(|since| is_due(*since, now)) {
+        self.look_up(&changes, now)?;
+        self.incomplete = false;
+        if self.unanswered.values().any(|since| is_due(*since, now)) {
             self.forget_unused();
-            let due = self.silent.iter().filter(|(_, since)| is_due(**since, now)).map(|(via, _)| *via);
+            let due = self.unanswered.iter().filter(|(_, since)| is_due(**since, now)).map(|(via, _)| *via);
             for via in due.collect::<Vec<_>>() {
-                self.silent.insert(via, now);
-                self.touch(via);
+                self.unanswered.insert(via, now);
+                self.solicit(via);
             }
         }
         Ok(self.events.drain(..).collect())
     }
 
-    /// Milliseconds until [`poll`](Self::poll) has something to do even if nothing happens, at most `most`.
-    pub fn next(&self, now: u32, most: u32) -> u32 {
+    /// Milliseconds until the next call of [`poll`](Self::poll) is due without a notification, at most `max`.
+    pub fn timeout(&self, now: u32, max: u32) -> u32 {
         if !self.events.is_empty() {
             return 0;
         }
-        let left = |since: &u32| SILENT_RETRY_MS.saturating_sub(now.wrapping_sub(*since));
-        self.silent.values().map(left).min().unwrap_or(most).min(most)
+        let left = |since: &u32| UNANSWERED_RETRY_MS.saturating_sub(now.wrapping_sub(*since));
+        self.unanswered.values().map(left).min().unwrap_or(max).min(max)
     }
 
-    /// Takes all that the kernel has told.
-    fn listen(&mut self) -> Hints {
-        let mut hints = Hints::default();
+    /// Reads all notifications that are queued.
+    fn read_notifications(&mut self) -> Changes {
+        let mut changes = Changes::default();
         loop {
-            match self.told.receive() {
+            match self.notifications.receive() {
                 Ok(Some(messages)) => {
                     for message in messages {
-                        let message = NetlinkMessage::<Message>::deserialize(message).map(|m| m.payload);
-                        match message {
+                        match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message).map(|m| m.payload) {
                             Ok(NetlinkPayload::InnerMessage(message)) => {
-                                hints.take(message, self.interface.index);
+                                changes.add(message, self.interface.index);
                             }
                             Ok(_) => {}
-                            Err(_) => hints = Hints::everything(),
+                            Err(_) => changes = Changes::everything(),
                         }
                     }
                 }
-                Ok(None) => return hints,
-                // Something was lost.
-                Err(_) => hints = Hints::everything(),
+                Ok(None) => return changes,
+                // The socket's queue overflowed.
+                Err(_) => changes = Changes::everything(),
             }
         }
     }
 
-    /// Looks at what may have changed.
-    fn follow(&mut self, hints: &Hints, now: u32) -> io::Result<()> {
-        if self.gone {
+    /// Looks up what may have changed.
+    fn look_up(&mut self, changes: &Changes, now: u32) -> io::Result<()> {
+        if self.removed {
             return Ok(());
         }
-        let mut all = hints.all_routes;
-        if hints.interface {
-            match Interface::of(&mut self.questions, self.interface.index) {
+        let mut all = changes.all_routes;
+        if changes.interface {
+            match Interface::by_index(&mut self.requests, self.interface.index) {
                 Ok(interface) if interface != self.interface => {
                     if interface.up && !self.interface.up {
-                        // Who did not answer meanwhile has not been asked.
-                        self.silent.clear();
+                        // Solicitations were not sent while the link was down.
+                        self.unanswered.clear();
                     }
                     all = true;
                     self.interface = interface.clone();
-                    self.events.push_back(Event::Interface(interface));
+                    self.events.push_back(NeighbourEvent::InterfaceChanged(interface));
                 }
                 Ok(_) => {}
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => {
-                    self.gone = true;
-                    self.events.push_back(Event::Gone);
+                    self.removed = true;
+                    self.events.push_back(NeighbourEvent::InterfaceRemoved);
                     return Ok(());
                 }
                 Err(error) => return Err(error),
             }
         }
-        let changed = |remote: &Remote, addr: IpAddr| {
-            all || hints.routes.iter().any(|route| route::concerns(route, addr))
-                || remote.via.is_some_and(|via| hints.neighbours.contains(&via))
-        };
-        let look: Vec<IpAddr> = self
+        let route_changed = |addr: IpAddr| all || changes.concern_route_to(addr);
+        let changed = self
             .remotes
             .iter()
-            .filter(|(addr, remote)| changed(remote, **addr))
-            .map(|(addr, _)| *addr)
-            .collect();
-        for remote in look {
-            if all || hints.routes.iter().any(|route| route::concerns(route, remote)) {
-                self.find_way(remote)?;
+            .map(|(addr, remote)| (*addr, route_changed(*addr), remote.via))
+            .filter(|(_, route, via)| *route || via.is_some_and(|via| changes.neighbours.contains(&via)))
+            .collect::<Vec<_>>();
+        for (remote, route, _) in changed {
+            if route {
+                self.look_up_route(remote)?;
             }
-            self.find_neighbour(remote, now)?;
+            self.look_up_neighbour(remote, now)?;
         }
         Ok(())
     }
 
-    /// Asks for the route to a host.
-    fn find_way(&mut self, addr: IpAddr) -> io::Result<()> {
-        let route = route::lookup(&mut self.questions, self.local, addr)?;
+    /// Looks up the route to a host.
+    fn look_up_route(&mut self, addr: IpAddr) -> io::Result<()> {
+        let route = route::lookup(&mut self.requests, self.local, addr)?;
         let via = route.filter(|route| route.interface == self.interface.index).map(|route| route.via);
         if let Some(remote) = self.remotes.get_mut(&addr) {
             remote.via = via;
@@ -273,86 +258,66 @@ impl Neighbours {
         Ok(())
     }
 
-    /// Looks at the neighbour on the way to a host, and has the kernel do what is missing.
-    fn find_neighbour(&mut self, addr: IpAddr, now: u32) -> io::Result<()> {
+    /// Looks up the neighbour entry of a host's next hop, and has the kernel solicit it where necessary.
+    fn look_up_neighbour(&mut self, addr: IpAddr, now: u32) -> io::Result<()> {
         let Some(via) = self.remotes.get(&addr).and_then(|remote| remote.via) else {
-            self.say(addr, Event::NoRoute { remote: addr });
+            self.report(addr, NeighbourEvent::NoRoute { remote: addr });
             return Ok(());
         };
-        let entry = neighbour::look(&mut self.questions, self.interface.index, via)?;
+        let entry = neighbour_entry::get(&mut self.requests, self.interface.index, via)?;
         match entry {
-            Entry::Known(mac) | Entry::Stale(mac) => {
-                self.silent.remove(&via);
-                if entry == Entry::Stale(mac) {
-                    // It stays in use if it cannot be confirmed.
-                    self.touch(via);
+            NeighbourEntry::Valid(mac) | NeighbourEntry::Stale(mac) => {
+                self.unanswered.remove(&via);
+                if entry == NeighbourEntry::Stale(mac) {
+                    // The MAC stays in use even if it cannot be confirmed.
+                    self.solicit(via);
                 }
-                self.say(addr, Event::Reached { remote: addr, via, mac });
+                self.report(addr, NeighbourEvent::Resolved { remote: addr, via, mac });
             }
-            Entry::Asking => {}
-            // The kernel throws away entries that have failed. That is no reason to ask again before it is time.
-            Entry::Unknown if self.silent.contains_key(&via) => {}
-            Entry::Unknown if self.touch(via) => {}
-            Entry::Unknown | Entry::Failed => {
-                let again = self.silent.contains_key(&via);
-                self.silent.entry(via).or_insert(now);
-                if !again && self.is_reached(addr, via) && self.touch(via) {
-                    // It was only asked at the MAC that it had: now all are asked, once, before it counts as silent.
+            NeighbourEntry::Incomplete => {}
+            // The kernel removes failed entries. That is no reason to solicit before the retry is due.
+            NeighbourEntry::None if self.unanswered.contains_key(&via) => {}
+            NeighbourEntry::None if self.solicit(via) => {}
+            NeighbourEntry::None | NeighbourEntry::Failed => {
+                let repeated = self.unanswered.contains_key(&via);
+                self.unanswered.entry(via).or_insert(now);
+                if !repeated && self.is_resolved(addr, via) && self.solicit(via) {
+                    // The kernel had probed the old MAC only. It now broadcasts once, before the neighbour is reported.
                     return Ok(());
                 }
-                self.say(addr, Event::Silent { remote: addr, via });
+                self.report(addr, NeighbourEvent::Unanswered { remote: addr, via });
             }
         }
         Ok(())
     }
 
-    /// Whether this was said last of a host.
-    fn is_reached(&self, addr: IpAddr, by: IpAddr) -> bool {
-        let said = self.remotes.get(&addr).and_then(|remote| remote.said.as_ref());
-        matches!(said, Some(Event::Reached { via, .. }) if *via == by)
+    /// Whether the last event about a host was that it is resolved by this neighbour.
+    fn is_resolved(&self, addr: IpAddr, by: IpAddr) -> bool {
+        let last = self.remotes.get(&addr).and_then(|remote| remote.last_event.as_ref());
+        matches!(last, Some(NeighbourEvent::Resolved { via, .. }) if *via == by)
     }
 
-    /// Whether the kernel asks. It does not if its table is full or the interface is just going.
-    fn touch(&mut self, via: IpAddr) -> bool {
-        let touched = neighbour::touch(&mut self.questions, self.interface.index, via);
-        if let Err(error) = &touched {
-            tracing::debug!(neighbour = %via, %error, "the kernel does not ask for a next hop");
+    /// Has the kernel solicit a neighbour. `false`: it refuses, because its table is full or the interface is going away.
+    fn solicit(&mut self, via: IpAddr) -> bool {
+        let solicited = neighbour_entry::solicit(&mut self.requests, self.interface.index, via);
+        if let Err(error) = &solicited {
+            tracing::debug!(neighbour = %via, %error, "the kernel does not solicit a next hop");
         }
-        touched.is_ok()
+        solicited.is_ok()
     }
 
-    /// Reports what is new.
-    fn say(&mut self, addr: IpAddr, event: Event) {
+    /// Queues an event if it is new.
+    fn report(&mut self, addr: IpAddr, event: NeighbourEvent) {
         if let Some(remote) = self.remotes.get_mut(&addr)
-            && (remote.again || remote.said.as_ref() != Some(&event))
+            && (remote.repeat || remote.last_event.as_ref() != Some(&event))
         {
-            remote.again = false;
-            remote.said = Some(event.clone());
+            remote.repeat = false;
+            remote.last_event = Some(event.clone());
             self.events.push_back(event);
         }
     }
 }
 
-impl Hints {
-    fn take(&mut self, message: Message, index: u32) {
-        match message {
-            Message::NewNeighbour(message) | Message::DelNeighbour(message) => {
-                let subject = neighbour::subject(&message).filter(|(interface, _)| *interface == index);
-                self.neighbours.extend(subject.map(|(_, addr)| addr));
-            }
-            Message::NewRoute(route) | Message::DelRoute(route) => self.routes.push(route),
-            Message::NewLink(message) | Message::DelLink(message) => {
-                self.interface |= message.header.index == index;
-            }
-            Message::NewAddress(message) | Message::DelAddress(message) => {
-                self.interface |= message.header.index == index;
-            }
-            // Rules, and next hop objects, of which this crate knows nothing.
-            _ => self.all_routes = true,
-        }
-    }
-}
-
 fn is_due(since: u32, now: u32) -> bool {
-    now.wrapping_sub(since) >= SILENT_RETRY_MS
+    now.wrapping_sub(since) >= UNANSWERED_RETRY_MS
 }

@@ -1,9 +1,11 @@
-//! A netlink socket: questions with their answers, and what the kernel tells by itself (RFC 3549, netlink(7)).
+//! A netlink socket: requests with their answers, and notifications (RFC 3549, netlink(7)).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    Emitable, NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -11,12 +13,12 @@ use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with, sockopt,
 };
 
-/// The kernel fills datagrams of at most 32 KiB.
+/// Receive buffer: the kernel fills datagrams of at most 32 KiB.
 const DATAGRAM: usize = 64 << 10;
-/// Bytes of notifications that may wait. An ordinary user gets what anybody gets.
-const QUEUE: usize = 1 << 20;
+/// Bytes of notifications that may be queued. Without `CAP_NET_ADMIN` the limit is net.core.rmem_max.
+const RECV_BUFFER: usize = 1 << 20;
 /// `struct nlmsghdr`.
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 
 /// The socket, in the network namespace of the thread that opened it.
 pub(super) struct Netlink {
@@ -26,40 +28,40 @@ pub(super) struct Netlink {
 }
 
 impl Netlink {
-    /// A socket of a netlink family, by itself of rtnetlink, that hears of these groups: the bit n is the group n + 1.
+    /// Opens a socket of a netlink family (`None`: rtnetlink) that is subscribed to `groups`: bit n is group n + 1.
     pub(super) fn open(protocol: Option<Protocol>, groups: u32) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
         if groups != 0 {
-            sockopt::set_socket_recv_buffer_size_force(&socket, QUEUE)
-                .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, QUEUE))?;
+            sockopt::set_socket_recv_buffer_size_force(&socket, RECV_BUFFER)
+                .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, RECV_BUFFER))?;
         }
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
         Ok(Netlink { socket, sequence: 0, buffer: vec![0; DATAGRAM] })
     }
 
-    /// Readable when there is something to hear.
+    /// Readable when a message is queued.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// A number for a message that is to be answered.
-    pub(super) fn sequence(&mut self) -> u32 {
+    /// A new sequence number, for a message that asks for an answer.
+    pub(super) fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
     }
 
-    /// Sends messages. The kernel treats them before this returns, so that answers can be read at once.
+    /// Sends messages. The kernel processes them before this returns, so that answers can be read at once.
     pub(super) fn send(&self, messages: &[u8]) -> io::Result<()> {
         let sent = rustix::io::retry_on_intr(|| send(&self.socket, messages, SendFlags::empty()))?;
         if sent == messages.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
-    /// The messages of the next datagram, each with its header. `None`: nothing is there.
+    /// Receives the messages of the next datagram, each with its header. `None`: no datagram is queued.
     pub(super) fn receive(&mut self) -> io::Result<Option<Messages<'_>>> {
         let got = rustix::io::retry_on_intr(|| recv(&self.socket, &mut self.buffer[..], RecvFlags::TRUNC));
         match got {
-            // The end of one that is longer is lost, as it is when there is no room in the queue.
+            // A truncated datagram counts as lost, like one that found the queue full.
             Ok((_, whole)) if whole > self.buffer.len() => Err(Errno::NOBUFS.into()),
             Ok((len, _)) => Ok(Some(Messages(&self.buffer[..len]))),
             Err(Errno::AGAIN) => Ok(None),
@@ -67,7 +69,7 @@ impl Netlink {
         }
     }
 
-    /// Asks or orders something of rtnetlink. `each` gets the answers.
+    /// Makes a request of rtnetlink. `each` gets the answers.
     pub(super) fn call(
         &mut self,
         message: RouteNetlinkMessage,
@@ -75,7 +77,7 @@ impl Netlink {
         mut each: impl FnMut(RouteNetlinkMessage),
     ) -> io::Result<()> {
         let mut request = NetlinkMessage::from(message);
-        let sequence = self.sequence();
+        let sequence = self.next_sequence();
         request.header.sequence_number = sequence;
         request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
         request.finalize();
@@ -85,7 +87,7 @@ impl Netlink {
         while let Some(messages) = self.receive()? {
             for message in messages {
                 let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) else {
-                    // What we do not know is nothing that was asked for.
+                    // A message that netlink-packet-route does not parse is not an answer to this request.
                     continue;
                 };
                 if message.header.sequence_number != sequence {
@@ -99,11 +101,22 @@ impl Netlink {
                 }
             }
         }
-        Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the kernel has not answered on netlink"))
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, "no answer on the netlink socket"))
     }
 }
 
-/// The messages of a datagram.
+/// A message: header and payload, in bytes.
+pub(super) fn message(message_type: u16, flags: u16, sequence_number: u32, payload: &[u8]) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    (header.message_type, header.flags, header.sequence_number) = (message_type, flags, sequence_number);
+    header.length = (header.buffer_len() + payload.len()) as u32;
+    let mut bytes = vec![0; header.buffer_len()];
+    header.emit(&mut bytes);
+    bytes.extend(payload);
+    bytes
+}
+
+/// Iterator over the messages of a datagram.
 pub(super) struct Messages<'a>(&'a [u8]);
 
 impl<'a> Iterator for Messages<'a> {

@@ -1,4 +1,4 @@
-//! Which way the kernel would send to an address.
+//! Looks up the kernel's routes: next hop to an address, default gateway.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,12 +12,12 @@ use rustix::io::Errno;
 
 use crate::netlink::Netlink;
 
-/// The way to an address.
+/// The route to an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Route {
-    /// The number of the interface.
+    /// Index of the outgoing interface.
     pub(super) interface: u32,
-    /// The neighbour that gets the frames: the address itself or a gateway, which may be of the other family.
+    /// The next hop: the address itself, or a gateway, which may be of the other family.
     pub(super) via: IpAddr,
 }
 
@@ -29,9 +29,9 @@ fn bits(addr: IpAddr) -> u8 {
     if addr.is_ipv4() { 32 } else { 128 }
 }
 
-/// The way of a VXLAN packet from an address of ours to `remote`. `None`: there is none, or it does not leave the host.
+/// Looks up the route of a VXLAN packet from a local address to `remote`. `None`: there is no route, or it stays on the host.
 ///
-/// No interface is part of the question: with one, Linux invents a route where it has none (ip_route_output_key_hash).
+/// The request names no interface: with one, Linux makes up a route where it has none (ip_route_output_key_hash).
 pub(super) fn lookup(netlink: &mut Netlink, local: IpAddr, remote: IpAddr) -> io::Result<Option<Route>> {
     let mut message = RouteMessage::default();
     message.header.address_family = family(remote);
@@ -44,7 +44,7 @@ pub(super) fn lookup(netlink: &mut Netlink, local: IpAddr, remote: IpAddr) -> io
         RouteAttribute::Dport(vxlan::PORT),
     ];
     let mut found = None;
-    let asked = netlink.call(RouteNetlinkMessage::GetRoute(message), 0, |answer| {
+    let result = netlink.call(RouteNetlinkMessage::GetRoute(message), 0, |answer| {
         if let RouteNetlinkMessage::NewRoute(route) = answer
             && route.header.kind == RouteType::Unicast
         {
@@ -53,9 +53,9 @@ pub(super) fn lookup(netlink: &mut Netlink, local: IpAddr, remote: IpAddr) -> io
             found = interface.map(|interface| Route { interface, via });
         }
     });
-    match asked.map_err(|error| (Errno::from_io_error(&error), error)) {
+    match result.map_err(|error| (Errno::from_io_error(&error), error)) {
         Ok(()) => Ok(found),
-        // What the routing tables answer: no route, or one that says so; the source is not ours.
+        // No route, a route of type unreachable or prohibit, or a source address that is not local.
         Err((
             Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::INVAL | Errno::NETDOWN),
             _,
@@ -88,7 +88,7 @@ fn ip(addr: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// Metric and gateway of a default route of the main table, if it leads out of this interface to a gateway.
+/// Metric and gateway of a default route of the main table, if it uses this interface and has a gateway.
 pub(super) fn default_gateway(route: &RouteMessage, index: u32) -> Option<(u32, IpAddr)> {
     let header = &route.header;
     let main = header.table == RouteHeader::RT_TABLE_MAIN && header.kind == RouteType::Unicast;
@@ -99,21 +99,23 @@ pub(super) fn default_gateway(route: &RouteMessage, index: u32) -> Option<(u32, 
         RouteAttribute::Priority(metric) => Some(*metric),
         _ => None,
     });
-    let out = |attributes: &[RouteAttribute]| attributes.iter().find_map(interface);
     let hops = route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::MultiPath(hops) => Some(&hops[..]),
         _ => None,
     });
-    let by = |hop: &&RouteNextHop| hop.interface_index == index;
-    let gateway = if out(&route.attributes) == Some(index) {
+    let on_interface = |hop: &&RouteNextHop| hop.interface_index == index;
+    let gateway = if route.attributes.iter().find_map(interface) == Some(index) {
         route.attributes.iter().find_map(gateway)
     } else {
-        hops.unwrap_or_default().iter().find(by).and_then(|hop| hop.attributes.iter().find_map(gateway))
+        hops.unwrap_or_default()
+            .iter()
+            .find(on_interface)
+            .and_then(|hop| hop.attributes.iter().find_map(gateway))
     };
     gateway.map(|gateway| (metric.unwrap_or(0), gateway))
 }
 
-/// Whether a route that came, went or changed may be the way to an address.
+/// Whether a route that was added, removed or replaced may be the one to an address.
 pub(super) fn concerns(route: &RouteMessage, addr: IpAddr) -> bool {
     let destination = route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Destination(to) => ip(to),
@@ -128,7 +130,7 @@ pub(super) fn concerns(route: &RouteMessage, addr: IpAddr) -> bool {
             (u128::from(to) ^ u128::from(addr)).checked_shr(128 - len.min(128)).unwrap_or(0) == 0
         }
         (Some(_), _) => false,
-        // A default route; or a whole table's end.
+        // A default route, or a whole table that was flushed.
         (None, _) => true,
     }
 }

@@ -12,7 +12,6 @@ mod af_packet;
 mod filter;
 mod nic_queue;
 mod outbox;
-mod stats;
 mod sys;
 mod tap;
 mod vhost_user;

@@ -10,9 +10,9 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::time::Timespec;
 
-use super::stats::Drops;
 use super::sys::{self, About, TapSetting};
 use super::vnet;
+use culvert_netlink::TxDrops;
 use culvert_packet::segment::{MAX_HEADERS, Segmentation};
 use culvert_switch::{Packet, Pool, Sent, SwitchPort};
 
@@ -27,7 +27,7 @@ pub struct Tap {
     /// For questions about the interface, in the network namespace in which it was made.
     socket: OwnedFd,
     name: [u8; libc::IFNAMSIZ],
-    drops: Drops,
+    tx_drops: TxDrops,
     /// Frames that were longer than there was room for, or made no sense.
     unfit: u64,
 }
@@ -58,8 +58,8 @@ impl Tap {
         let [low, high] = sys::ask(socket.as_fd(), About::Flags, &name, [0; 2])?;
         let up = libc::c_short::from_ne_bytes([low, high]) | libc::IFF_UP as libc::c_short;
         sys::ask(socket.as_fd(), About::SetFlags, &name, up.to_ne_bytes())?;
-        let drops = Drops::of(socket.as_fd(), interface)?;
-        Ok(Tap { tap, socket, name, drops, unfit: 0 })
+        let tx_drops = TxDrops::open(interface)?;
+        Ok(Tap { tap, socket, name, tx_drops, unfit: 0 })
     }
 
     /// The same, but an interface that was made here stays when this value goes, with its addresses and whatever else it
@@ -200,7 +200,7 @@ impl SwitchPort for Tap {
     }
 
     fn take_rx_drops(&mut self) -> u64 {
-        std::mem::take(&mut self.unfit) + self.drops.since_last()
+        std::mem::take(&mut self.unfit) + self.tx_drops.take()
     }
 
     fn link(&mut self) -> bool {

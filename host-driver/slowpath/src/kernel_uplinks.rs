@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use crate::error::{Error, Result};
 use crate::next_hop::HopId;
 use crate::uplink::LocalPa;
-use culvert_netlink::{Event, Neighbours};
+use culvert_netlink::{NeighbourEvent, Neighbours};
 
 /// The interfaces, and what the kernel is asked on them. Next hops are asked for by number of our address.
 pub(crate) struct KernelUplinks {
@@ -65,7 +65,7 @@ impl KernelUplinks {
     /// Asks for next hops.
     pub(crate) fn ask(&mut self, hops: &[HopId], now: u32) {
         for hop in hops {
-            let asked = self.open.get_mut(&hop.pa).map(|(_, n)| n.ask(IpAddr::V4(hop.addr), now));
+            let asked = self.open.get_mut(&hop.pa).map(|(_, n)| n.resolve(IpAddr::V4(hop.addr), now));
             if let Some(Err(error)) = asked {
                 tracing::warn!(next_hop = %hop.addr, %error, "the kernel cannot be asked for a next hop");
             }
@@ -73,7 +73,7 @@ impl KernelUplinks {
     }
 
     /// What the kernel has found out, with the number of our address that it concerns.
-    pub(crate) fn poll(&mut self, now: u32) -> Vec<(u8, Event)> {
+    pub(crate) fn poll(&mut self, now: u32) -> Vec<(u8, NeighbourEvent)> {
         let mut all = Vec::new();
         let mut gone = Vec::new();
         for (n, (local, neighbours)) in &mut self.open {
@@ -83,8 +83,10 @@ impl KernelUplinks {
             });
             for event in events {
                 match &event {
-                    Event::Gone => gone.push(*n),
-                    Event::Interface(i) => self.stale |= i.mac != local.mac || !i.holds(local.addr),
+                    NeighbourEvent::InterfaceRemoved => gone.push(*n),
+                    NeighbourEvent::InterfaceChanged(i) => {
+                        self.stale |= i.mac != local.mac || !i.holds(local.addr)
+                    }
                     _ => {}
                 }
                 all.push((*n, event));
@@ -104,6 +106,6 @@ impl KernelUplinks {
 
     /// Milliseconds until there is something to do even if nothing happens, at most `most`.
     pub(crate) fn next(&self, now: u32, most: u32) -> u32 {
-        self.open.values().map(|(_, n)| n.next(now, most)).min().unwrap_or(most)
+        self.open.values().map(|(_, n)| n.timeout(now, most)).min().unwrap_or(most)
     }
 }

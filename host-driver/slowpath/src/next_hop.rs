@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 
-use culvert_netlink::SILENT_RETRY_MS;
+use culvert_netlink::UNANSWERED_RETRY_MS;
 use culvert_packet::MacAddr;
 
 /// Milliseconds between two questions.
@@ -136,7 +136,7 @@ impl<T> NextHops<T> {
                 State::Resolved(_) if hop.tries == 0 => REFRESH,
                 State::Resolving => RETRY,
                 State::Resolved(_) if hop.tries < TRIES => RETRY,
-                State::Resolved(_) | State::Silent => SILENT_RETRY_MS,
+                State::Resolved(_) | State::Silent => UNANSWERED_RETRY_MS,
             };
             if waited < due {
                 continue;

@@ -6,7 +6,7 @@ use crate::decide::Policy;
 use crate::engine::Engine;
 use crate::next_hop::HopId;
 use crate::plan::Way;
-use culvert_netlink::Event;
+use culvert_netlink::NeighbourEvent;
 
 /// Who finds next hops.
 pub(crate) enum Resolver {
@@ -48,13 +48,14 @@ impl<P: Policy> Engine<P> {
 
     /// What the kernel has found out about the next hops of our address number `pa`. Links are told by
     /// [`links`](Self::links).
-    pub fn kernel(&mut self, pa: u8, event: &Event, now: u32) {
+    pub fn kernel(&mut self, pa: u8, event: &NeighbourEvent, now: u32) {
         let action = match *event {
-            Event::Reached { remote: IpAddr::V4(addr), mac, .. } => {
+            NeighbourEvent::Resolved { remote: IpAddr::V4(addr), mac, .. } => {
                 self.hops.heard(HopId { pa, addr }, mac, now)
             }
             // A hop that was reached keeps its MAC: a wrong one costs no more than none.
-            Event::Silent { remote: IpAddr::V4(addr), .. } | Event::NoRoute { remote: IpAddr::V4(addr) } => {
+            NeighbourEvent::Unanswered { remote: IpAddr::V4(addr), .. }
+            | NeighbourEvent::NoRoute { remote: IpAddr::V4(addr) } => {
                 self.hops.unanswered(HopId { pa, addr }, now)
             }
             _ => None,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 
-use culvert_netlink::{Event, Interface, Neighbours};
+use culvert_netlink::{Interface, NeighbourEvent, Neighbours};
 use culvert_packet::MacAddr;
 
 use crate::namespace::{Namespace, may_begin, may_begin_with_taps, until};
@@ -56,11 +56,11 @@ fn a_host_on_the_wire_is_its_own_next_hop() {
     let far = mac(&there, "far");
     for (ours, other) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
         let mut watch = Watch::open(&here, ours);
-        watch.ask(other);
-        watch.reached(other, other, far);
+        watch.resolve(other);
+        watch.expect_resolved(other, other, far);
         assert_eq!(watch.poll(), [], "nothing is said twice");
-        watch.ask(other);
-        watch.reached(other, other, far);
+        watch.resolve(other);
+        watch.expect_resolved(other, other, far);
     }
 }
 
@@ -75,13 +75,13 @@ fn a_host_beyond_a_gateway_is_reached_by_its_mac() {
     here.run("ip route add 203.0.113.0/24 via inet6 2001:db8::2");
     here.run("ip route add 2001:db8:5::/48 via 2001:db8::2");
     let mut watch = Watch::open(&here, "192.0.2.1");
-    watch.ask("198.51.100.9");
-    watch.reached("198.51.100.9", "192.0.2.2", far);
-    watch.ask("203.0.113.9");
-    watch.reached("203.0.113.9", "2001:db8::2", far);
+    watch.resolve("198.51.100.9");
+    watch.expect_resolved("198.51.100.9", "192.0.2.2", far);
+    watch.resolve("203.0.113.9");
+    watch.expect_resolved("203.0.113.9", "2001:db8::2", far);
     let mut watch = Watch::open(&here, "2001:db8::1");
-    watch.ask("2001:db8:5::9");
-    watch.reached("2001:db8:5::9", "2001:db8::2", far);
+    watch.resolve("2001:db8:5::9");
+    watch.expect_resolved("2001:db8:5::9", "2001:db8::2", far);
 }
 
 #[test]
@@ -97,11 +97,11 @@ fn the_route_is_that_of_our_address() {
     here.run("ip link set other up");
     here.run("ip route add 203.0.113.0/24 via 198.51.100.2");
     let mut watch = Watch::open(&here, "192.0.2.1");
-    watch.ask("203.0.113.9");
-    watch.no_route("203.0.113.9");
+    watch.resolve("203.0.113.9");
+    watch.expect_no_route("203.0.113.9");
     here.run("ip route add 203.0.113.0/24 via 192.0.2.2 table 100");
     here.run("ip rule add from 192.0.2.1 table 100");
-    watch.reached("203.0.113.9", "192.0.2.2", far);
+    watch.expect_resolved("203.0.113.9", "192.0.2.2", far);
 }
 
 #[test]
@@ -113,11 +113,11 @@ fn a_silent_neighbour_is_asked_again() {
     let far = mac(&there, "far");
     for (ours, other, net) in [("192.0.2.1", "192.0.2.3", 24), ("2001:db8::1", "2001:db8::3", 64)] {
         let mut watch = Watch::open(&here, ours);
-        watch.ask(other);
-        watch.silent(other, other);
+        watch.resolve(other);
+        watch.expect_unanswered(other, other);
         there.run(&format!("ip addr add {other}/{net} dev far"));
         watch.skip(5000);
-        watch.reached(other, other, far);
+        watch.expect_resolved(other, other, far);
     }
 }
 
@@ -132,16 +132,17 @@ fn a_neighbour_whose_mac_changes_is_found_again() {
     let mut watch = Watch::open(&here, "192.0.2.1");
     here.run("ip route add 198.51.100.0/24 via 192.0.2.2");
     for remote in ["192.0.2.2", "198.51.100.1", "198.51.100.2"] {
-        watch.ask(remote);
-        watch.reached(remote, "192.0.2.2", far);
+        watch.resolve(remote);
+        watch.expect_resolved(remote, "192.0.2.2", far);
     }
     // It tells nobody, and the kernel does not ask about what is stale unless somebody uses it.
     there.run("ip link set far address 02:00:00:00:00:77");
     here.run(&format!("ip neigh change 192.0.2.2 lladdr {far} dev eth0 nud stale"));
     let mut seen = Vec::new();
     while seen.len() < 3 {
-        let reached = |event: &Event| matches!(event, Event::Reached { mac, .. } if *mac == OTHER);
-        let silent = |event: &Event| matches!(event, Event::Silent { .. });
+        let reached =
+            |event: &NeighbourEvent| matches!(event, NeighbourEvent::Resolved { mac, .. } if *mac == OTHER);
+        let silent = |event: &NeighbourEvent| matches!(event, NeighbourEvent::Unanswered { .. });
         let event = watch.until("the new MAC", |event| reached(event) || silent(event));
         assert!(reached(&event), "a neighbour that only has another MAC is not silent");
         seen.push(event);
@@ -158,10 +159,10 @@ fn a_mac_that_is_announced_is_taken_over() {
     here.run("sysctl -qw net.ipv4.neigh.eth0.locktime=0");
     there.run("sysctl -qw net.ipv4.conf.far.arp_notify=1");
     let mut watch = Watch::open(&here, "192.0.2.1");
-    watch.ask("192.0.2.2");
-    watch.reached("192.0.2.2", "192.0.2.2", far);
+    watch.resolve("192.0.2.2");
+    watch.expect_resolved("192.0.2.2", "192.0.2.2", far);
     there.run("ip link set far address 02:00:00:00:00:77");
-    watch.reached("192.0.2.2", "192.0.2.2", OTHER);
+    watch.expect_resolved("192.0.2.2", "192.0.2.2", OTHER);
 }
 
 #[test]
@@ -182,20 +183,20 @@ fn routes_come_and_go() {
         ("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:5::/48", "2001:db8:5::9"),
     ] {
         let mut watch = Watch::open(&here, ours);
-        watch.ask(remote);
-        watch.no_route(remote);
+        watch.resolve(remote);
+        watch.expect_no_route(remote);
         here.run(&format!("ip route add {net} via {a}"));
-        watch.reached(remote, a, far);
+        watch.expect_resolved(remote, a, far);
         here.run(&format!("ip route replace {net} via {b}"));
-        watch.reached(remote, b, far);
+        watch.expect_resolved(remote, b, far);
         here.run(&format!("ip route add {remote} via {a}"));
-        watch.reached(remote, a, far);
+        watch.expect_resolved(remote, a, far);
         here.run(&format!("ip route replace {remote} dev other"));
-        watch.no_route(remote);
+        watch.expect_no_route(remote);
         here.run(&format!("ip route del {remote}"));
-        watch.reached(remote, b, far);
+        watch.expect_resolved(remote, b, far);
         here.run(&format!("ip route add blackhole {remote}"));
-        watch.no_route(remote);
+        watch.expect_no_route(remote);
         watch.neighbours.retain(|_| false);
         here.run(&format!("ip route del {remote}"));
         assert_eq!(watch.poll(), [], "nobody wants to know any more");
@@ -215,10 +216,10 @@ fn next_hop_objects_change_routes() {
     here.run("ip nexthop add id 7 via 192.0.2.2 dev eth0");
     here.run("ip route add 198.51.100.0/24 nhid 7");
     let mut watch = Watch::open(&here, "192.0.2.1");
-    watch.ask("198.51.100.9");
-    watch.reached("198.51.100.9", "192.0.2.2", far);
+    watch.resolve("198.51.100.9");
+    watch.expect_resolved("198.51.100.9", "192.0.2.2", far);
     here.run("ip nexthop replace id 7 via 192.0.2.3 dev eth0");
-    watch.reached("198.51.100.9", "192.0.2.3", far);
+    watch.expect_resolved("198.51.100.9", "192.0.2.3", far);
 }
 
 #[test]
@@ -233,28 +234,28 @@ fn the_interface_goes_down_and_up_and_away() {
         watch.poll();
         watch.neighbours.interface().up
     });
-    watch.ask("192.0.2.2");
-    watch.reached("192.0.2.2", "192.0.2.2", far);
+    watch.resolve("192.0.2.2");
+    watch.expect_resolved("192.0.2.2", "192.0.2.2", far);
     there.run("ip link set far down");
-    watch.interface("the link goes", |interface| !interface.up);
+    watch.expect_interface("the link goes", |interface| !interface.up);
     there.run("ip link set far address 02:00:00:00:00:77");
     there.run("ip link set far up");
-    watch.interface("the link comes", |interface| interface.up);
-    watch.reached("192.0.2.2", "192.0.2.2", OTHER);
+    watch.expect_interface("the link comes", |interface| interface.up);
+    watch.expect_resolved("192.0.2.2", "192.0.2.2", OTHER);
     here.run("ip link set eth0 down");
-    watch.no_route("192.0.2.2");
+    watch.expect_no_route("192.0.2.2");
     here.run("ip link set eth0 up");
-    watch.reached("192.0.2.2", "192.0.2.2", OTHER);
+    watch.expect_resolved("192.0.2.2", "192.0.2.2", OTHER);
     here.run("ip link set eth0 mtu 1300");
-    watch.interface("the MTU changes", |interface| interface.mtu == 1300);
+    watch.expect_interface("the MTU changes", |interface| interface.mtu == 1300);
     here.run("ip addr del 192.0.2.1/24 dev eth0");
-    watch.interface("the address goes", |interface| !interface.holds(ip("192.0.2.1")));
-    watch.no_route("192.0.2.2");
+    watch.expect_interface("the address goes", |interface| !interface.holds(ip("192.0.2.1")));
+    watch.expect_no_route("192.0.2.2");
     here.run("ip addr add 192.0.2.1/24 dev eth0");
-    watch.interface("the address comes", |interface| interface.holds(ip("192.0.2.1")));
-    watch.reached("192.0.2.2", "192.0.2.2", OTHER);
+    watch.expect_interface("the address comes", |interface| interface.holds(ip("192.0.2.1")));
+    watch.expect_resolved("192.0.2.2", "192.0.2.2", OTHER);
     here.run("ip link del eth0");
-    watch.until("the interface goes", |event| *event == Event::Gone);
+    watch.until("the interface goes", |event| *event == NeighbourEvent::InterfaceRemoved);
     here.run("ip link add eth0 type veth peer name end");
     assert_eq!(watch.poll(), [], "another interface of that name is another one");
 }
@@ -269,8 +270,8 @@ fn what_was_not_heard_is_looked_up() {
     there.run("ip addr add 192.0.2.3/24 dev far");
     here.run("ip route add 198.51.100.0/24 via 192.0.2.2");
     let mut watch = Watch::open(&here, "192.0.2.1");
-    watch.ask("198.51.100.9");
-    watch.reached("198.51.100.9", "192.0.2.2", far);
+    watch.resolve("198.51.100.9");
+    watch.expect_resolved("198.51.100.9", "192.0.2.2", far);
     // More than can wait, and what matters comes last.
     let mut lines = String::new();
     for n in 0..20_000 {
@@ -280,7 +281,7 @@ fn what_was_not_heard_is_looked_up() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), lines).unwrap();
     here.run(&format!("ip -batch {}", file.path().display()));
-    watch.reached("198.51.100.9", "192.0.2.3", far);
+    watch.expect_resolved("198.51.100.9", "192.0.2.3", far);
 }
 
 #[test]

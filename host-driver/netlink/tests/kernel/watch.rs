@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use culvert_netlink::{Event, Interface, Neighbours};
+use culvert_netlink::{Interface, NeighbourEvent, Neighbours};
 use culvert_packet::MacAddr;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
@@ -39,8 +39,8 @@ pub(crate) struct Watch {
     start: Instant,
     /// Milliseconds that were skipped.
     skipped: u32,
-    /// Events that nobody has looked at.
-    events: VecDeque<Event>,
+    /// Events that no test has taken yet.
+    events: VecDeque<NeighbourEvent>,
 }
 
 impl Watch {
@@ -59,20 +59,20 @@ impl Watch {
         self.skipped += milliseconds;
     }
 
-    pub(crate) fn ask(&mut self, remote: &str) {
+    pub(crate) fn resolve(&mut self, remote: &str) {
         let now = self.now();
-        self.neighbours.ask(ip(remote), now).unwrap();
+        self.neighbours.resolve(ip(remote), now).unwrap();
     }
 
-    /// What has happened by now, and was not looked at.
-    pub(crate) fn poll(&mut self) -> Vec<Event> {
+    /// The events until now that no test has taken yet.
+    pub(crate) fn poll(&mut self) -> Vec<NeighbourEvent> {
         let now = self.now();
         self.events.extend(self.neighbours.poll(now).unwrap());
         self.events.drain(..).collect()
     }
 
-    /// Waits, as a caller does that sleeps on the file, until an event comes for which `this` holds.
-    pub(crate) fn until(&mut self, what: &str, this: impl Fn(&Event) -> bool) -> Event {
+    /// Sleeps on the file descriptor, as a caller does, until an event fulfils `this`.
+    pub(crate) fn until(&mut self, what: &str, this: impl Fn(&NeighbourEvent) -> bool) -> NeighbourEvent {
         let end = Instant::now() + LIMIT;
         let mut others = Vec::new();
         loop {
@@ -86,33 +86,36 @@ impl Watch {
             }
             let left = end.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "never: {what}; but {others:?}");
-            let sleep = self.neighbours.next(self.now(), left.as_millis() as u32);
+            let sleep = self.neighbours.timeout(self.now(), left.as_millis() as u32);
             let time =
                 Timespec { tv_sec: i64::from(sleep / 1000), tv_nsec: i64::from(sleep % 1000) * 1_000_000 };
             poll(&mut [PollFd::from_borrowed_fd(self.neighbours.fd(), PollFlags::IN)], Some(&time)).unwrap();
         }
     }
 
-    /// Waits until a host is reached by a neighbour at a MAC.
-    pub(crate) fn reached(&mut self, remote: &str, via: &str, mac: MacAddr) {
-        let expected = Event::Reached { remote: ip(remote), via: ip(via), mac };
+    /// Waits until a host is resolved to a neighbour and its MAC.
+    pub(crate) fn expect_resolved(&mut self, remote: &str, via: &str, mac: MacAddr) {
+        let expected = NeighbourEvent::Resolved { remote: ip(remote), via: ip(via), mac };
         self.until(&format!("{expected:?}"), |event| *event == expected);
     }
 
-    /// Waits until a host's neighbour is silent.
-    pub(crate) fn silent(&mut self, remote: &str, via: &str) {
-        let expected = Event::Silent { remote: ip(remote), via: ip(via) };
+    /// Waits until a host's next hop is reported as unanswered.
+    pub(crate) fn expect_unanswered(&mut self, remote: &str, via: &str) {
+        let expected = NeighbourEvent::Unanswered { remote: ip(remote), via: ip(via) };
         self.until(&format!("{expected:?}"), |event| *event == expected);
     }
 
-    /// Waits until there is no route to a host.
-    pub(crate) fn no_route(&mut self, remote: &str) {
-        let expected = Event::NoRoute { remote: ip(remote) };
+    /// Waits until a host is reported to have no route.
+    pub(crate) fn expect_no_route(&mut self, remote: &str) {
+        let expected = NeighbourEvent::NoRoute { remote: ip(remote) };
         self.until(&format!("{expected:?}"), |event| *event == expected);
     }
 
-    /// Waits until the interface is as it should be.
-    pub(crate) fn interface(&mut self, what: &str, this: impl Fn(&Interface) -> bool) {
-        self.until(what, |event| matches!(event, Event::Interface(interface) if this(interface)));
+    /// Waits until the interface fulfils `this`.
+    pub(crate) fn expect_interface(&mut self, what: &str, this: impl Fn(&Interface) -> bool) {
+        self.until(
+            what,
+            |event| matches!(event, NeighbourEvent::InterfaceChanged(interface) if this(interface)),
+        );
     }
 }

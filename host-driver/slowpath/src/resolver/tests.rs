@@ -108,8 +108,8 @@ fn packet() -> Upcall {
     punted(Port::Vport(VportId(3)), Reason::Miss, frame)
 }
 
-fn reached() -> Event {
-    Event::Reached { remote: REMOTE.into(), via: GATEWAY.into(), mac: MAC }
+fn reached() -> NeighbourEvent {
+    NeighbourEvent::Resolved { remote: REMOTE.into(), via: GATEWAY.into(), mac: MAC }
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn packets_wait_for_the_kernels_answer() {
     };
     assert_eq!(tunnel.header[..6], MAC.0);
     let other = MacAddr([2, 0, 0, 0, 0, 0x78]);
-    engine.kernel(0, &Event::Reached { remote: REMOTE.into(), via: REMOTE.into(), mac: other }, 3);
+    engine.kernel(0, &NeighbourEvent::Resolved { remote: REMOTE.into(), via: REMOTE.into(), mac: other }, 3);
     let commands = engine.take_commands();
     let [FlowCommand::SetTunnel(7, tunnel)] = &commands[..] else { panic!("{commands:?}") };
     assert_eq!(tunnel.header[..6], other.0);
@@ -143,8 +143,8 @@ fn packets_wait_for_the_kernels_answer() {
 #[test]
 fn what_the_kernel_cannot_reach_is_dropped_at_once_and_asked_for_again() {
     for event in [
-        Event::Silent { remote: REMOTE.into(), via: GATEWAY.into() },
-        Event::NoRoute { remote: REMOTE.into() },
+        NeighbourEvent::Unanswered { remote: REMOTE.into(), via: GATEWAY.into() },
+        NeighbourEvent::NoRoute { remote: REMOTE.into() },
     ] {
         let mut engine = engine();
         engine.upcall(packet(), 1);

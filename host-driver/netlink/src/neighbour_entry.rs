@@ -1,4 +1,4 @@
-//! An entry of the kernel's neighbour table: read, and used as a packet would.
+//! Reads an entry of the kernel's neighbour table, and has the kernel solicit a neighbour.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,38 +14,38 @@ use rustix::io::Errno;
 use crate::netlink::Netlink;
 use crate::route;
 
-/// How far the kernel is with a neighbour.
+/// State of an entry (`NUD_...` of linux/neighbour.h, as far as it matters here).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Entry {
-    /// It does not know the neighbour, and does not ask for it.
-    Unknown,
-    /// It is asking.
-    Asking,
-    /// It has this MAC, and sees to it that it is right.
-    Known(MacAddr),
-    /// It has this MAC, which it will not ask about before something uses it.
+pub(super) enum NeighbourEntry {
+    /// No entry, or one without a usable MAC.
+    None,
+    /// The kernel is soliciting the neighbour.
+    Incomplete,
+    /// Reachable at this MAC, or permanent.
+    Valid(MacAddr),
+    /// Has this MAC, which the kernel confirms only when something uses the entry.
     Stale(MacAddr),
-    /// It has asked, and got no answer.
+    /// The neighbour has not answered.
     Failed,
 }
 
-/// The entry of a neighbour on an interface.
-pub(super) fn look(netlink: &mut Netlink, interface: u32, addr: IpAddr) -> io::Result<Entry> {
-    let mut found = Entry::Unknown;
-    let asked = netlink.call(RouteNetlinkMessage::GetNeighbour(message(interface, addr)), 0, |answer| {
+/// Gets the entry of a neighbour on an interface.
+pub(super) fn get(netlink: &mut Netlink, interface: u32, addr: IpAddr) -> io::Result<NeighbourEntry> {
+    let mut found = NeighbourEntry::None;
+    let result = netlink.call(RouteNetlinkMessage::GetNeighbour(message(interface, addr)), 0, |answer| {
         if let RouteNetlinkMessage::NewNeighbour(message) = answer {
             found = parse(&message);
         }
     });
-    match asked {
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => Ok(Entry::Unknown),
+    match result {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => Ok(NeighbourEntry::None),
         other => other.map(|()| found),
     }
 }
 
-/// Uses the entry as a packet would (`NTF_USE`), which has the kernel ask for an unknown or failed neighbour, and ask a
-/// stale one whether it is still there. The entry stays the kernel's, which forgets it when nobody uses it any more.
-pub(super) fn touch(netlink: &mut Netlink, interface: u32, addr: IpAddr) -> io::Result<()> {
+/// Uses the entry as a packet would (`NTF_USE`): the kernel solicits a neighbour that is missing or failed, and probes a
+/// stale one. The kernel still owns the entry, and removes it when it is no longer used.
+pub(super) fn solicit(netlink: &mut Netlink, interface: u32, addr: IpAddr) -> io::Result<()> {
     let mut message = message(interface, addr);
     message.header.flags = NeighbourFlags::Use;
     netlink.call(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE, drop)
@@ -59,16 +59,16 @@ fn message(interface: u32, addr: IpAddr) -> NeighbourMessage {
     message
 }
 
-fn parse(message: &NeighbourMessage) -> Entry {
+fn parse(message: &NeighbourMessage) -> NeighbourEntry {
     let mac = message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::LinkLayerAddress(bytes) => <[u8; 6]>::try_from(&bytes[..]).ok().map(MacAddr),
         _ => None,
     });
     let mac = mac.filter(|mac| mac.is_unicast());
     match (message.header.state, mac) {
-        (NeighbourState::Failed, _) => Entry::Failed,
-        (NeighbourState::Incomplete, _) => Entry::Asking,
-        (NeighbourState::Stale, Some(mac)) => Entry::Stale(mac),
+        (NeighbourState::Failed, _) => NeighbourEntry::Failed,
+        (NeighbourState::Incomplete, _) => NeighbourEntry::Incomplete,
+        (NeighbourState::Stale, Some(mac)) => NeighbourEntry::Stale(mac),
         (
             NeighbourState::Reachable
             | NeighbourState::Delay
@@ -76,12 +76,12 @@ fn parse(message: &NeighbourMessage) -> Entry {
             | NeighbourState::Noarp
             | NeighbourState::Permanent,
             Some(mac),
-        ) => Entry::Known(mac),
-        _ => Entry::Unknown,
+        ) => NeighbourEntry::Valid(mac),
+        _ => NeighbourEntry::None,
     }
 }
 
-/// Whom a notification is about.
+/// Interface and address of the neighbour that a notification is about.
 pub(super) fn subject(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
     let addr = message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(addr)) => Some((*addr).into()),
