@@ -1,22 +1,19 @@
-//! `Device`: what a driver may ask of a PCI function, and how a function is named and opened.
+//! `Device`: the trait by which a driver uses a PCI function.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
-
-use crate::{DmaBuffer, Error, Interrupt, PageKind, Registers, Result, linux_vfio, vfio_user};
+use crate::address::FunctionAddress;
+use crate::{DmaBuffer, Interrupt, PageKind, Registers, Result};
 
 /// A PCI function as its driver sees it.
 ///
 /// All methods take `&self` and may be called from several threads.
 pub trait Device: Send + Sync {
-    /// The function's address, for messages.
+    /// The function's address, for error messages.
     fn name(&self) -> &str;
 
     /// Reads configuration space.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] beyond the space; a lost or silent device.
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) beyond the space, or the device is lost or does not answer.
     fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<()>;
 
     /// Writes configuration space.
@@ -25,16 +22,16 @@ pub trait Device: Send + Sync {
     /// As [`Device::config_read`].
     fn config_write(&self, offset: u16, data: &[u8]) -> Result<()>;
 
-    /// The registers behind a BAR, 0 to 5. For a 64-bit BAR give the lower number.
+    /// The registers of BAR `n`, 0 to 5. A 64-bit BAR has the lower of its two numbers.
     ///
     /// # Errors
-    /// [`Error::Missing`] if the function does not implement this BAR.
+    /// [`Error::Missing`](crate::Error::Missing) if the function does not implement this BAR.
     fn bar(&self, n: u8) -> Result<Box<dyn Registers>>;
 
     /// Allocates zeroed memory that the function may read and write, in whole pages of the given kind.
     ///
     /// # Errors
-    /// [`Error::Memory`] if there is none; a device that refuses the mapping.
+    /// [`Error::Memory`](crate::Error::Memory) if the host has none left, or the device refuses the mapping.
     fn alloc_dma_in(&self, len: usize, pages: PageKind) -> Result<DmaBuffer>;
 
     /// Allocates zeroed memory that the function may read and write, in ordinary pages.
@@ -45,26 +42,28 @@ pub trait Device: Send + Sync {
         self.alloc_dma_in(len, PageKind::Normal)
     }
 
-    /// How many MSI-X vectors the function has.
+    /// Number of MSI-X vectors of the function.
     fn interrupt_count(&self) -> u16;
 
-    /// The interrupt of an MSI-X vector. Called again for the same vector it gives the same event.
+    /// The interrupt of an MSI-X vector. Calls with the same vector return the same event.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] beyond [`Device::interrupt_count`]; a device that refuses.
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) beyond [`Device::interrupt_count`], or the device refuses.
     fn interrupt(&self, vector: u16) -> Result<Interrupt>;
 
-    /// Function-level reset. Registers are back at their initial values, DMA mappings and interrupts stay.
+    /// Resets the function (PCIe 6.0 section 6.6.2). Registers have their initial values afterwards; DMA mappings and
+    /// interrupts stay.
     ///
     /// # Errors
-    /// A device that cannot be reset or is lost.
+    /// The device cannot be reset or is lost.
     fn reset(&self) -> Result<()>;
 
-    /// Makes the function's VFs 0 to `n - 1` exist, and no others. If just so many exist already they are left alone,
-    /// otherwise all of the former ones go first.
+    /// Enables the function's VFs 0 to `n - 1`, and no others. If exactly these are enabled already, they keep running;
+    /// otherwise all VFs are disabled first.
     ///
     /// # Errors
-    /// [`Error::Missing`] without SR-IOV, [`Error::TooManyVfs`], or a device on which they do not appear in time.
+    /// [`Error::Missing`](crate::Error::Missing) without SR-IOV, [`Error::TooManyVfs`](crate::Error::TooManyVfs), or the
+    /// VFs do not appear in time.
     fn enable_vfs(&self, n: u16) -> Result<Vec<VfHandle>>;
 
     /// Reads a byte of configuration space.
@@ -130,62 +129,11 @@ pub trait Device: Send + Sync {
     }
 }
 
-/// Where a function is found.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum FunctionAddress {
-    /// The path of a vfio-user socket.
-    Socket(PathBuf),
-    /// A PCI address of this machine, `domain:bus:device.function`.
-    Pci(String),
-}
-
-impl FunctionAddress {
-    /// Opens the function.
-    ///
-    /// # Errors
-    /// [`Error::Connect`] or [`Error::Open`], both with what to do about it.
-    pub fn open(&self) -> Result<Box<dyn Device>> {
-        Ok(match self {
-            Self::Socket(path) => Box::new(vfio_user::Client::connect(path)?),
-            Self::Pci(bdf) => Box::new(linux_vfio::Function::open(bdf)?),
-        })
-    }
-
-    /// The socket's path, if it is one.
-    #[must_use]
-    pub fn socket(&self) -> Option<&Path> {
-        match self {
-            Self::Socket(path) => Some(path),
-            Self::Pci(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for FunctionAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Socket(path) => path.display().fmt(f),
-            Self::Pci(bdf) => f.write_str(bdf),
-        }
-    }
-}
-
-impl FromStr for FunctionAddress {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        if text.contains('/') {
-            return Ok(Self::Socket(text.into()));
-        }
-        linux_vfio::full_address(text).map(Self::Pci).ok_or_else(|| Error::Address(text.into()))
-    }
-}
-
-/// A VF that [`Device::enable_vfs`] made.
+/// A VF that [`Device::enable_vfs`] enabled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VfHandle {
     /// Its number, from 0.
     pub index: u16,
-    /// Where to open it, or what to give to a VM.
+    /// Its address: open it, or pass it to a VM.
     pub address: FunctionAddress,
 }

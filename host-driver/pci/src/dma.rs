@@ -1,4 +1,4 @@
-//! `DmaBuffer`: memory shared with a device, at an address the device knows.
+//! `DmaBuffer`: memory that a device reads and writes at an address of its own (IOVA).
 
 use std::fmt;
 use std::fs::File;
@@ -14,11 +14,11 @@ use crate::{Error, Result};
 pub enum PageKind {
     /// Pages of 4 KiB.
     Normal,
-    /// Pages of 2 MiB if the system has some free, else ordinary ones.
+    /// Pages of 2 MiB if the host has some free, else pages of 4 KiB.
     PreferHuge,
 }
 
-/// Who takes a buffer away from its device.
+/// A device's DMA address space, from which dropped buffers are unmapped.
 pub(crate) trait DmaSpace: Send + Sync {
     fn unmap(&self, iova: u64, len: usize);
 }
@@ -37,20 +37,19 @@ impl Drop for Shared {
     }
 }
 
-/// Memory that a device reads and writes concurrently with us. Clones share it; the last one to go unmaps it.
+/// Memory that a device and its driver access concurrently. Clones share it; dropping the last one unmaps it.
 ///
 /// Copies ([`DmaBuffer::read_at`], [`DmaBuffer::write_at`]) are not ordered against the device. Order comes from
 /// ring indices: read the device's index through an atomic with `Acquire` before reading what it covers, write ours
-/// with `Release` after writing what it covers. Values are little-endian as PCI devices have them: convert with
-/// `from_le` where the machine may be big-endian.
+/// with `Release` after writing what it covers. PCI devices use little-endian values: convert with `from_le`.
 #[derive(Clone)]
 pub struct DmaBuffer(Arc<Shared>);
 
 impl DmaBuffer {
-    /// Memory that no device has mapped, with an invented address: for tests of ring code.
+    /// Memory that no device has mapped, with an address of the caller's choice: for tests of ring code.
     ///
     /// # Errors
-    /// [`Error::Memory`] if there is none.
+    /// [`Error::Memory`] if the host has none left.
     pub fn detached(iova: u64, len: usize) -> Result<Self> {
         let memory = Arc::new(allocate(len, PageKind::Normal)?);
         Ok(Self(Arc::new(Shared { memory, iova, space: None })))
@@ -66,14 +65,14 @@ impl DmaBuffer {
         self.0.iova
     }
 
-    /// The length in bytes: what was asked for, rounded up to whole pages.
+    /// The length in bytes: the requested length, rounded up to whole pages.
     #[must_use]
-    #[allow(clippy::len_without_is_empty, reason = "a buffer of no bytes cannot be had")]
+    #[allow(clippy::len_without_is_empty, reason = "no buffer is empty")]
     pub fn len(&self) -> usize {
         self.0.memory.len()
     }
 
-    /// The memory file, to hand the memory to another process.
+    /// The memory's file, to share it with another process.
     #[must_use]
     pub fn file(&self) -> &File {
         self.0.memory.file()
@@ -151,10 +150,10 @@ impl fmt::Debug for DmaBuffer {
 const PAGE: usize = 4096;
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Memory in whole pages: huge ones if wanted and to be had.
+/// Allocates zeroed memory in whole pages.
 pub(crate) fn allocate(len: usize, pages: PageKind) -> Result<SharedMemory> {
     let rounded = |page: usize| {
-        let problem = "a length of zero or beyond the address space";
+        let problem = "the length is zero or beyond the address space";
         let len = len.checked_next_multiple_of(page).filter(|l| *l > 0);
         len.ok_or(Error::Memory { len: 0, problem: problem.into() })
     };

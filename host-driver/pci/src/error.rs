@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The result of an access to a device.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a device could not be reached or refused what was asked of it.
+/// Why an access to a device failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The socket could not be connected.
@@ -14,7 +14,7 @@ pub enum Error {
     Connect {
         /// The socket's path.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The function cannot be opened through Linux VFIO.
@@ -22,14 +22,14 @@ pub enum Error {
     Open {
         /// The function's address on the bus.
         device: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
-        /// What to do about it.
+        /// The remedy.
         remedy: &'static str,
     },
     /// The text is neither a socket path nor a PCI address.
     #[error(
-        "\"{0}\" is no device: give the path of a vfio-user socket (with a '/') or a PCI address like 0000:03:00.0"
+        "\"{0}\" is not a device address: give the path of a vfio-user socket (with a '/') or a PCI address like 0000:03:00.0"
     )]
     Address(String),
     /// The device did not answer in time. The connection can still be used.
@@ -37,12 +37,12 @@ pub enum Error {
     Timeout {
         /// The device.
         device: String,
-        /// What was asked of it.
+        /// The request.
         request: &'static str,
-        /// How long was waited.
+        /// The time limit.
         limit: Duration,
     },
-    /// The other side closed the connection, or it was given up after a protocol error. Open the device again.
+    /// The device closed the connection, or the client closed it after a protocol error. Open the device again.
     #[error("{device}: connection lost ({reason}): open the device again")]
     Disconnected {
         /// The device.
@@ -55,9 +55,9 @@ pub enum Error {
     Refused {
         /// The device.
         device: String,
-        /// What was asked of it, with its arguments.
+        /// The request.
         request: String,
-        /// The error number that the device sent.
+        /// The error that the device sent.
         source: io::Error,
     },
     /// The device broke its protocol.
@@ -73,13 +73,13 @@ pub enum Error {
     /// An access outside a region, a buffer or the implemented interrupts.
     #[error("{thing}: access at {offset:#x} of {len} bytes is outside its size of {size:#x} or not aligned")]
     OutOfRange {
-        /// What was accessed.
+        /// The region, buffer or table.
         thing: String,
-        /// Where.
+        /// Offset of the access.
         offset: u64,
-        /// How much.
+        /// Length of the access.
         len: u64,
-        /// The size of the thing.
+        /// Size of the thing.
         size: u64,
     },
     /// The function lacks what the driver needs.
@@ -87,39 +87,39 @@ pub enum Error {
     Missing {
         /// The device.
         device: String,
-        /// What was looked for.
+        /// The missing part.
         what: String,
     },
-    /// More VFs were asked for than the function has.
-    #[error("{device}: {wanted} VFs asked for, but it has only {total}")]
+    /// The function has fewer VFs than requested.
+    #[error("{device}: cannot enable {wanted} VFs: it has at most {total}")]
     TooManyVfs {
         /// The device.
         device: String,
-        /// The number asked for.
+        /// The requested number.
         wanted: u16,
-        /// The number that there can be.
+        /// TotalVFs of the function.
         total: u16,
     },
-    /// Memory for the device could not be had.
-    #[error("{len} bytes of DMA memory: {problem}")]
+    /// DMA memory could not be allocated or mapped.
+    #[error("cannot allocate {len} bytes of DMA memory: {problem}")]
     Memory {
-        /// The size asked for.
+        /// The requested size.
         len: usize,
-        /// What went wrong.
+        /// The problem.
         problem: String,
     },
     /// A system call failed.
     #[error("{what}: {source}")]
     System {
-        /// What was being done.
+        /// The operation.
         what: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// Wraps a system error with what was being done.
+    /// Wraps a system error with the operation that failed.
     pub(crate) fn system(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::System { what: what.into(), source: source.into() }
     }

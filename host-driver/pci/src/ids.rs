@@ -1,8 +1,8 @@
-//! Names of vendors and devices, for people.
+//! Names of PCI vendors and devices.
 
 use pci_ids::FromId;
 
-/// The vendor's and device's name from the PCI ID database, with the numbers where the database does not know them.
+/// The vendor's and device's names in the PCI ID database; numbers where the database has no name.
 #[must_use]
 pub fn name_of(vendor: u16, device: u16) -> String {
     let vendor_name = pci_ids::Vendor::from_id(vendor).map(pci_ids::Vendor::name);

@@ -1,4 +1,4 @@
-//! `Interrupt`: an MSI-X vector as an event that can be waited for.
+//! `Interrupt`: an MSI-X vector as an eventfd.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::{Error, Result};
 
 /// An interrupt of a device: an eventfd that the device signals. Clones are the same event.
 ///
-/// An interrupt that comes between two waits is not lost: the next wait returns at once.
+/// An interrupt between two waits is not lost: the next wait returns at once.
 #[derive(Clone, Debug)]
 pub struct Interrupt(Arc<OwnedFd>);
 
 impl Interrupt {
-    /// A new event that nothing signals yet.
+    /// Creates an event that is not signalled.
     ///
     /// # Errors
     /// [`Error::System`] if the process has no file descriptor left.
@@ -26,7 +26,7 @@ impl Interrupt {
         Ok(Self(Arc::new(fd)))
     }
 
-    /// Waits until the device signals, at most `timeout`, and clears it. False if the time is over.
+    /// Waits until the device signals, at most `timeout`, and clears the event. False: the time is over.
     ///
     /// # Errors
     /// [`Error::System`] if the wait itself fails.
@@ -42,7 +42,7 @@ impl Interrupt {
         }
     }
 
-    /// Clears the interrupt without waiting. True if it was signalled.
+    /// Clears the interrupt without waiting. True: it was signalled.
     ///
     /// # Errors
     /// [`Error::System`] if the event cannot be read.
@@ -54,13 +54,13 @@ impl Interrupt {
         }
     }
 
-    /// Signals the event as the device would: wakes whoever waits.
+    /// Signals the event as the device would, which wakes a waiting thread.
     ///
     /// # Errors
     /// [`Error::System`] if the event cannot be written.
     pub fn signal(&self) -> Result<()> {
         match rustix::io::write(&*self.0, &1_u64.to_ne_bytes()) {
-            // A full counter is as signalled as it can be.
+            // A full counter is signalled already.
             Ok(_) | Err(Errno::AGAIN) => Ok(()),
             Err(e) => Err(Error::system("signalling an interrupt", e)),
         }

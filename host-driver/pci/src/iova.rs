@@ -1,11 +1,11 @@
-//! Addresses for a device's DMA memory: first fit above 4 GiB, clear of the interrupt window below it.
+//! `IovaSpace`: allocates device addresses (IOVAs) for DMA memory. First fit from 4 GiB, above the interrupt window.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-/// The first address given out.
+/// The lowest address.
 const FIRST: u64 = 1 << 32;
-/// The end of what the narrowest IOMMUs in use (39 bits) can map.
+/// The end of the addresses that the narrowest IOMMUs in use (39 bits) can map.
 const END: u64 = 1 << 39;
 /// Every range starts at a multiple of this, so that huge pages stay huge in the IOMMU.
 const ALIGN: u64 = 2 << 20;
@@ -15,8 +15,8 @@ const ALIGN: u64 = 2 << 20;
 pub(crate) struct IovaSpace(Mutex<BTreeMap<u64, u64>>);
 
 impl IovaSpace {
-    /// A free range of `len` bytes.
-    pub(crate) fn take(&self, len: usize) -> Option<u64> {
+    /// Allocates a range of `len` bytes.
+    pub(crate) fn allocate(&self, len: usize) -> Option<u64> {
         let len = len as u64;
         let mut used = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut at = FIRST;
@@ -31,7 +31,7 @@ impl IovaSpace {
         Some(at)
     }
 
-    /// Gives a range back.
+    /// Frees a range.
     pub(crate) fn release(&self, iova: u64) {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&iova);
     }
@@ -42,15 +42,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_never_overlap_and_are_used_again() {
+    fn ranges_never_overlap_and_are_reused() {
         let space = IovaSpace::default();
-        let a = space.take(4096).unwrap();
-        let b = space.take(5 << 20).unwrap();
-        let c = space.take(4096).unwrap();
+        let a = space.allocate(4096).unwrap();
+        let b = space.allocate(5 << 20).unwrap();
+        let c = space.allocate(4096).unwrap();
         assert!(a >= FIRST && a + 4096 <= b && b + (5 << 20) <= c);
         space.release(b);
-        assert_eq!(space.take(3 << 20), Some(b));
-        assert_eq!(space.take(0), None);
-        assert_eq!(space.take(usize::MAX), None);
+        assert_eq!(space.allocate(3 << 20), Some(b));
+        assert_eq!(space.allocate(0), None);
+        assert_eq!(space.allocate(usize::MAX), None);
     }
 }

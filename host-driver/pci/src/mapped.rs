@@ -1,4 +1,4 @@
-//! A mapped part of a BAR: volatile accesses of exactly the width that the driver asked for.
+//! `MappedArea`: a memory-mapped part of a BAR, with volatile accesses of exactly the requested width.
 
 use std::fs::File;
 
@@ -7,7 +7,7 @@ use volatile_register::RW;
 
 use crate::{Error, Result};
 
-/// Registers that the device shares by `mmap`.
+/// A part of a BAR that is mapped into this process.
 pub(crate) struct MappedArea {
     /// Keeps the mapping alive.
     _map: MmapMut,
@@ -16,7 +16,7 @@ pub(crate) struct MappedArea {
 }
 
 // SAFETY: the pointer is to a shared mapping that lives as long as `_map`, and is used only for volatile accesses,
-// which the hardware orders; there is no state on our side.
+// which the hardware orders; the value has no other state.
 unsafe impl Send for MappedArea {}
 // SAFETY: as above.
 unsafe impl Sync for MappedArea {}
@@ -28,8 +28,8 @@ macro_rules! volatile {
         }
 
         pub(crate) fn $write(&self, offset: usize, value: $ty) {
-            // SAFETY: a register's side effects are the device's; they cannot touch memory that was not given to
-            // it as DMA memory, which is only accessed atomically.
+            // SAFETY: a register's side effects are the device's; they reach only its DMA memory, which this process
+            // accesses only atomically.
             unsafe { self.register::<$ty>(offset).write(value) }
         }
     };
@@ -64,6 +64,7 @@ impl MappedArea {
     volatile!(read64, write64, u64);
 }
 
+/// As an I/O error.
 pub(crate) fn io(e: &mmap_rs::Error) -> std::io::Error {
     std::io::Error::other(e.to_string())
 }

@@ -1,4 +1,4 @@
-//! Shared memory that a device reads and writes while we do: a memfd, mapped, accessed only atomically.
+//! `SharedMemory`: a mapped memfd that a device accesses concurrently. All accesses are atomic.
 
 use std::fs::File;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// A mapped memfd.
 ///
-/// Nothing here ever makes a `&[u8]` or `&mut [u8]` of the memory: the device changes it at any time. Copies are
+/// Nothing here makes a `&[u8]` or `&mut [u8]` of the memory: the device may change it at any time. Copies are
 /// relaxed atomic loads and stores; ordering against the device comes from the atomic ring indices that the driver
 /// reads and writes with [`Ordering::Acquire`] and [`Ordering::Release`].
 pub(crate) struct SharedMemory {
@@ -36,7 +36,7 @@ macro_rules! atomic {
                 self.len
             );
             // SAFETY: inside the mapping and aligned, as just asserted; the mapping outlives the borrow of self;
-            // every access on our side is atomic.
+            // every access of this process is atomic.
             unsafe { <$ty>::from_ptr(self.base.add(offset).cast()) }
         }
     };
@@ -66,7 +66,7 @@ impl SharedMemory {
         &self.file
     }
 
-    /// Where the memory is in our address space, for the IOMMU.
+    /// The memory's address in this process, for the IOMMU.
     pub(crate) fn address(&self) -> *mut u8 {
         self.base
     }

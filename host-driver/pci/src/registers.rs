@@ -1,13 +1,13 @@
-//! `Registers`: typed, bounded access to what a BAR holds; mapped where possible, by messages otherwise.
+//! `Registers`: typed, bounded access to a BAR; mapped where possible, by messages otherwise.
 
 use crate::mapped::MappedArea;
 use crate::{Error, Result};
 
-/// The registers behind a BAR.
+/// The registers of a BAR.
 ///
 /// Offsets are in bytes and must be aligned to the access. An access through messages costs 10 to 20 microseconds:
-/// nothing that happens per packet or burst should need one. Errors are [`Error::OutOfRange`] or a lost device.
-#[allow(clippy::missing_errors_doc, reason = "the errors are the same for all accesses and named above")]
+/// nothing per packet or burst may need one. Accesses fail with [`Error::OutOfRange`], or if the device is lost.
+#[allow(clippy::missing_errors_doc, reason = "the trait's documentation names the errors of all accesses")]
 pub trait Registers: Send + Sync {
     /// The size in bytes.
     fn size(&self) -> u64;
@@ -29,15 +29,17 @@ pub trait Registers: Send + Sync {
     fn write64(&self, offset: u64, value: u64) -> Result<()>;
 }
 
-/// How a region is accessed where it is not mapped.
+/// Access to the parts of a region that are not mapped.
 pub(crate) trait Fallback: Send + Sync {
-    /// The region's name, for messages.
+    /// The region's name, for error messages.
     fn thing(&self) -> String;
+    /// Reads bytes.
     fn read(&self, offset: u64, data: &mut [u8]) -> Result<()>;
+    /// Writes bytes.
     fn write(&self, offset: u64, data: &[u8]) -> Result<()>;
 }
 
-/// A region of which some areas may be mapped.
+/// A region with mapped areas; its other parts are accessed through `fallback`.
 pub(crate) struct Region<F> {
     pub(crate) size: u64,
     pub(crate) areas: Vec<(u64, MappedArea)>,
@@ -53,7 +55,7 @@ impl<F: Fallback> Region<F> {
         Err(Error::OutOfRange { thing: self.fallback.thing(), offset, len, size: self.size })
     }
 
-    /// The mapped area that holds the whole access, and the offset in it.
+    /// The mapped area that contains the whole access, and the offset in it.
     fn mapped(&self, offset: u64, len: u64) -> Option<(&MappedArea, usize)> {
         self.areas.iter().find_map(|(start, area)| {
             let inner = offset.checked_sub(*start)?;

@@ -1,16 +1,18 @@
-//! The SR-IOV capability of a PF: how many VFs there may be, and making them exist by writing to it.
+//! Enables VFs through a PF's SR-IOV extended capability (PCIe 6.0 section 9.3.3).
 
 use crate::capability::{self, id};
 use crate::{Device, Error, Result};
 
-// Offsets in the capability and bits, PCI Express Base Specification, "SR-IOV Extended Capability".
+/// SR-IOV Control (PCIe 6.0 section 9.3.3.3).
 const CONTROL: u16 = 0x08;
 const CONTROL_VF_ENABLE: u16 = 1 << 0;
 const CONTROL_VF_MEMORY: u16 = 1 << 3;
+/// TotalVFs (PCIe 6.0 section 9.3.3.6).
 const TOTAL_VFS: u16 = 0x0e;
+/// NumVFs (PCIe 6.0 section 9.3.3.7).
 const NUM_VFS: u16 = 0x10;
 
-/// Makes `n` VFs exist. Does nothing if just so many are enabled already: clearing VF Enable would reset them.
+/// Enables `n` VFs. Does nothing if exactly `n` are enabled already: clearing VF Enable would reset them.
 pub(crate) fn set_num_vfs(device: &dyn Device, n: u16) -> Result<()> {
     let at = capability::find_extended(device, id::SRIOV)?;
     let at =
@@ -24,7 +26,7 @@ pub(crate) fn set_num_vfs(device: &dyn Device, n: u16) -> Result<()> {
     if enabled == (n > 0) && device.config_u16(at + NUM_VFS)? == n {
         return Ok(());
     }
-    // NumVFs may only be changed while VF Enable is clear.
+    // NumVFs may change only while VF Enable is clear (PCIe 6.0 section 9.3.3.7).
     let cleared = control & !(CONTROL_VF_ENABLE | CONTROL_VF_MEMORY);
     device.config_write_u16(at + CONTROL, cleared)?;
     device.config_write_u16(at + NUM_VFS, n)?;

@@ -1,4 +1,4 @@
-//! Walks over good, empty, looped and broken lists.
+//! Capability lists: good, empty, looped and broken.
 
 use std::sync::Mutex;
 
@@ -62,7 +62,7 @@ fn function(size: usize, set: &[(usize, &[u8])]) -> ConfigOnly {
 }
 
 #[test]
-fn all_of_one_kind_are_found_in_order() {
+fn all_capabilities_of_one_id_are_found_in_order() {
     let list: &[(usize, &[u8])] =
         &[(6, &[0x10]), (0x34, &[0x80]), (0x80, &[9, 0x50]), (0x50, &[0x11, 0x60]), (0x60, &[9, 0])];
     let device = function(256, list);
@@ -72,7 +72,7 @@ fn all_of_one_kind_are_found_in_order() {
 }
 
 #[test]
-fn a_loop_ends() {
+fn a_looped_list_ends() {
     let device = function(256, &[(6, &[0x10]), (0x34, &[0x40]), (0x40, &[9, 0x48]), (0x48, &[9, 0x40])]);
     assert_eq!(find_all(&device, id::VENDOR).unwrap(), [0x40, 0x48]);
     let device = function(4096, &[(0x100, &[1, 0, 1, 0x14]), (0x140, &[2, 0, 1, 0x10])]);
@@ -80,9 +80,9 @@ fn a_loop_ends() {
 }
 
 #[test]
-fn no_list_is_no_capability() {
+fn without_a_list_nothing_is_found() {
     let device = function(256, &[(0x34, &[0x40]), (0x40, &[9, 0])]);
-    assert_eq!(find(&device, id::VENDOR).unwrap(), None, "the status register says there is no list");
+    assert_eq!(find(&device, id::VENDOR).unwrap(), None, "the Status register reports no list");
     assert_eq!(find_extended(&device, id::SRIOV).unwrap(), None, "no extended configuration space");
     let device = function(4096, &[(0x100, &[0xff; 4])]);
     assert_eq!(find_extended(&device, id::SRIOV).unwrap(), None);

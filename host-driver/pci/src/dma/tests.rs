@@ -1,4 +1,4 @@
-//! What a driver relies on in DMA memory: zeroed, bounded, shared by clones and through its file.
+//! DMA memory is zeroed, bounded, and shared by clones and through its file.
 
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
@@ -38,7 +38,7 @@ fn accesses_outside_are_refused() {
 }
 
 #[test]
-fn what_the_device_writes_through_the_file_is_seen() {
+fn writes_of_the_device_through_the_file_are_visible() {
     let buffer = DmaBuffer::detached(0, 4096).unwrap();
     buffer.file().write_all_at(&0x1234_u16.to_le_bytes(), 2).unwrap();
     assert_eq!(u16::from_le(buffer.atomic_u16(2).load(Ordering::Acquire)), 0x1234);
@@ -51,7 +51,7 @@ fn what_the_device_writes_through_the_file_is_seen() {
 }
 
 #[test]
-fn huge_pages_are_a_wish() {
+fn huge_pages_are_optional() {
     let memory = allocate(4096, PageKind::PreferHuge).unwrap();
     assert!(memory.len() == 4096 || memory.len() == HUGE_PAGE);
 }

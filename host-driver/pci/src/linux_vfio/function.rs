@@ -17,13 +17,10 @@ use crate::dma::DmaSpace;
 use crate::iova::IovaSpace;
 use crate::mapped::MappedArea;
 use crate::registers::{Fallback, Region};
-use crate::{Device, DmaBuffer, Error, Interrupt, PageKind, Registers, Result, VfHandle, dma};
+use crate::{Device, DmaBuffer, Error, Interrupt, PageKind, Registers, Result, VfHandle, command, dma};
 
-const COMMAND: u16 = 4;
-/// Memory space and bus master.
-const COMMAND_ENABLE: u16 = 1 << 1 | 1 << 2;
-/// The most vectors that are enabled: the kernel takes them all at once and each costs an event.
-const MOST_VECTORS: u32 = 256;
+/// Largest number of enabled vectors: the kernel takes all at once, and each costs a file descriptor.
+const MAX_VECTORS: u32 = 256;
 
 /// The IOMMU's address space for this function.
 struct Space {
@@ -33,21 +30,21 @@ struct Space {
 
 impl DmaSpace for Space {
     fn unmap(&self, iova: u64, len: usize) {
-        // Where the kernel does not let go, the address is not given out again.
+        // If the kernel does not unmap the range, its address is never allocated again.
         if self.container.vfio_dma_unmap(iova, len).is_ok() {
             self.iovas.release(iova);
         }
     }
 }
 
-/// A PCI function of this machine.
+/// A PCI function of this host.
 ///
-/// Dropping it, and the registers got from it, closes the function's file, whereupon the kernel resets the function
-/// and, if it is a PF, its VFs.
+/// Dropping it and its registers closes the function's file. The kernel then resets the function and, if it is a PF, its
+/// VFs.
 pub struct Function {
     sysfs: Sysfs,
     device: VfioDevice,
-    /// The device's file once more: for reads and writes that report errors, and to outlive `self` in registers.
+    /// A duplicate of the device's file: its reads and writes report errors, and registers may outlive `self`.
     file: Arc<File>,
     space: Arc<Space>,
     interrupts: Mutex<Vec<Interrupt>>,
@@ -58,7 +55,7 @@ impl Function {
     /// Opens the function with this PCI address and turns on its memory access and bus mastering.
     ///
     /// # Errors
-    /// [`Error::Open`] with what is missing: the IOMMU, the driver vfio-pci, a permission.
+    /// [`Error::Open`] names the missing IOMMU, driver or permission.
     pub fn open(bdf: &str) -> Result<Self> {
         Self::open_under(bdf, Path::new("/sys"), Path::new("/dev"))
     }
@@ -83,31 +80,26 @@ impl Function {
             file: Arc::new(file.into()),
             space: Arc::new(Space { container, iovas: IovaSpace::default() }),
             interrupts: Mutex::default(),
-            vectors: vectors.min(MOST_VECTORS) as u16,
+            vectors: vectors.min(MAX_VECTORS) as u16,
         };
-        function.enable()?;
+        command::enable(&function)?;
         Ok(function)
     }
 
-    fn enable(&self) -> Result<()> {
-        let command = self.config_u16(COMMAND)?;
-        self.config_write_u16(COMMAND, command | COMMAND_ENABLE)
-    }
-
-    fn config(&self) -> ByFile {
+    fn config(&self) -> FileRegion {
         self.region(VFIO_PCI_CONFIG_REGION_INDEX)
     }
 
-    fn region(&self, index: u32) -> ByFile {
+    fn region(&self, index: u32) -> FileRegion {
         let thing = match index {
             VFIO_PCI_CONFIG_REGION_INDEX => format!("{}: configuration space", self.sysfs.bdf()),
             bar => format!("{}: BAR{bar}", self.sysfs.bdf()),
         };
         let (size, offset) = (self.device.get_region_size(index), self.device.get_region_offset(index));
-        ByFile { thing, file: Arc::clone(&self.file), size, offset }
+        FileRegion { thing, file: Arc::clone(&self.file), size, offset }
     }
 
-    /// The parts of a BAR that may be mapped: all but, in old kernels, the MSI-X table.
+    /// The areas of a BAR that can be mapped: all of it, except the MSI-X table in old kernels.
     fn mappable(&self, bar: u32, size: u64) -> Vec<(u64, u64)> {
         if self.device.get_region_flags(bar) & VFIO_REGION_INFO_FLAG_MMAP == 0 {
             return Vec::new();
@@ -120,15 +112,15 @@ impl Function {
     }
 }
 
-/// A region through the device's file.
-struct ByFile {
+/// A region that is read and written through the device's file.
+struct FileRegion {
     thing: String,
     file: Arc<File>,
     size: u64,
     offset: u64,
 }
 
-impl ByFile {
+impl FileRegion {
     fn place(&self, offset: u64, len: usize) -> Result<u64> {
         let len = len as u64;
         let inside = offset.checked_add(len).is_some_and(|end| end <= self.size);
@@ -137,7 +129,7 @@ impl ByFile {
     }
 }
 
-impl Fallback for ByFile {
+impl Fallback for FileRegion {
     fn thing(&self) -> String {
         self.thing.clone()
     }
@@ -181,14 +173,14 @@ impl Device for Function {
 
     fn alloc_dma_in(&self, len: usize, pages: PageKind) -> Result<DmaBuffer> {
         let memory = Arc::new(dma::allocate(len, pages)?);
-        let none = || Error::Memory { len, problem: "the IOMMU's address space is used up".into() };
-        let iova = self.space.iovas.take(memory.len()).ok_or_else(none)?;
-        // SAFETY: the memory stays mapped at this address until the buffer's last clone is dropped, which takes it
-        // from the IOMMU first; the device's writes are then only seen through atomics.
+        let full = || Error::Memory { len, problem: "the IOMMU's address space is full".into() };
+        let iova = self.space.iovas.allocate(memory.len()).ok_or_else(full)?;
+        // SAFETY: the memory stays mapped at this address until the buffer's last clone is dropped, which unmaps it from
+        // the IOMMU first; the driver reads the device's writes only through atomics.
         let mapped = unsafe { self.space.container.vfio_dma_map(iova, memory.len(), memory.address()) };
         if let Err(e) = mapped {
             self.space.iovas.release(iova);
-            let problem = format!("{e}: is the limit on locked memory (ulimit -l) too low?");
+            let problem = format!("{e}: raise the limit on locked memory (ulimit -l) if it is too low");
             return Err(Error::Memory { len, problem });
         }
         Ok(DmaBuffer::mapped(memory, iova, Arc::clone(&self.space) as _))
@@ -201,7 +193,7 @@ impl Device for Function {
     fn interrupt(&self, vector: u16) -> Result<Interrupt> {
         let mut interrupts = self.interrupts.lock().unwrap_or_else(PoisonError::into_inner);
         if interrupts.is_empty() {
-            // The kernel takes all vectors in one call, and more of them later only in recent versions.
+            // Enables all vectors in one call: only recent kernels accept more of them later.
             let mut all = Vec::with_capacity(self.vectors.into());
             let mut events = Vec::with_capacity(self.vectors.into());
             for _ in 0..self.vectors {
@@ -227,7 +219,7 @@ impl Device for Function {
 
     fn reset(&self) -> Result<()> {
         self.device.reset();
-        self.enable()
+        command::enable(self)
     }
 
     fn enable_vfs(&self, n: u16) -> Result<Vec<VfHandle>> {

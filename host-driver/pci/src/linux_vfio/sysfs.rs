@@ -1,31 +1,16 @@
-//! What sysfs says of a PCI function: whether VFIO can open it, and its VFs.
+//! A PCI function in sysfs: checks that VFIO can open it, and enables its VFs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::{Error, FunctionAddress, Result, VfHandle};
+use crate::address::{FunctionAddress, full_address};
+use crate::{Error, Result, VfHandle};
 
-/// How long the kernel may take to make VFs.
+/// Time limit for the kernel to create VFs.
 const VFS_LIMIT: Duration = Duration::from_secs(10);
 
-/// A PCI address with its domain, in lower case: `03:00.0` becomes `0000:03:00.0`. `None` if it is none.
-#[must_use]
-pub fn full_address(text: &str) -> Option<String> {
-    let hex = |part: &str, digits: usize| part.len() == digits && part.bytes().all(|b| b.is_ascii_hexdigit());
-    let parts: Vec<&str> = text.split(':').collect();
-    let (domain, bus, rest) = match parts[..] {
-        [bus, rest] => ("0000", bus, rest),
-        [domain, bus, rest] => (domain, bus, rest),
-        _ => return None,
-    };
-    let (device, function) = rest.split_once('.')?;
-    let function_ok = matches!(function.as_bytes(), [b'0'..=b'7']);
-    let good = hex(domain, 4) && hex(bus, 2) && hex(device, 2) && function_ok;
-    good.then(|| format!("{domain}:{bus}:{device}.{function}").to_ascii_lowercase())
-}
-
-/// A function's directory in sysfs. The roots can be others in tests.
+/// A function's directory in sysfs. Tests choose other roots than `/sys` and `/dev`.
 pub(super) struct Sysfs {
     bdf: String,
     dir: PathBuf,
@@ -47,20 +32,21 @@ impl Sysfs {
         &self.dir
     }
 
+    /// An [`Error::Open`] for this function.
     fn problem(&self, problem: impl Into<String>, remedy: &'static str) -> Error {
         Error::Open { device: self.bdf.clone(), problem: problem.into(), remedy }
     }
 
-    /// The last part of a link in the directory.
+    /// The last component of a symbolic link's target.
     fn link(&self, name: &str) -> Option<String> {
         let target = fs::read_link(self.dir.join(name)).ok()?;
         Some(target.file_name()?.to_string_lossy().into_owned())
     }
 
-    /// Checks what has to be in place before VFIO can open the function.
+    /// Checks all that VFIO needs to open the function: IOMMU group, driver, device files.
     pub(super) fn check(&self) -> Result<()> {
         if !self.dir.exists() {
-            return Err(self.problem("there is no such PCI function", "`lspci -D` lists them"));
+            return Err(self.problem("no such PCI function", "`lspci -D` lists them"));
         }
         let group = self.link("iommu_group").ok_or_else(|| {
             let remedy = "turn it on in the firmware's set-up and boot with intel_iommu=on or amd_iommu=on";
@@ -77,7 +63,7 @@ impl Sysfs {
         for file in ["vfio", &group] {
             let path = vfio.join(file);
             if let Err(e) = fs::OpenOptions::new().read(true).write(true).open(&path)
-                // An open group is fine if it is ours; the container will say so.
+                // A busy group may be this process's own; the container reports it otherwise.
                 && e.raw_os_error() != Some(rustix::io::Errno::BUSY.raw_os_error())
             {
                 let remedy = "load the module vfio-pci, and run as root or own the group's file";
@@ -87,6 +73,7 @@ impl Sysfs {
         Ok(())
     }
 
+    /// Reads a number from a file of the directory.
     fn number(&self, file: &str) -> Result<u16> {
         let missing =
             || Error::Missing { device: self.bdf.clone(), what: format!("SR-IOV ({file} in sysfs)") };
@@ -94,7 +81,7 @@ impl Sysfs {
         text.trim().parse().map_err(|_| missing())
     }
 
-    /// Makes `n` VFs exist and names them.
+    /// Enables `n` VFs and returns their addresses.
     pub(super) fn set_num_vfs(&self, n: u16) -> Result<Vec<VfHandle>> {
         let total = self.number("sriov_totalvfs")?;
         if n > total {
@@ -102,7 +89,7 @@ impl Sysfs {
         }
         let now = self.number("sriov_numvfs")?;
         if now != n {
-            // The kernel refuses to go from one number to another in one step.
+            // The kernel refuses a change from one number to another without 0 between them.
             for value in [Some(0).filter(|_| now != 0), Some(n).filter(|n| *n != 0)].into_iter().flatten() {
                 let file = self.dir.join("sriov_numvfs");
                 fs::write(&file, value.to_string())
@@ -113,6 +100,7 @@ impl Sysfs {
         (0..n).map(|index| Ok(VfHandle { index, address: self.vf(index, deadline)? })).collect()
     }
 
+    /// Waits for VF `index` and returns its address.
     fn vf(&self, index: u16, deadline: Instant) -> Result<FunctionAddress> {
         loop {
             if let Some(bdf) = self.link(&format!("virtfn{index}")) {

@@ -1,16 +1,17 @@
-//! What can be known without `/dev/vfio`: addresses, and messages that say what to do.
+//! Tests that need no `/dev/vfio`: addresses, error messages with their remedies, and VFs in sysfs.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use super::Function;
 use super::sysfs::Sysfs;
-use super::{Function, full_address};
-use crate::{Error, FunctionAddress};
+use crate::Error;
+use crate::address::{FunctionAddress, full_address};
 
 const BDF: &str = "0000:03:00.0";
 
-/// A function's directory under an invented sysfs.
+/// Creates the function's directory under a sysfs of the test.
 fn device(root: &Path) -> std::path::PathBuf {
     let dir = root.join("bus/pci/devices").join(BDF);
     fs::create_dir_all(&dir).unwrap();
@@ -19,7 +20,7 @@ fn device(root: &Path) -> std::path::PathBuf {
 
 fn problem(root: &Path) -> String {
     match Function::open_under(BDF, root, &root.join("dev")) {
-        Ok(_) => panic!("there is no such function"),
+        Ok(_) => panic!("opened a function that does not exist"),
         Err(e) => e.to_string(),
     }
 }
@@ -51,7 +52,7 @@ fn each_missing_piece_is_named_with_its_remedy() {
 }
 
 #[test]
-fn vfs_are_made_and_named_through_sysfs() {
+fn vfs_are_enabled_and_found_through_sysfs() {
     let root = tempfile::tempdir().unwrap();
     let dir = device(root.path());
     let sysfs = Sysfs::new(BDF, root.path(), root.path()).unwrap();

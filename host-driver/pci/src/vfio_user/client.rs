@@ -7,38 +7,37 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Message};
-use super::space::{Space, Windows};
+use super::dma_windows::DmaWindows;
+use super::space::Space;
 use super::wire::{self, RegionInfo, command, u32_at};
+use crate::address::FunctionAddress;
 use crate::mapped::MappedArea;
 use crate::registers::{Fallback, Region};
-use crate::{Device, DmaBuffer, Error, FunctionAddress, Interrupt, PageKind, Registers, Result, VfHandle};
-use crate::{dma, sriov};
+use crate::{Device, DmaBuffer, Error, Interrupt, PageKind, Registers, Result, VfHandle};
+use crate::{command as command_register, dma, sriov};
 
-/// How long a device process may take for an answer: it may have to stop its queues first, on a busy machine.
+/// Time limit for a reply: the device process may have to stop its queues first, on a busy host.
 const LIMIT: Duration = Duration::from_secs(5);
-/// How long VFs may take to appear after they are enabled.
+/// Time limit for the sockets of enabled VFs to appear.
 const VFS_LIMIT: Duration = Duration::from_secs(5);
 
-// Numbers of regions and interrupts, as in Linux's vfio.h.
+// Numbers of regions and interrupts as in Linux's vfio.h: VFIO_PCI_CONFIG_REGION_INDEX and so on.
 const CONFIG_REGION: u32 = 7;
 const REGIONS: u32 = 9;
 const MSIX_IRQ: u32 = 2;
 /// DATA_EVENTFD | ACTION_TRIGGER.
 const IRQ_SET_EVENTFD: u32 = 1 << 2 | 1 << 5;
-/// The most vectors that MSI-X can have.
-const MOST_VECTORS: u32 = 2048;
+/// Largest number of MSI-X vectors (PCIe 6.0 section 7.7.2).
+const MAX_VECTORS: u32 = 2048;
 /// DMA_MAP flags: the device may read and write.
 const DMA_READ_WRITE: u32 = 1 | 2;
 
-const COMMAND: u16 = 4;
-/// Memory space and bus master.
-const COMMAND_ENABLE: u16 = 1 << 1 | 1 << 2;
-
+/// The connection, shared with the registers of BARs.
 struct Inner {
     name: String,
     connection: Arc<Mutex<Connection>>,
-    /// The most data that the other side takes in one transfer.
-    transfer: usize,
+    /// Most data that the device accepts in one message.
+    max_transfer: usize,
 }
 
 impl Inner {
@@ -56,13 +55,13 @@ impl Inner {
 
     fn field(&self, message: &Message, at: usize) -> Result<u32> {
         let len = message.body.len();
-        let short = || self.malformed(message.header.command, format!("an answer of only {len} bytes"));
+        let short = || self.malformed(message.header.command, format!("a reply of only {len} bytes"));
         u32_at(&message.body, at).ok_or_else(short)
     }
 
     fn region_read(&self, region: u32, offset: u64, data: &mut [u8]) -> Result<()> {
-        for (i, part) in data.chunks_mut(self.transfer).enumerate() {
-            let access = access(region, offset + (i * self.transfer) as u64, part.len());
+        for (i, part) in data.chunks_mut(self.max_transfer).enumerate() {
+            let access = access(region, offset + (i * self.max_transfer) as u64, part.len());
             let reply = self.request(command::REGION_READ, &[&access], &[])?;
             let got = reply.body.get(16..).filter(|d| d.len() == part.len());
             let wrong = || self.malformed(command::REGION_READ, format!("{} bytes", reply.body.len()));
@@ -72,14 +71,14 @@ impl Inner {
     }
 
     fn region_write(&self, region: u32, offset: u64, data: &[u8]) -> Result<()> {
-        for (i, part) in data.chunks(self.transfer).enumerate() {
-            let access = access(region, offset + (i * self.transfer) as u64, part.len());
+        for (i, part) in data.chunks(self.max_transfer).enumerate() {
+            let access = access(region, offset + (i * self.max_transfer) as u64, part.len());
             self.request(command::REGION_WRITE, &[&access, part], &[])?;
         }
         Ok(())
     }
 
-    /// Asks for a region; again with more room if the answer did not fit.
+    /// Requests a region's description, again with more room if the reply did not fit.
     fn region_info(&self, index: u32) -> Result<(RegionInfo, Option<File>)> {
         let cmd = command::DEVICE_GET_REGION_INFO;
         let mut room = 32_u32;
@@ -99,13 +98,13 @@ impl Inner {
     }
 }
 
-/// A region as the driver's registers, where it is not mapped.
-struct ByMessage {
+/// A region that is read and written by messages.
+struct MessageRegion {
     inner: Arc<Inner>,
     region: u32,
 }
 
-impl Fallback for ByMessage {
+impl Fallback for MessageRegion {
     fn thing(&self) -> String {
         format!("{}: BAR{}", self.inner.name, self.region)
     }
@@ -121,7 +120,7 @@ impl Fallback for ByMessage {
 
 /// A PCI function behind a vfio-user socket.
 ///
-/// Dropping it, and the registers got from it, closes the connection, whereupon the device resets the function.
+/// Dropping it and its registers closes the connection. The device then resets the function.
 pub struct Client {
     inner: Arc<Inner>,
     path: PathBuf,
@@ -129,42 +128,42 @@ pub struct Client {
     vectors: u16,
     interrupts: Mutex<Vec<(u16, Interrupt)>>,
     space: Arc<Space>,
-    windows: Arc<Windows>,
+    windows: Arc<DmaWindows>,
 }
 
 impl Client {
     /// Connects to a function and turns on its memory access and bus mastering.
     ///
     /// # Errors
-    /// [`Error::Connect`] if nobody listens there; [`Error::Timeout`] if the device serves another client or hangs.
+    /// [`Error::Connect`] if no process listens there; [`Error::Timeout`] if the device serves another client or hangs.
     pub fn connect(path: &Path) -> Result<Self> {
         Self::connect_within(path, LIMIT)
     }
 
-    /// As [`Client::connect`], with the longest time that any one answer may take.
+    /// As [`Client::connect`], with a time limit for each reply.
     ///
     /// # Errors
     /// As [`Client::connect`].
     pub fn connect_within(path: &Path, limit: Duration) -> Result<Self> {
-        let windows = Arc::new(Windows::default());
+        let windows = Arc::new(DmaWindows::default());
         let connection = Arc::new(Mutex::new(Connection::open(path, limit, Arc::clone(&windows))?));
         let space = Space {
             iovas: Default::default(),
             windows: Arc::clone(&windows),
             connection: Arc::downgrade(&connection),
         };
-        let mut inner = Inner { name: path.display().to_string(), connection, transfer: 0 };
-        inner.transfer = negotiate(&inner)?;
+        let mut inner = Inner { name: path.display().to_string(), connection, max_transfer: 0 };
+        inner.max_transfer = negotiate(&inner)?;
         let info = inner.request(command::DEVICE_GET_INFO, &[&16_u32.to_le_bytes(), &[0; 12]], &[])?;
         if inner.field(&info, 8)? <= CONFIG_REGION {
-            return Err(inner.malformed(command::DEVICE_GET_INFO, "this is no PCI device"));
+            return Err(inner.malformed(command::DEVICE_GET_INFO, "not a PCI device"));
         }
         let (config, _) = inner.region_info(CONFIG_REGION)?;
         let mut irq = [0; 16];
         irq[0] = 16;
         irq[8..12].copy_from_slice(&MSIX_IRQ.to_le_bytes());
         let irq = inner.request(command::DEVICE_GET_IRQ_INFO, &[&irq], &[])?;
-        let vectors = inner.field(&irq, 12)?.min(MOST_VECTORS) as u16;
+        let vectors = inner.field(&irq, 12)?.min(MAX_VECTORS) as u16;
         let client = Self {
             inner: Arc::new(inner),
             path: path.into(),
@@ -174,22 +173,17 @@ impl Client {
             space: Arc::new(space),
             windows,
         };
-        client.enable()?;
+        command_register::enable(&client)?;
         Ok(client)
     }
 
-    /// Serves what the device asks by message (DMA_READ, DMA_WRITE) while nothing is asked of it. A device that was
-    /// given the memory's file, as they all are, asks nothing.
+    /// Serves the device's requests (DMA_READ, DMA_WRITE) that have arrived since the client's last request. Only devices
+    /// that do not map the memory's file send them.
     ///
     /// # Errors
-    /// A lost device.
+    /// The device is lost.
     pub fn serve_pending(&self) -> Result<()> {
         self.inner.lock().serve_pending()
-    }
-
-    fn enable(&self) -> Result<()> {
-        let command = self.config_u16(COMMAND)?;
-        self.config_write_u16(COMMAND, command | COMMAND_ENABLE)
     }
 
     fn set_irq(&self, vector: u16, interrupt: &Interrupt) -> Result<()> {
@@ -208,7 +202,7 @@ impl Client {
     }
 }
 
-/// Offset, region, count: how REGION_READ and REGION_WRITE begin.
+/// The begin of REGION_READ and REGION_WRITE: offset, region and count.
 fn access(region: u32, offset: u64, count: usize) -> [u8; 16] {
     let mut body = [0; 16];
     body[0..8].copy_from_slice(&offset.to_le_bytes());
@@ -217,7 +211,7 @@ fn access(region: u32, offset: u64, count: usize) -> [u8; 16] {
     body
 }
 
-/// Agrees on version 0.1. The most data that the other side takes in one transfer.
+/// Agrees on version 0.1. Returns the most data that the device accepts in one message.
 fn negotiate(inner: &Inner) -> Result<usize> {
     let capabilities = serde_json::json!({"capabilities": {
         "max_msg_fds": wire::MAX_FDS,
@@ -233,8 +227,8 @@ fn negotiate(inner: &Inner) -> Result<usize> {
     }
     let text = reply.body.get(4..).unwrap_or_default();
     let text = text.strip_suffix(&[0]).unwrap_or(text);
-    let theirs: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
-    let transfer = theirs["capabilities"]["max_data_xfer_size"].as_u64();
+    let reply: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
+    let transfer = reply["capabilities"]["max_data_xfer_size"].as_u64();
     let transfer = transfer.unwrap_or(u64::from(wire::MAX_TRANSFER)).clamp(8, u64::from(wire::MAX_TRANSFER));
     Ok(transfer as usize)
 }
@@ -280,14 +274,14 @@ impl Device for Client {
                 areas.push((start, MappedArea::new(&file, place, len)?));
             }
         }
-        let fallback = ByMessage { inner: Arc::clone(&self.inner), region: n.into() };
+        let fallback = MessageRegion { inner: Arc::clone(&self.inner), region: n.into() };
         Ok(Box::new(Region { size: info.size, areas, fallback }))
     }
 
     fn alloc_dma_in(&self, len: usize, pages: PageKind) -> Result<DmaBuffer> {
         let memory = Arc::new(dma::allocate(len, pages)?);
-        let none = || Error::Memory { len, problem: "the device's address space is used up".into() };
-        let iova = self.space.iovas.take(memory.len()).ok_or_else(none)?;
+        let full = || Error::Memory { len, problem: "the device's address space is full".into() };
+        let iova = self.space.iovas.allocate(memory.len()).ok_or_else(full)?;
         let mut body = Vec::with_capacity(32);
         body.extend(32_u32.to_le_bytes());
         body.extend(DMA_READ_WRITE.to_le_bytes());
@@ -296,7 +290,7 @@ impl Device for Client {
         body.extend((memory.len() as u64).to_le_bytes());
         let mapped = self.inner.request(command::DMA_MAP, &[&body], &[memory.file().as_fd()]);
         if let Err(e) = mapped {
-            // After a time-out the device may have mapped it all the same: the address is not used again.
+            // After a time-out the device may still map the memory: the address is not reused.
             if matches!(e, Error::Refused { .. }) {
                 self.space.iovas.release(iova);
             }
@@ -332,11 +326,11 @@ impl Device for Client {
 
     fn reset(&self) -> Result<()> {
         self.inner.request(command::DEVICE_RESET, &[], &[])?;
-        // Whether interrupts survive a reset the protocol does not say.
+        // The protocol leaves open whether interrupts survive a reset.
         for (vector, interrupt) in self.interrupts.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             self.set_irq(*vector, interrupt)?;
         }
-        self.enable()
+        command_register::enable(self)
     }
 
     fn enable_vfs(&self, n: u16) -> Result<Vec<VfHandle>> {
@@ -358,7 +352,7 @@ impl Device for Client {
     }
 }
 
-/// The socket of a PF's VF: the PF's path with `.vf<N>` appended.
+/// The socket of a VF: the PF's path with `.vf<N>` appended.
 fn vf_socket(pf: &Path, index: u16) -> PathBuf {
     let mut path = pf.as_os_str().to_os_string();
     path.push(format!(".vf{index}"));

@@ -1,4 +1,4 @@
-//! One socket: requests and their replies, in bounded time, while serving what the device asks of us meanwhile.
+//! `Connection`: sends requests and receives their replies in bounded time; serves the device's own requests meanwhile.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -13,36 +13,37 @@ use rustix::net::{
     SendFlags,
 };
 
-use super::space::Windows;
+use super::dma_windows::DmaWindows;
 use super::wire::{self, HEADER, Header};
 use crate::{Error, Result};
 
-/// A message received.
+/// A received message.
 pub(super) struct Message {
     pub(super) header: Header,
     pub(super) body: Vec<u8>,
     pub(super) fds: Vec<OwnedFd>,
 }
 
-/// A connected socket. After an error in the middle of a message it is given up for good, because where the next
-/// message begins is not known.
+/// A connected socket. An error in the middle of a message closes it: the start of the next message is unknown then.
 pub(super) struct Connection {
     stream: UnixStream,
     name: String,
     limit: Duration,
     next_id: u16,
+    /// Why the connection was closed.
     lost: Option<String>,
-    windows: Arc<Windows>,
+    windows: Arc<DmaWindows>,
 }
 
-/// What came while waiting for a message.
+/// The outcome of a wait for a message.
 enum Received {
     Message(Message),
-    Nothing,
+    TimedOut,
 }
 
 impl Connection {
-    pub(super) fn open(path: &Path, limit: Duration, windows: Arc<Windows>) -> Result<Self> {
+    /// Connects to a socket; `limit` bounds each wait.
+    pub(super) fn open(path: &Path, limit: Duration, windows: Arc<DmaWindows>) -> Result<Self> {
         let name = path.display().to_string();
         let stream =
             UnixStream::connect(path).map_err(|source| Error::Connect { path: name.clone(), source })?;
@@ -51,9 +52,10 @@ impl Connection {
         Ok(Self { stream, name, limit, next_id: 0, lost: None, windows })
     }
 
-    fn lose(&mut self, reason: impl Into<String>) -> Error {
+    /// Closes the connection and returns the error that says so.
+    fn close(&mut self, reason: impl Into<String>) -> Error {
         let reason = reason.into();
-        // Whoever is on the other side learns of it now and not when it times out.
+        // Tells the device now, before its own time-out.
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
         self.lost = Some(reason.clone());
         Error::Disconnected { device: self.name.clone(), reason }
@@ -71,7 +73,7 @@ impl Connection {
         loop {
             let message = match self.receive()? {
                 Received::Message(message) => message,
-                Received::Nothing => {
+                Received::TimedOut => {
                     let device = self.name.clone();
                     return Err(Error::Timeout { device, request: wire::name(cmd), limit: self.limit });
                 }
@@ -81,16 +83,17 @@ impl Connection {
             } else if message.header.id == id {
                 return self.accept(cmd, message);
             }
-            // Else it is the late reply to a request that was given up. A flood of those ends here:
+            // Otherwise it is a late reply to a request that timed out. A flood of those ends here:
             if Instant::now() > deadline {
-                return Err(self.lose("busy with other messages, without an answer to ours"));
+                return Err(self.close("busy with other messages, without a reply to the request"));
             }
         }
     }
 
+    /// Checks the reply to a request.
     fn accept(&mut self, cmd: u16, message: Message) -> Result<Message> {
         if message.header.command != cmd {
-            return Err(self.lose(format!(
+            return Err(self.close(format!(
                 "answered {} with {}",
                 wire::name(cmd),
                 wire::name(message.header.command)
@@ -99,7 +102,7 @@ impl Connection {
         if message.header.flags & wire::ERROR == 0 {
             return Ok(message);
         }
-        // Some servers report an error without its number.
+        // Some servers report an error without a number.
         let source = match message.header.error as i32 {
             0 => io::Error::other("no reason given"),
             errno => io::Error::from_raw_os_error(errno),
@@ -107,7 +110,7 @@ impl Connection {
         Err(Error::Refused { device: self.name.clone(), request: wire::name(cmd).into(), source })
     }
 
-    /// Answers a request of the device.
+    /// Serves a request of the device.
     fn serve(&mut self, message: &Message) -> Result<()> {
         let outcome = self.windows.serve(message.header.command, &message.body);
         if message.header.flags & wire::NO_REPLY != 0 {
@@ -122,13 +125,13 @@ impl Connection {
         }
     }
 
-    /// Serves what the device has asked for while we asked nothing. Returns at once if there is nothing.
+    /// Serves the device's requests that have arrived. Does not wait for more.
     pub(super) fn serve_pending(&mut self) -> Result<()> {
         use rustix::event::{PollFd, PollFlags, Timespec};
         while self.lost.is_none() {
             let mut fds = [PollFd::new(&self.stream, PollFlags::IN)];
-            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-            match rustix::event::poll(&mut fds, Some(&at_once)) {
+            let no_wait = Timespec { tv_sec: 0, tv_nsec: 0 };
+            match rustix::event::poll(&mut fds, Some(&no_wait)) {
                 Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(()),
                 Err(e) => return Err(Error::system(format!("{}: poll", self.name), e)),
                 Ok(_) => {}
@@ -164,10 +167,10 @@ impl Connection {
             Ok(n) => self.stream.write_all(bytes.get(n..).unwrap_or_default()),
             Err(e) => Err(e.into()),
         };
-        rest.map_err(|e| self.lose(format!("sending {}: {e}", wire::name(header.command))))
+        rest.map_err(|e| self.close(format!("sending {}: {e}", wire::name(header.command))))
     }
 
-    /// Receives a message. [`Received::Nothing`] if the time is over before its first byte.
+    /// Receives a message. [`Received::TimedOut`] if the time is over before its first byte.
     fn receive(&mut self) -> Result<Received> {
         let mut header = [0; HEADER];
         let mut fds = Vec::new();
@@ -184,16 +187,16 @@ impl Connection {
                 }
             }
             match received {
-                Ok(m) if m.bytes == 0 => return Err(self.lose("closed by the device")),
+                Ok(m) if m.bytes == 0 => return Err(self.close("closed by the device")),
                 Ok(m) => got += m.bytes,
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) if got == 0 => return Ok(Received::Nothing),
-                Err(e) => return Err(self.lose(format!("receiving: {e}"))),
+                Err(rustix::io::Errno::AGAIN) if got == 0 => return Ok(Received::TimedOut),
+                Err(e) => return Err(self.close(format!("receiving: {e}"))),
             }
         }
         let header = Header::decode(&header);
         if !(HEADER as u32..=wire::MAX_MESSAGE).contains(&header.size) {
-            return Err(self.lose(format!("a message of {} bytes", header.size)));
+            return Err(self.close(format!("a message of {} bytes", header.size)));
         }
         let mut body = vec![0; header.size as usize - HEADER];
         self.read_body(&mut body)?;
@@ -205,13 +208,13 @@ impl Connection {
         let mut got = 0;
         while got < body.len() {
             match self.stream.read(&mut body[got..]) {
-                Ok(0) => return Err(self.lose("closed by the device in the middle of a message")),
+                Ok(0) => return Err(self.close("closed by the device in the middle of a message")),
                 Ok(n) => got += n,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.lose(format!("receiving: {e}"))),
+                Err(e) => return Err(self.close(format!("receiving: {e}"))),
             }
             if Instant::now() > deadline {
-                return Err(self.lose("a message that takes too long"));
+                return Err(self.close("a message that takes too long"));
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! What the other side may do wrong, played by hand on the socket, and DMA by message.
+//! Faults of the device, which the tests play on the socket, and DMA by message.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -6,13 +6,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::space::{EFAULT, EINVAL, ENOSYS, Space, Windows};
+use super::dma_windows::{DmaWindows, EFAULT, EINVAL, ENOSYS};
+use super::space::Space;
 use super::wire::{self, HEADER, Header, RegionInfo, command};
 use crate::Error;
 use crate::dma::{PageKind, allocate};
 
-/// A connection and its other end.
-fn pair(windows: Windows) -> (Connection, UnixStream) {
+/// A connection, and the device's end of its socket.
+fn connect(windows: DmaWindows) -> (Connection, UnixStream) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let listener = UnixListener::bind(&path).unwrap();
@@ -36,8 +37,8 @@ fn receive(stream: &mut UnixStream) -> (Header, Vec<u8>) {
     (header, body)
 }
 
-fn windows() -> Windows {
-    let windows = Windows::default();
+fn windows() -> DmaWindows {
+    let windows = DmaWindows::default();
     let memory = Arc::new(allocate(4096, PageKind::Normal).unwrap());
     memory.copy_in(100, b"seen by the device");
     windows.insert(0x10_0000, memory);
@@ -49,11 +50,11 @@ fn request(address: u64, count: u64, data: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_late_reply_is_not_taken_for_the_next_one() {
-    let (mut connection, mut stream) = pair(Windows::default());
+fn a_late_reply_is_not_mistaken_for_the_next_one() {
+    let (mut connection, mut stream) = connect(DmaWindows::default());
     let silent = connection.request(command::DEVICE_RESET, &[], &[]);
     assert!(matches!(silent, Err(Error::Timeout { .. })));
-    // Both answers come now; the first belongs to the request that was given up.
+    // Both replies arrive now; the first belongs to the request that timed out.
     stream.write_all(&message(1, command::DEVICE_RESET, wire::REPLY, b"late")).unwrap();
     stream.write_all(&message(2, command::REGION_READ, wire::REPLY, b"right")).unwrap();
     assert_eq!(connection.request(command::REGION_READ, &[], &[]).unwrap().body, b"right");
@@ -62,7 +63,7 @@ fn a_late_reply_is_not_taken_for_the_next_one() {
 #[test]
 fn an_impossible_length_ends_the_connection() {
     for size in [0, 15, u32::MAX] {
-        let (mut connection, mut stream) = pair(Windows::default());
+        let (mut connection, mut stream) = connect(DmaWindows::default());
         let header = Header { id: 1, command: command::DEVICE_RESET, size, flags: wire::REPLY, error: 0 };
         stream.write_all(&header.encode()).unwrap();
         let error = connection.request(command::DEVICE_RESET, &[], &[]).err().unwrap();
@@ -73,18 +74,18 @@ fn an_impossible_length_ends_the_connection() {
 }
 
 #[test]
-fn half_a_message_and_a_wrong_command_end_the_connection() {
-    let (mut connection, mut stream) = pair(Windows::default());
+fn a_truncated_message_and_a_wrong_command_end_the_connection() {
+    let (mut connection, mut stream) = connect(DmaWindows::default());
     stream.write_all(&message(1, command::DEVICE_RESET, wire::REPLY, b"body")[..18]).unwrap();
     assert!(connection.request(command::DEVICE_RESET, &[], &[]).err().unwrap().is_disconnect());
-    let (mut connection, mut stream) = pair(Windows::default());
+    let (mut connection, mut stream) = connect(DmaWindows::default());
     stream.write_all(&message(1, command::DMA_MAP, wire::REPLY, b"")).unwrap();
     assert!(connection.request(command::DEVICE_RESET, &[], &[]).err().unwrap().is_disconnect());
 }
 
 #[test]
 fn dma_by_message_is_served_while_waiting() {
-    let (mut connection, mut stream) = pair(windows());
+    let (mut connection, mut stream) = connect(windows());
     let device = std::thread::spawn(move || {
         let (asked, _) = receive(&mut stream);
         stream.write_all(&message(7, command::DMA_READ, 0, &request(0x10_0064, 4, &[]))).unwrap();
@@ -92,7 +93,7 @@ fn dma_by_message_is_served_while_waiting() {
         assert_eq!((header.id, header.flags), (7, wire::REPLY));
         assert_eq!(body[16..], *b"seen");
         stream.write_all(&message(asked.id, command::REGION_WRITE, wire::REPLY, &[])).unwrap();
-        // And while nobody waits.
+        // Another request, while the client waits for no reply.
         stream.write_all(&message(8, command::DMA_READ, 0, &request(0x20_0000, 4, &[]))).unwrap();
         stream
     });
@@ -104,7 +105,7 @@ fn dma_by_message_is_served_while_waiting() {
 }
 
 #[test]
-fn dma_by_message_stays_inside_what_was_mapped() {
+fn dma_by_message_stays_inside_mapped_memory() {
     let windows = windows();
     let write =
         |address, data: &[u8]| windows.serve(command::DMA_WRITE, &request(address, data.len() as u64, data));
@@ -127,7 +128,7 @@ fn a_buffer_may_outlive_its_connection() {
 }
 
 #[test]
-fn region_descriptions_are_not_believed_blindly() {
+fn malformed_region_descriptions_are_refused() {
     let mut body = vec![0; 64];
     body[0] = 64;
     body[4] = 0xc;

@@ -1,12 +1,12 @@
-//! Message layouts of the vfio-user protocol. All fields are little-endian.
+//! Message layouts of the vfio-user protocol, version 0.1. All fields are little-endian.
 
 /// The header's size.
 pub(super) const HEADER: usize = 16;
-/// No message is longer: the most data of one transfer plus room for what is around it.
+/// Longest message: the most data of one transfer plus room for the fields around it.
 pub(super) const MAX_MESSAGE: u32 = MAX_TRANSFER + 4096;
-/// The most data that one message carries.
+/// Most data in one message.
 pub(super) const MAX_TRANSFER: u32 = 1 << 20;
-/// The most file descriptors that we take with one message.
+/// Most file descriptors that the client accepts with one message.
 pub(super) const MAX_FDS: usize = 16;
 
 /// Commands.
@@ -25,7 +25,7 @@ pub(super) mod command {
     pub(in super::super) const DEVICE_RESET: u16 = 13;
 }
 
-/// The low four bits of the flags: what kind of message it is.
+/// The message type in the flags: the low four bits.
 const TYPE_MASK: u32 = 0xf;
 /// A reply.
 pub(super) const REPLY: u32 = 1;
@@ -70,7 +70,7 @@ impl Header {
     }
 }
 
-/// The command's name, for messages to people.
+/// The command's name, for error messages.
 pub(super) fn name(cmd: u16) -> &'static str {
     match cmd {
         command::VERSION => "VERSION",
@@ -99,27 +99,27 @@ pub(super) fn u64_at(body: &[u8], at: usize) -> Option<u64> {
     body.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b))
 }
 
-/// What DEVICE_GET_REGION_INFO says of a region.
+/// A region's description: the reply to DEVICE_GET_REGION_INFO.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct RegionInfo {
-    /// How long the whole answer would have been.
+    /// Length of the complete reply.
     pub(super) argsz: u32,
     pub(super) flags: u32,
     pub(super) size: u64,
-    /// Where the region starts in the file that came with the answer.
+    /// Offset of the region in the file that came with the reply.
     pub(super) file_offset: u64,
-    /// Offset and length of the parts that may be mapped; none: all, if the flags allow mapping.
+    /// Offset and length of the areas that can be mapped. Empty: the whole region, if the flags allow mapping.
     pub(super) areas: Vec<(u64, u64)>,
 }
 
 pub(super) const REGION_FLAG_MMAP: u32 = 1 << 2;
 const REGION_FLAG_CAPS: u32 = 1 << 3;
 const CAP_SPARSE_MMAP: u16 = 1;
-/// More areas than this in one region are not believed.
-const MOST_AREAS: u32 = 64;
+/// Most mapped areas that the client accepts in one region.
+const MAX_AREAS: u32 = 64;
 
 impl RegionInfo {
-    /// Decodes an answer. `None` if it is malformed.
+    /// Decodes a reply. `None`: it is malformed.
     pub(super) fn decode(body: &[u8]) -> Option<Self> {
         let mut info = Self {
             argsz: u32_at(body, 0)?,
@@ -136,7 +136,7 @@ impl RegionInfo {
             let id = u32_at(body, at)? as u16;
             let next = u32_at(body, at + 4)? as usize;
             if id == CAP_SPARSE_MMAP {
-                let count = u32_at(body, at + 8).filter(|n| *n <= MOST_AREAS)?;
+                let count = u32_at(body, at + 8).filter(|n| *n <= MAX_AREAS)?;
                 for i in 0..count as usize {
                     let entry = at + 16 + 16 * i;
                     info.areas.push((u64_at(body, entry)?, u64_at(body, entry + 8)?));

@@ -1,4 +1,4 @@
-//! Our vfio-user client against the server of the crate `vfio_user`, which shares no code with it.
+//! The vfio-user client against the server of the crate `vfio_user`, which shares no code with it.
 
 mod server;
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use culvert_pci::{Device, Error, FunctionAddress, capability, vfio_user::Client};
 use server::{Event, TestServer};
 
-const SOON: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(5);
 
 #[test]
 fn configuration_space_is_read_and_written() {
@@ -26,20 +26,20 @@ fn configuration_space_is_read_and_written() {
 }
 
 #[test]
-fn an_error_reply_is_an_error_and_the_connection_goes_on() {
+fn an_error_reply_is_an_error_and_the_connection_stays_usable() {
     let server = TestServer::start();
     let client = Client::connect(server.path()).unwrap();
     let bar = client.bar(0).unwrap();
     let started = Instant::now();
     let error = bar.read32(server::REFUSED).unwrap_err();
     assert!(matches!(error, Error::Refused { .. }), "{error}");
-    assert!(started.elapsed() < SOON, "it must not wait for data that never comes");
+    assert!(started.elapsed() < LIMIT, "it waited for data that never comes");
     bar.write32(8, 77).unwrap();
     assert_eq!(bar.read32(8).unwrap(), 77);
 }
 
 #[test]
-fn registers_are_the_same_mapped_and_by_message() {
+fn mapped_registers_and_registers_by_message_behave_the_same() {
     let server = TestServer::start();
     let client = Client::connect(server.path()).unwrap();
     let by_message = client.bar(0).unwrap();
@@ -49,7 +49,7 @@ fn registers_are_the_same_mapped_and_by_message() {
     assert!(matches!(by_message.read32(18), Err(Error::OutOfRange { .. })), "not aligned");
     assert!(matches!(by_message.write32(by_message.size(), 0), Err(Error::OutOfRange { .. })));
 
-    // BAR 4 is mapped: what is written there is in the server's file without any message.
+    // BAR 4 is mapped: a write appears in the server's file without any message.
     let mapped = client.bar(4).unwrap();
     let messages = server.accesses();
     mapped.write32(0x1000, 0xfeed_beef).unwrap();
@@ -88,13 +88,13 @@ fn interrupts_arrive_and_are_not_lost() {
     let Event::SetIrq { vector: 2, event } = server.next_event() else { panic!("no interrupt set") };
     assert!(!interrupt.wait(Duration::from_millis(5)).unwrap(), "nothing yet");
     rustix::io::write(&event, &1_u64.to_ne_bytes()).unwrap();
-    assert!(interrupt.wait(SOON).unwrap());
+    assert!(interrupt.wait(LIMIT).unwrap());
     assert!(!interrupt.try_clear().unwrap(), "a wait clears it");
     assert!(matches!(client.interrupt(3), Err(Error::OutOfRange { .. })));
 }
 
 #[test]
-fn reset_reaches_the_device_and_turns_it_on_again() {
+fn a_reset_reaches_the_device_and_enables_it_again() {
     let server = TestServer::start();
     let client = Client::connect(server.path()).unwrap();
     client.reset().unwrap();
@@ -103,7 +103,7 @@ fn reset_reaches_the_device_and_turns_it_on_again() {
 }
 
 #[test]
-fn vfs_are_enabled_through_the_capability() {
+fn vfs_are_enabled_through_the_sriov_capability() {
     let server = TestServer::start();
     let client = Client::connect(server.path()).unwrap();
     let at = capability::find_extended(&client, capability::id::SRIOV).unwrap().unwrap();
@@ -122,7 +122,7 @@ fn vfs_are_enabled_through_the_capability() {
 }
 
 #[test]
-fn a_dead_device_is_noticed() {
+fn a_dead_device_is_a_disconnect() {
     let server = TestServer::start();
     let client = Client::connect(server.path()).unwrap();
     let bar = client.bar(0).unwrap();
@@ -132,7 +132,7 @@ fn a_dead_device_is_noticed() {
 }
 
 #[test]
-fn nobody_listening_says_what_to_start() {
+fn a_refused_connection_names_the_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pf.sock");
     let Err(error) = Client::connect(&path) else { panic!("connected to nothing") };
@@ -146,13 +146,15 @@ fn silence_is_a_timeout() {
     let path = dir.path().join("pf.sock");
     let _listener = UnixListener::bind(&path).unwrap();
     let started = Instant::now();
-    let Err(error) = Client::connect_within(&path, Duration::from_millis(50)) else { panic!("an answer?") };
+    let Err(error) = Client::connect_within(&path, Duration::from_millis(50)) else {
+        panic!("a silent device answered")
+    };
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
-    assert!(started.elapsed() < SOON);
+    assert!(started.elapsed() < LIMIT);
 }
 
 #[test]
-fn addresses_are_told_apart() {
+fn addresses_are_parsed() {
     assert_eq!("/run/x.sock".parse::<FunctionAddress>().unwrap().to_string(), "/run/x.sock");
     assert_eq!("03:00.1".parse::<FunctionAddress>().unwrap(), FunctionAddress::Pci("0000:03:00.1".into()));
     assert!(matches!("eth0".parse::<FunctionAddress>(), Err(Error::Address(_))));

@@ -20,7 +20,7 @@ pub(crate) const DIE: u64 = 0x104;
 
 const BAR_SIZE: u64 = 0x2000;
 
-/// What the client did.
+/// What the client requested.
 pub(crate) enum Event {
     DmaMap { address: u64, size: u64, file: File },
     DmaUnmap { address: u64, size: u64 },
@@ -54,7 +54,7 @@ impl ServerBackend for Backend {
     }
 
     fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> io::Result<()> {
-        assert!(region != 0 || offset != DIE, "told to die");
+        assert!(region != 0 || offset != DIE, "a write to DIE ends the server");
         self.region(region, offset, data.len())?.copy_from_slice(data);
         Ok(())
     }
@@ -128,10 +128,10 @@ impl TestServer {
     }
 
     pub(crate) fn next_event(&self) -> Event {
-        self.events.recv_timeout(Duration::from_secs(5)).expect("the client did nothing")
+        self.events.recv_timeout(Duration::from_secs(5)).expect("no request of the client")
     }
 
-    /// How many region accesses came as messages.
+    /// How many region accesses arrived as messages.
     pub(crate) fn accesses(&self) -> usize {
         self.accesses.load(Ordering::Relaxed)
     }
