@@ -1,4 +1,4 @@
-//! A run of commands and packets in queue 0, in the order in which they are given.
+//! `Batch`: commands and packets that enter queue 0 in one piece, in order.
 
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
@@ -12,21 +12,22 @@ use culvert_offload::ReinjectMeta;
 use culvert_packet::{Offload, Reason};
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::nic::Shared;
+use crate::completion::NO_ANSWER;
 use crate::ring::HostToNic;
+use crate::shared::Shared;
 use crate::upcall::reinject_entry;
 use crate::{Error, Result};
 
-/// How long queue 0 may stay full.
+/// Time limit for a full queue 0.
 const FULL_LIMIT: Duration = Duration::from_secs(1);
 
-/// Items of a type that one payload holds.
+/// How many items of a type fit into one payload.
 pub(crate) const fn per_payload<T>() -> usize {
     MAX_PAYLOAD as usize / size_of::<T>()
 }
 
-/// A run of commands and packets. They reach the firmware in this order, without others in between. Dropping the batch
-/// publishes them to the board.
+/// A batch of commands and packets. They reach the firmware in this order, and nothing else comes between them. Dropping
+/// the batch publishes them to the board.
 pub struct Batch<'n> {
     pub(crate) shared: &'n Shared,
     pub(crate) ring: MutexGuard<'n, HostToNic>,
@@ -51,16 +52,16 @@ impl Batch<'_> {
                 return Ok(());
             }
             if Instant::now() > end {
-                let what = "room in queue 0".into();
+                let what = "a full queue 0".into();
                 return Err(Error::Timeout { device: self.shared.name().into(), what, limit: FULL_LIMIT });
             }
         }
     }
 
-    /// Inserts records, or gives existing ones new actions. Refusals are counted ([`Nic::refused`](crate::Nic::refused)).
+    /// Inserts records, or gives existing ones new actions. [`Nic::refused`](crate::Nic::refused) counts refusals.
     ///
     /// # Errors
-    /// The firmware is dead, or takes nothing.
+    /// The firmware is dead, or queue 0 stays full.
     pub fn insert(&mut self, records: &[FlowRecord]) -> Result<()> {
         self.items(Op::FlowInsert, records)
     }
@@ -74,32 +75,31 @@ impl Batch<'_> {
     }
 
     fn items<T: IntoBytes + Immutable>(&mut self, op: Op, items: &[T]) -> Result<()> {
-        let cookie = self.shared.completions.unattended();
         for chunk in items.chunks(per_payload::<T>()) {
-            self.push(&Entry { op: op as u8, cookie, ..Entry::default() }, &[chunk.as_bytes()])?;
+            self.push(&Entry { op: op as u8, cookie: NO_ANSWER, ..Entry::default() }, &[chunk.as_bytes()])?;
         }
         Ok(())
     }
 
-    /// Writes an outer header.
+    /// Writes a tunnel's outer headers.
     ///
     /// # Errors
     /// As [`Batch::insert`].
     pub fn set_tunnel(&mut self, index: u16, tunnel: &Tunnel) -> Result<()> {
-        let cookie = self.shared.completions.unattended();
-        let entry = Entry { op: Op::TunnelSet as u8, cookie, arg0: u32::from(index), ..Entry::default() };
+        let entry =
+            Entry { op: Op::TunnelSet as u8, cookie: NO_ANSWER, arg0: u32::from(index), ..Entry::default() };
         self.push(&entry, &[tunnel.as_bytes()])
     }
 
     /// Reinjects a frame: the NIC looks its flow up.
     ///
     /// # Errors
-    /// As [`Batch::insert`]; the frame is too long.
+    /// As [`Batch::insert`], or the frame is too long.
     pub fn reinject(&mut self, meta: &ReinjectMeta, frame: &[u8]) -> Result<()> {
         self.push(&reinject_entry(Op::InjectLookup, meta, Port::None), &[frame])
     }
 
-    /// Sends a frame, given in parts, out of `target` as it is.
+    /// Sends a frame, given in parts, out of `target` unchanged.
     ///
     /// # Errors
     /// As [`Batch::reinject`].
@@ -107,7 +107,7 @@ impl Batch<'_> {
         self.push(&reinject_entry(Op::InjectOut, meta, target), parts)
     }
 
-    /// Reports that packets ended at the host. The firmware counts them under `reason`.
+    /// Reports packets that the host dropped. The firmware counts them under `reason`.
     ///
     /// # Errors
     /// As [`Batch::insert`].
@@ -120,7 +120,7 @@ impl Batch<'_> {
         self.push(&entry, &[])
     }
 
-    /// Shows the board what was given so far.
+    /// Publishes the entries so far to the board.
     ///
     /// # Errors
     /// The device is lost.
@@ -134,7 +134,7 @@ impl Batch<'_> {
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        // A device that is lost is reported by the watchdog.
+        // The watchdog reports a lost device.
         let _ = self.flush();
     }
 }

@@ -1,47 +1,46 @@
-//! Bring-up: from a function that was opened to a NIC that takes commands.
+//! Bring-up: turns an opened PCI function into a NIC that takes commands.
 
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 
 use culvert_abi::command::Op;
-use culvert_abi::pci;
-use culvert_abi::regs::{
-    self, CAPS, FirmwareState, QUEUE_COMMAND, QUEUE_COMPLETION, QUEUE_UPCALL, QUEUE_VMQ0,
-};
+use culvert_abi::regs::{FirmwareState, QUEUE_COMMAND, QUEUE_COMPLETION, QUEUE_UPCALL};
 use culvert_packet::MacAddr;
 use culvert_pci::Device;
 
 use crate::completion::Completions;
 use crate::event::events;
-use crate::nic::{Identity, Nic, Shared};
+use crate::identity::Identity;
+use crate::nic::Nic;
 use crate::queue::{RxQueue, command_queue};
 use crate::registers::Bar0;
+use crate::shared::{Settings, Shared};
 use crate::sync::lock;
 use crate::watchdog::Watchdog;
 use crate::{Error, Result, firmware, mailbox};
 
-/// Entries of queue 0 and of the exception queue, as a power of two.
+/// Entries of queue 0 and of the upcall queue, as a power of two.
 const RING_LOG2: u32 = 10;
-/// Of the completion queue: as many as commands under way in queue 0.
+/// Entries of the completion queue, as a power of two: one for each command in queue 0.
 const COMPLETION_LOG2: u32 = 10;
 
-/// What the NIC is brought up with.
+/// Configuration of a NIC's bring-up.
 #[derive(Clone)]
 pub struct Config {
-    /// The firmware image. Not needed to take a running NIC over.
+    /// The firmware image. Not needed to adopt a running NIC.
     pub image: Vec<u8>,
-    /// The flow hash's secret.
+    /// Secret of the flow hash.
     pub secret: [u64; 9],
     /// The distributed router's MAC.
     pub router_mac: MacAddr,
 }
 
 impl Config {
-    /// With a secret from the system's random numbers.
+    /// A configuration with a random secret.
     ///
     /// # Errors
-    /// There are none to be had.
+    /// The system's random numbers cannot be read.
     pub fn new(image: Vec<u8>, router_mac: MacAddr) -> Result<Self> {
         Ok(Config { image, secret: random_secret()?, router_mac })
     }
@@ -52,46 +51,23 @@ fn random_secret() -> Result<[u64; 9]> {
     let mut bytes = [0; 72];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut f| f.read_exact(&mut bytes))
-        .map_err(|source| Error::System { what: "random numbers from /dev/urandom", source })?;
+        .map_err(|source| Error::System { what: "reading /dev/urandom", source })?;
     Ok(std::array::from_fn(|i| u64::from_le_bytes(std::array::from_fn(|j| bytes[8 * i + j]))))
 }
 
-fn identify(device: &dyn Device, bar: &Bar0) -> Result<Identity> {
-    let (vendor, id) = device.id()?;
-    let ours = (vendor, id) == (pci::VENDOR, pci::PF_DEVICE);
-    if !ours || bar.read(regs::MAGIC)? != regs::MAGIC_VALUE {
-        return Err(Error::NotOurs { device: device.name().into(), vendor, id });
-    }
-    let theirs = bar.read(regs::ABI)?;
-    if theirs != culvert_abi::VERSION {
-        let ours = culvert_abi::VERSION;
-        return Err(Error::Abi { device: device.name().into(), part: "board", theirs, ours });
-    }
-    let caps = bar.read(CAPS)?;
-    Ok(Identity {
-        location: device.name().into(),
-        vendor,
-        device: id,
-        name: culvert_pci::name_of(vendor, id),
-        uplinks: (caps & 0xff) as u8,
-        total_vfs: (caps >> 8 & 0xff) as u16,
-        vmqs: ((caps >> 16 & 0xff) as u16).saturating_sub(QUEUE_VMQ0 as u16),
-    })
-}
-
 impl Nic {
-    /// Brings the NIC behind a function up, or takes it over. Packets flow after [`Nic::start`].
+    /// Brings up the NIC behind a function, or adopts it if it runs. Packets flow after [`Nic::start`].
     ///
     /// # Errors
-    /// It is no NIC of ours, versions do not fit, the image is refused, or it does not answer.
+    /// The function is no Culvert PF, versions differ, the board refuses the image, or the firmware does not answer.
     pub fn open(device: Box<dyn Device>, config: &Config) -> Result<Nic> {
         let device: Arc<dyn Device> = Arc::from(device);
         let bar = Arc::new(Bar0::new(device.bar(0)?));
-        let identity = identify(&*device, &bar)?;
+        let identity = Identity::read(&*device, &bar)?;
         let found = firmware::status(&bar)?;
         let runs = match found.state {
             FirmwareState::Off | FirmwareState::Refused => false,
-            // Died a moment ago: the board starts it again by itself.
+            // If it is dead, the board restarts it.
             _ => firmware::wait_ready(device.name(), &bar).is_ok(),
         };
         if !runs {
@@ -109,7 +85,7 @@ impl Nic {
             identity,
             command: Mutex::new(command),
             completions: Completions::default(),
-            settings: Mutex::new((config.secret, config.router_mac)),
+            settings: Mutex::new(Settings { secret: config.secret, router_mac: config.router_mac }),
             info: Mutex::new(info),
             alive: AtomicBool::new(true),
             stop: AtomicBool::new(false),
@@ -124,11 +100,11 @@ impl Nic {
             threads: Vec::new(),
         };
         let server = shared.clone();
-        nic.spawn("nic-completions", move || server.completions.serve(completions, &server.stop))?;
+        nic.spawn("nic-completions", move || server.completions.run(completions, &server.stop))?;
         nic.adopted = runs && shared.has_vports()?;
         if nic.adopted {
-            // Another one would empty the flow table.
-            lock(&shared.settings).1 = info.router_mac;
+            // A CONFIGURE with another MAC would empty the flow table.
+            lock(&shared.settings).router_mac = info.router_mac;
             shared.command(Op::HostRestart, 0, 0, &[])?;
         } else {
             shared.configure()?;

@@ -1,4 +1,4 @@
-//! Flow commands and tables: given in queue 0, answered in the completion queue.
+//! Flow and table commands: sent in queue 0, answered in the completion queue.
 
 use std::time::Duration;
 
@@ -10,14 +10,15 @@ use culvert_packet::Reason;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::batch::{Batch, per_payload};
-use crate::completion::{Answer, Waited};
-use crate::nic::{Nic, Shared};
+use crate::completion::{Answer, WaitResult};
+use crate::nic::Nic;
+use crate::shared::Shared;
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// How long a command may take.
+/// Time limit for the answer to a command.
 const LIMIT: Duration = Duration::from_secs(3);
-/// Commands under way at a time: the completion queue must hold all their answers.
+/// Outstanding commands of a pipeline: the completion queue holds all their answers.
 const WINDOW: usize = 256;
 
 impl Shared {
@@ -25,39 +26,43 @@ impl Shared {
         Batch { shared: self, ring: lock(&self.command) }
     }
 
+    /// Sends a command and returns its cookie.
     pub(crate) fn send(&self, op: Op, arg0: u32, arg1: u64, payload: &[u8]) -> Result<u32> {
-        let cookie = self.completions.attend();
+        let cookie = self.completions.register();
         let entry = Entry { op: op as u8, cookie, arg0, arg1, ..Entry::default() };
         let sent = self.batch().push(&entry, &[payload]);
-        sent.map(|()| cookie).inspect_err(|_| self.completions.forget(cookie))
+        sent.map(|()| cookie).inspect_err(|_| self.completions.cancel(cookie))
     }
 
+    /// Waits for the answer to a command. Fails if the firmware refused it.
     pub(crate) fn answer(&self, op: Op, cookie: u32) -> Result<Answer> {
         let device = self.name().to_owned();
         match self.completions.wait(cookie, LIMIT) {
-            Waited::Done(Answer { reason: Some(reason), .. }) => Err(Error::Refused { device, op, reason }),
-            Waited::Done(answer) => Ok(answer),
-            Waited::Lost => Err(Error::FirmwareDead { device }),
-            Waited::TimedOut => Err(Error::Timeout { device, what: format!("{op:?}"), limit: LIMIT }),
+            WaitResult::Answered(Answer { reason: Some(reason), .. }) => {
+                Err(Error::Refused { device, op, reason })
+            }
+            WaitResult::Answered(answer) => Ok(answer),
+            WaitResult::FirmwareDied => Err(Error::FirmwareDead { device }),
+            WaitResult::TimedOut => Err(Error::Timeout { device, what: format!("{op:?}"), limit: LIMIT }),
         }
     }
 
-    /// One command and its answer.
+    /// Sends a command and waits for its answer.
     pub(crate) fn command(&self, op: Op, arg0: u32, arg1: u64, payload: &[u8]) -> Result<Answer> {
         let cookie = self.send(op, arg0, arg1, payload)?;
         self.answer(op, cookie)
     }
 
-    /// Reads a table that is answered piece by piece.
+    /// Reads a table in as many commands as it takes; each answer says where the next one begins.
     pub(crate) fn read_table<T: FromBytes>(&self, op: Op, arg1: u64, limit: usize) -> Result<Vec<T>> {
         let mut all = Vec::new();
-        let mut at = 0;
+        let mut start = 0;
         while all.len() < limit {
-            let answer = self.command(op, at, arg1, &[])?;
+            let answer = self.command(op, start, arg1, &[])?;
             all.extend(items::<T>(&answer.payload));
             match answer.arg0 {
                 u32::MAX => break,
-                next if next > at => at = next,
+                next if next > start => start = next,
                 _ => {
                     let reason = Reason::BadDescriptor;
                     return Err(Error::Refused { device: self.name().into(), op, reason });
@@ -68,7 +73,7 @@ impl Shared {
         Ok(all)
     }
 
-    /// Whether somebody has set vports up.
+    /// Whether the firmware has vports.
     pub(crate) fn has_vports(&self) -> Result<bool> {
         let vports: Vec<Vport> = self.read_table(Op::VportRead, 0, usize::from(Port::MAX_VPORTS))?;
         Ok(vports.iter().any(|v| v.flags & Vport::PRESENT != 0))
@@ -76,34 +81,33 @@ impl Shared {
 }
 
 impl Nic {
-    /// Begins a run of commands and packets.
+    /// Begins a batch of commands and packets.
     pub fn batch(&self) -> Batch<'_> {
         self.shared.batch()
     }
 
-    /// Many commands, pipelined. Each item is sent before the answers of those before it are there; the first error is
-    /// returned when all answers are in.
+    /// Sends commands without waiting for each answer. Returns all answers, or the first error once all answers are in.
     fn pipeline<'p>(&self, op: Op, commands: impl Iterator<Item = (u32, &'p [u8])>) -> Result<Vec<Answer>> {
-        let mut under_way = std::collections::VecDeque::new();
+        let mut outstanding = std::collections::VecDeque::new();
         let mut answers = Vec::new();
         let mut failed = None;
         for (arg0, payload) in commands {
-            if under_way.len() == WINDOW
-                && let Some(cookie) = under_way.pop_front()
+            if outstanding.len() == WINDOW
+                && let Some(cookie) = outstanding.pop_front()
             {
                 self.shared
                     .answer(op, cookie)
                     .map_or_else(|e| failed = failed.take().or(Some(e)), |a| answers.push(a));
             }
             match self.shared.send(op, arg0, 0, payload) {
-                Ok(cookie) => under_way.push_back(cookie),
+                Ok(cookie) => outstanding.push_back(cookie),
                 Err(e) => {
                     failed = Some(e);
                     break;
                 }
             }
         }
-        for cookie in under_way {
+        for cookie in outstanding {
             self.shared
                 .answer(op, cookie)
                 .map_or_else(|e| failed = failed.take().or(Some(e)), |a| answers.push(a));
@@ -115,16 +119,16 @@ impl Nic {
         self.pipeline(op, items.chunks(n).map(|chunk: &'p [T]| (0, chunk.as_bytes())))
     }
 
-    /// Inserts records and waits until they are in. Returns how many.
+    /// Inserts records and waits for completion. Returns how many.
     ///
     /// # Errors
-    /// One is refused, or the firmware does not answer.
+    /// The firmware refuses a record, or does not answer.
     pub fn insert(&self, records: &[FlowRecord]) -> Result<u32> {
         let answers = self.chunks(Op::FlowInsert, records, per_payload::<FlowRecord>())?;
         Ok(answers.iter().map(|a| a.arg0).sum())
     }
 
-    /// Deletes records by key. Returns how many there were.
+    /// Deletes records by key. Returns how many existed.
     ///
     /// # Errors
     /// The firmware does not answer.
@@ -141,7 +145,7 @@ impl Nic {
         self.shared.command(Op::FlowClear, 0, 0, &[]).map(|_| ())
     }
 
-    /// The records of keys, as far as they exist.
+    /// The records of these keys, as far as they exist.
     ///
     /// # Errors
     /// The firmware does not answer.
@@ -153,12 +157,12 @@ impl Nic {
     /// All records, at most `limit`.
     ///
     /// # Errors
-    /// The firmware does not answer, or not sensibly.
+    /// The firmware does not answer, or its answers do not advance through the table.
     pub fn read_all(&self, limit: usize) -> Result<Vec<FlowRecord>> {
         self.shared.read_table(Op::FlowRead, 0, limit)
     }
 
-    /// Records that were not used for `ms` milliseconds, at most `limit`.
+    /// Records that no packet has used for `ms` milliseconds, at most `limit`.
     ///
     /// # Errors
     /// As [`Nic::read_all`].
@@ -166,10 +170,10 @@ impl Nic {
         self.shared.read_table(Op::FlowIdle, u64::from(ms), limit)
     }
 
-    /// Writes outer headers by index.
+    /// Writes tunnels by index.
     ///
     /// # Errors
-    /// The index does not exist, or the firmware does not answer.
+    /// An index does not exist, or the firmware does not answer.
     pub fn set_tunnels(&self, tunnels: &[(u16, Tunnel)]) -> Result<()> {
         self.pipeline(Op::TunnelSet, tunnels.iter().map(|(i, t)| (u32::from(*i), t.as_bytes()))).map(|_| ())
     }
@@ -182,7 +186,7 @@ impl Nic {
         self.pipeline(Op::GroupSet, groups.iter().map(|(i, g)| (u32::from(*i), g.as_bytes()))).map(|_| ())
     }
 
-    /// Writes vports by index. Their counters go on.
+    /// Writes vports by number. Their counters stay.
     ///
     /// # Errors
     /// As [`Nic::set_tunnels`].
@@ -190,10 +194,10 @@ impl Nic {
         self.pipeline(Op::VportSet, vports.iter().map(|(i, v)| (u32::from(*i), v.as_bytes()))).map(|_| ())
     }
 
-    /// Sets the addresses of other hosts, in place of the former.
+    /// Replaces the table of other hosts' provider addresses.
     ///
     /// # Errors
-    /// There are too many, or the firmware does not answer.
+    /// The table has no room for them, or the firmware does not answer.
     pub fn set_peers(&self, peers: &[Peer]) -> Result<()> {
         let mut chunks = peers.chunks(per_payload::<Peer>());
         let first = chunks.next().unwrap_or_default();
@@ -201,7 +205,7 @@ impl Nic {
         self.pipeline(Op::PeersSet, chunks.map(|c| (0, c.as_bytes()))).map(|_| ())
     }
 
-    /// Sets our own addresses, at most four, in place of the former.
+    /// Replaces our own provider addresses. The NIC takes the first four.
     ///
     /// # Errors
     /// The firmware does not answer.
@@ -217,10 +221,10 @@ impl Nic {
         self.chunks(Op::CellsSet, cells, per_payload::<CellWrite>()).map(|_| ())
     }
 
-    /// Sets the VMQ filters, in place of the former.
+    /// Replaces the VMQ filters.
     ///
     /// # Errors
-    /// There are too many, or the firmware does not answer.
+    /// The NIC has no room for them, or the firmware does not answer.
     pub fn set_vmq_filters(&self, filters: &[VmqFilter]) -> Result<()> {
         self.shared.command(Op::VmqFilters, 0, 0, filters.as_bytes()).map(|_| ())
     }
@@ -241,7 +245,7 @@ impl Nic {
         self.shared.read_table(Op::TunnelRead, 0, usize::from(u16::MAX))
     }
 
-    /// Packets that the firmware dropped, by reason's number.
+    /// Packets that the firmware dropped, indexed by the reason's number.
     ///
     /// # Errors
     /// The firmware does not answer.
@@ -249,7 +253,7 @@ impl Nic {
         self.shared.read_table(Op::DropsRead, 0, 256)
     }
 
-    /// Returns when everything given before is done.
+    /// Waits until all commands and packets sent before are done.
     ///
     /// # Errors
     /// The firmware does not answer.
@@ -257,13 +261,13 @@ impl Nic {
         self.shared.command(Op::Fence, 0, 0, &[]).map(|_| ())
     }
 
-    /// Commands of batches that the firmware refused, by reason.
+    /// Number of batched commands that the firmware refused, by reason.
     pub fn refused(&self) -> std::collections::HashMap<Reason, u64> {
         self.shared.completions.failures()
     }
 }
 
-/// The items of a reply.
+/// The items of an answer's payload.
 fn items<T: FromBytes>(payload: &[u8]) -> impl Iterator<Item = T> {
     payload.chunks_exact(size_of::<T>()).filter_map(|bytes| T::read_from_bytes(bytes).ok())
 }

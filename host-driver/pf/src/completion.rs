@@ -1,7 +1,7 @@
-//! Answers of the firmware to commands: who waits for which, and the thread that hands them out.
+//! `Completions`: the firmware's answers to commands, and the thread that delivers them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,37 +11,35 @@ use culvert_packet::Reason;
 
 use crate::queue::RxQueue;
 
-/// Cookies with this bit are nobody's: only their failures are counted.
-const UNATTENDED: u32 = 1 << 31;
-/// How long the thread sleeps at most; also how long its end may take if no interrupt comes.
-const TICK: Duration = Duration::from_millis(500);
+/// The cookie of commands that nothing waits for. Only their failures are counted.
+pub(crate) const NO_ANSWER: u32 = 1 << 31;
+/// Longest sleep of the thread, and longest delay of its end without an interrupt.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The answer to a command.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Answer {
-    /// Why it failed.
+    /// Why the command failed.
     pub(crate) reason: Option<Reason>,
     pub(crate) arg0: u32,
     pub(crate) payload: Vec<u8>,
 }
 
-/// Commands under way.
+/// Outstanding commands.
 #[derive(Default)]
 pub(crate) struct Completions {
-    /// None: not answered yet.
+    /// Answers by cookie; `None` until one arrives.
     waiting: Mutex<HashMap<u32, Option<Answer>>>,
     changed: Condvar,
-    next: AtomicU32,
-    /// Failures of commands that nobody waited for, by reason.
+    next_cookie: AtomicU32,
+    /// Failures of commands that nothing waited for, by reason.
     failed: Mutex<HashMap<Reason, u64>>,
-    completed: AtomicU64,
 }
 
-/// What a wait ended with.
-pub(crate) enum Waited {
-    Done(Answer),
-    /// The firmware died meanwhile.
-    Lost,
+/// How a wait for an answer ended.
+pub(crate) enum WaitResult {
+    Answered(Answer),
+    FirmwareDied,
     TimedOut,
 }
 
@@ -50,11 +48,11 @@ impl Completions {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A cookie that somebody will wait for.
-    pub(crate) fn attend(&self) -> u32 {
+    /// Registers a command and returns its cookie for [`wait`](Self::wait).
+    pub(crate) fn register(&self) -> u32 {
         let mut waiting = self.lock();
         loop {
-            let cookie = self.next.fetch_add(1, Ordering::Relaxed) & !UNATTENDED;
+            let cookie = self.next_cookie.fetch_add(1, Ordering::Relaxed) & !NO_ANSWER;
             if cookie != 0 && !waiting.contains_key(&cookie) {
                 waiting.insert(cookie, None);
                 return cookie;
@@ -62,69 +60,63 @@ impl Completions {
         }
     }
 
-    /// The cookie of a command of which only a failure is of interest.
-    pub(crate) fn unattended(&self) -> u32 {
-        UNATTENDED
-    }
-
-    /// Gives a cookie up.
-    pub(crate) fn forget(&self, cookie: u32) {
+    /// Stops waiting for a command.
+    pub(crate) fn cancel(&self, cookie: u32) {
         self.lock().remove(&cookie);
     }
 
-    /// Waits for an answer.
-    pub(crate) fn wait(&self, cookie: u32, limit: Duration) -> Waited {
+    /// Waits for the answer to a command.
+    pub(crate) fn wait(&self, cookie: u32, limit: Duration) -> WaitResult {
         let end = Instant::now() + limit;
         let mut waiting = self.lock();
         loop {
             match waiting.get_mut(&cookie) {
-                None => return Waited::Lost,
+                None => return WaitResult::FirmwareDied,
                 Some(answer) => {
                     if let Some(answer) = answer.take() {
                         waiting.remove(&cookie);
-                        return Waited::Done(answer);
+                        return WaitResult::Answered(answer);
                     }
                 }
             }
-            let Some(left) = end.checked_duration_since(Instant::now()) else {
+            let Some(remaining) = end.checked_duration_since(Instant::now()) else {
                 waiting.remove(&cookie);
-                return Waited::TimedOut;
+                return WaitResult::TimedOut;
             };
-            waiting = self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+            waiting = self.changed.wait_timeout(waiting, remaining).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// All commands under way are lost: the firmware died.
-    pub(crate) fn lose_all(&self) {
+    /// Ends all waits: the firmware died.
+    pub(crate) fn fail_all(&self) {
         self.lock().retain(|_, answer| answer.is_some());
         self.changed.notify_all();
     }
 
-    /// Failures of unattended commands, by reason.
+    /// Failures of commands that nothing waited for, by reason.
     pub(crate) fn failures(&self) -> HashMap<Reason, u64> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn complete(&self, entry: &Entry, payload: &[u8]) {
-        self.completed.fetch_add(1, Ordering::Relaxed);
         let reason = match entry.reason {
             0 => None,
             n => Some(Reason::from_u8(n).unwrap_or(Reason::BadDescriptor)),
         };
-        if entry.cookie & UNATTENDED != 0 {
+        if entry.cookie & NO_ANSWER != 0 {
             if let Some(reason) = reason {
                 *self.failed.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
             }
             return;
         }
-        // An answer that comes after its command was given up belongs to nobody.
+        // Nothing waits for an answer to a cancelled command.
         if let Some(answer) = self.lock().get_mut(&entry.cookie) {
             *answer = Some(Answer { reason, arg0: entry.arg0, payload: payload.to_vec() });
         }
     }
 
-    /// Hands answers out until `stop`. Returns at a fault of the ring, which the watchdog reports.
-    pub(crate) fn serve(&self, mut queue: RxQueue, stop: &AtomicBool) {
+    /// Delivers answers until `stop`. Returns if the ring has a fault; the watchdog reports it.
+    pub(crate) fn run(&self, mut queue: RxQueue, stop: &AtomicBool) {
         while !stop.load(Ordering::Acquire) {
             let mut any = false;
             loop {
@@ -146,7 +138,7 @@ impl Completions {
                 continue;
             }
             if queue.arm() {
-                if queue.interrupt().wait(TICK).is_err() {
+                if queue.interrupt().wait(POLL_INTERVAL).is_err() {
                     return;
                 }
                 queue.disarm();

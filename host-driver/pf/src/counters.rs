@@ -1,12 +1,13 @@
-//! The board's counters.
+//! Packet, byte and drop counters that the board keeps.
 
 use culvert_abi::regs::{DROPS, FW_FINISHED, FW_PUNTED, PORT_STRIDE, PORTS};
 use culvert_offload::{NicCounters, PortCounters};
 use culvert_packet::Reason;
 
-use crate::{Nic, Result};
+use crate::Result;
+use crate::nic::Nic;
 
-/// The uplinks' place among the board's ports.
+/// Number of the first uplink among the board's ports. VFs come before it.
 const UPLINK0: u32 = 64;
 
 impl Nic {

@@ -1,4 +1,4 @@
-//! Frames of virtual machines that the host has in its hands, given to the NIC as far as there is room for them.
+//! Enqueues frames that VMs without a VF sent, as far as queue 0 has room for them.
 
 use culvert_abi::command::Op;
 use culvert_abi::pf::Entry;
@@ -10,17 +10,17 @@ use crate::Result;
 use crate::nic::Nic;
 use crate::sync::lock;
 
-/// Entries of queue 0 that may be under way when one of a virtual machine joins them: so many at most a verdict finds
-/// before it, and the rest of the ring is there for the host's own packets and commands.
-pub(crate) const SHARE: u32 = 128;
+/// Queue 0 accepts a VM's frame while it holds fewer entries than this. It bounds how many frames a verdict waits for, and
+/// leaves the rest of the ring to the host's own packets and commands.
+const MAX_USED: u32 = 128;
 
 impl Nic {
-    /// Gives the NIC a frame, in parts, to be treated as if it had come in at `input`, checksums and all. `false`:
-    /// nothing is taken now, the firmware being dead or its queue long enough; the same frame may be offered again. Nothing
-    /// here waits. The board sees it at the next [`doorbell`](Self::doorbell), or with what others send.
+    /// Enqueues a frame, in parts, that the NIC treats as received from `input`, including the checks of its checksums. Does
+    /// not wait. `false`: the firmware is dead or queue 0 is full enough; try again. The board sees the frame after the
+    /// next [`doorbell`](Self::doorbell) or the next batch.
     ///
     /// # Errors
-    /// The frame is too long, or the ring makes no sense any more.
+    /// The frame is too long, or the ring has a fault.
     pub fn enqueue(&self, input: Port, parts: &[&[u8]]) -> Result<bool> {
         let entry = Entry {
             op: Op::InjectLookup as u8,
@@ -32,8 +32,8 @@ impl Nic {
         self.enqueue_entry(&entry, parts)
     }
 
-    /// Reports that frames for or from a virtual machine ended at the host: the firmware counts them under `reason`, and for
-    /// the vport `input`. `false`: as for [`enqueue`](Self::enqueue).
+    /// Reports frames from or to a VM that the host dropped. The firmware counts them under `reason` and for the vport
+    /// `input`. `false`: as for [`enqueue`](Self::enqueue).
     ///
     /// # Errors
     /// As [`enqueue`](Self::enqueue).
@@ -55,19 +55,19 @@ impl Nic {
             return Ok(false);
         }
         let mut ring = lock(&self.shared.command);
-        if ring.used()? >= SHARE {
+        if ring.used()? >= MAX_USED {
             return Ok(false);
         }
         ring.push(entry, parts)
     }
 
-    /// Shows the board what it was offered.
+    /// Publishes enqueued frames, and rings queue 0's doorbell if the board sleeps.
     ///
     /// # Errors
     /// The device is lost.
     pub fn doorbell(&self) -> Result<()> {
-        let asleep = lock(&self.shared.command).publish();
-        if asleep {
+        let board_sleeps = lock(&self.shared.command).publish();
+        if board_sleeps {
             self.shared.bar.queue_write(QUEUE_COMMAND, QUEUE_BELL, 1)?;
         }
         Ok(())

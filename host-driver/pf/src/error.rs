@@ -1,4 +1,4 @@
-//! Errors of the driver: each names the NIC, what was asked, and what to do about it.
+//! Errors of the driver: each names the NIC, the value at fault and, where there is one, the remedy.
 
 use std::time::Duration;
 
@@ -9,27 +9,27 @@ use culvert_packet::Reason;
 /// The result of an operation on the NIC.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why the NIC could not do what was asked of it.
+/// Why an operation on the NIC failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The function cannot be reached.
+    /// The access to the PCI function failed.
     #[error(transparent)]
     Pci(#[from] culvert_pci::Error),
-    /// It is some other device.
+    /// The function is not a Culvert PF.
     #[error(
-        "{device}: is {vendor:04x}:{id:04x}, not a Culvert NIC: give the address of its physical function"
+        "{device}: is {vendor:04x}:{id:04x}, not a Culvert NIC: give the address of a Culvert NIC's physical function"
     )]
-    NotOurs {
+    WrongDevice {
         /// The function.
         device: String,
-        /// Its vendor.
+        /// Its PCI vendor id.
         vendor: u16,
-        /// Its device id.
+        /// Its PCI device id.
         id: u16,
     },
-    /// Versions do not fit.
+    /// Driver and NIC have different versions of the interface.
     #[error(
-        "{device}: the {part} speaks version {theirs} of the interface, this driver {ours}: update the {part}"
+        "{device}: the {part} has version {found} of the interface, this driver has {expected}: update the {part}"
     )]
     Abi {
         /// The function.
@@ -37,12 +37,12 @@ pub enum Error {
         /// Board or firmware.
         part: &'static str,
         /// Its version.
-        theirs: u32,
-        /// The driver's.
-        ours: u32,
+        found: u32,
+        /// The driver's version.
+        expected: u32,
     },
     /// The firmware image is not usable.
-    #[error("firmware image: {}: build it with `cargo xtask firmware`", image_problem(*reason))]
+    #[error("firmware image not usable: {}: build it with `cargo xtask firmware`", image_problem(*reason))]
     Image {
         /// What is wrong with it.
         reason: ImageError,
@@ -52,47 +52,48 @@ pub enum Error {
     ImageRefused {
         /// The function.
         device: String,
-        /// What the board says.
+        /// Why.
         reason: String,
     },
-    /// The firmware did not get ready.
-    #[error("{device}: the firmware is not ready after {limit:?} (state {state}){}", last_words(panic))]
+    /// The firmware did not become ready in time.
+    #[error(
+        "{device}: the firmware is not ready after {limit:?} (state {state}){}: see the log of the board",
+        panicked(panic)
+    )]
     NotReady {
         /// The function.
         device: String,
-        /// State register.
+        /// Its state.
         state: String,
-        /// How long was waited.
+        /// The time limit.
         limit: Duration,
-        /// Text of its panic, if there is one.
+        /// The text of its panic; empty if it did not panic.
         panic: String,
     },
-    /// The firmware is dead; the board starts it again, and this can be tried again then.
-    #[error("{device}: the firmware is not running; the board starts it again")]
+    /// The firmware is dead. Retry after the board has restarted it.
+    #[error("{device}: the firmware is not running: retry after the board has restarted it")]
     FirmwareDead {
         /// The function.
         device: String,
     },
-    /// A mailbox request failed.
-    #[error("{device}: mailbox request {request} refused: {reason}")]
+    /// The firmware refused a mailbox request.
+    #[error("{device}: mailbox request {request} refused: {reason}: load an image built with this driver")]
     Mailbox {
         /// The function.
         device: String,
-        /// Which.
+        /// The request.
         request: &'static str,
         /// Why.
         reason: String,
     },
     /// The firmware did not answer in time.
-    #[error(
-        "{device}: no answer to {what} within {limit:?}: the firmware hangs or the machine is overloaded"
-    )]
+    #[error("{device}: no answer to {what} within {limit:?}: the firmware hangs or the host is overloaded")]
     Timeout {
         /// The function.
         device: String,
-        /// What was asked.
+        /// The request.
         what: String,
-        /// How long was waited.
+        /// The time limit.
         limit: Duration,
     },
     /// The firmware refused a command.
@@ -105,7 +106,7 @@ pub enum Error {
         /// Why.
         reason: Reason,
     },
-    /// A ring's memory no longer makes sense, or the board stopped it.
+    /// The board stopped a queue, or its ring holds an impossible index.
     #[error("{device}: queue {queue} has stopped at a fault: open the NIC again")]
     QueueFault {
         /// The function.
@@ -113,45 +114,45 @@ pub enum Error {
         /// Queue number.
         queue: usize,
     },
-    /// A frame or payload that no buffer holds.
-    #[error("{len} bytes are more than a packet buffer of the NIC holds ({limit})")]
+    /// A frame or payload is longer than a packet buffer.
+    #[error("a frame of {len} bytes is too long for a packet buffer of {limit} bytes: lower the MTU")]
     TooLong {
-        /// Its length.
+        /// Its length in bytes.
         len: usize,
-        /// The limit.
+        /// Bytes that a buffer holds.
         limit: usize,
     },
-    /// There is no such queue.
-    #[error("{device}: has no VMQ {vmq}; it has {count}")]
+    /// The NIC has no VMQ of this number.
+    #[error("{device}: has no VMQ {vmq}: it has {count}, numbered from 0")]
     NoVmq {
         /// The function.
         device: String,
-        /// The number asked for.
+        /// The requested number.
         vmq: u16,
-        /// How many there are.
+        /// How many VMQs it has.
         count: u16,
     },
-    /// A thread of the driver could not be started, or random numbers could not be had.
+    /// The operating system refused a thread or random numbers.
     #[error("{what}: {source}")]
     System {
-        /// What was being done.
+        /// The operation.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
-fn last_words(panic: &str) -> String {
-    if panic.is_empty() { String::new() } else { format!(": it panicked: {panic}") }
+fn panicked(panic: &str) -> String {
+    if panic.is_empty() { String::new() } else { format!(", it panicked: {panic}") }
 }
 
-/// What is wrong with an image, in words.
+/// Describes what is wrong with an image.
 pub(crate) fn image_problem(reason: ImageError) -> &'static str {
     match reason {
         ImageError::Length => "it is shorter than its header says, or too long",
         ImageError::Magic => "it is not a firmware image",
         ImageError::Abi => "it was built for another version of the interface",
-        ImageError::Address => "it does not lie in the SoC's image area",
-        ImageError::Crc => "its checksum is wrong, it was damaged",
+        ImageError::Address => "its load address is outside the SoC's image area",
+        ImageError::Crc => "its checksum is wrong: the file is damaged",
     }
 }

@@ -1,4 +1,4 @@
-//! What the NIC reports by itself.
+//! The queue of events that the watchdog reports.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -8,16 +8,16 @@ use culvert_pci::Interrupt;
 
 use crate::Result;
 
-/// Events in order, with a descriptor that is readable while there may be some.
+/// Events in order, with a descriptor that is readable while there may be events.
 pub struct Events {
     receiver: Receiver<Event>,
     wake: Interrupt,
 }
 
 impl Events {
-    /// The oldest event.
+    /// Takes the oldest event.
     pub fn next(&self) -> Option<Event> {
-        // A descriptor that cannot be read leaves the events where they are; they are asked for at every wake-up.
+        // If the descriptor cannot be read, the events stay in the channel until the next call.
         let _ = self.wake.try_clear();
         self.receiver.try_recv().ok()
     }
@@ -29,7 +29,7 @@ impl AsFd for Events {
     }
 }
 
-/// The watchdog's end.
+/// The sending half.
 pub(crate) struct Reporter {
     sender: Sender<Event>,
     wake: Interrupt,
@@ -37,13 +37,14 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn report(&self, event: Event) {
-        // Nobody has to listen.
+        // The owner may have dropped its half.
         if self.sender.send(event).is_ok() {
             let _ = self.wake.signal();
         }
     }
 }
 
+/// Creates an empty event queue.
 pub(crate) fn events() -> Result<(Reporter, Events)> {
     let (sender, receiver) = channel();
     let wake = Interrupt::new()?;

@@ -1,4 +1,4 @@
-//! The firmware as the driver sees it: its image, its start, its state, its last words.
+//! Loads and starts the firmware; reads its state, its log and the text of its panic.
 
 use std::time::{Duration, Instant};
 
@@ -14,48 +14,49 @@ use crate::error::image_problem;
 use crate::registers::Bar0;
 use crate::{Error, Result};
 
-/// How long firmware may take to get ready: its emulator has to start on a busy machine.
+/// Time limit for the firmware's start: on a busy host its emulator starts slowly.
 const READY_LIMIT: Duration = Duration::from_secs(20);
+/// Pause between two reads of the state.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What the firmware says of itself.
+/// The firmware's version and sizes: its answer to HELLO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FirmwareInfo {
     /// Version of the interface.
     pub version: u32,
-    /// Flow records.
+    /// Number of flow records.
     pub flows: u32,
-    /// Tunnels.
+    /// Number of tunnels.
     pub tunnels: u32,
-    /// Replication groups.
+    /// Number of replication groups.
     pub groups: u32,
-    /// Vports.
+    /// Number of vports.
     pub vports: u32,
-    /// Slots for addresses of other hosts.
+    /// Number of other hosts' provider addresses.
     pub peers: u32,
-    /// Flows that can wait for the host.
+    /// Number of flows that can be pending.
     pub pending: u32,
     /// Its boot epoch.
     pub epoch: u32,
-    /// The distributed router's MAC that it was configured with; zero before.
+    /// The distributed router's MAC; zero before CONFIGURE.
     pub router_mac: MacAddr,
 }
 
-/// What the board says of the firmware.
+/// The firmware's state as the board reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirmwareStatus {
     /// Its state.
     pub state: FirmwareState,
-    /// How often it was started.
+    /// Its boot epoch: how often the board has started it.
     pub epoch: u32,
     /// Its heartbeat.
     pub heartbeat: u32,
 }
 
-/// Checks a firmware image as the board does, so that a wrong one is refused before it replaces a running one.
+/// Checks a firmware image as the board does. Call it before a running image is replaced.
 ///
 /// # Errors
-/// What is wrong with it.
+/// [`Error::Image`] if the image is not usable.
 pub fn check_image(image: &[u8]) -> Result<()> {
     let (header, flat) = Header::parse(image).map_err(|reason| Error::Image { reason })?;
     if crc32fast::hash(flat) != header.crc {
@@ -64,12 +65,13 @@ pub fn check_image(image: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Reads the firmware's state.
 pub(crate) fn status(bar: &Bar0) -> Result<FirmwareStatus> {
     let state = FirmwareState::from_u32(bar.read(FW_STATE)?).unwrap_or(FirmwareState::Dead);
     Ok(FirmwareStatus { state, epoch: bar.read(FW_EPOCH)?, heartbeat: bar.read(FW_HEARTBEAT)? })
 }
 
-/// Hands the image over and waits until the firmware is ready.
+/// Loads an image into the board and waits until its firmware is ready.
 pub(crate) fn load(device: &dyn Device, bar: &Bar0, image: &[u8]) -> Result<()> {
     check_image(image)?;
     let memory = device.alloc_dma(image.len())?;
@@ -82,7 +84,7 @@ pub(crate) fn load(device: &dyn Device, bar: &Bar0, image: &[u8]) -> Result<()> 
     wait_ready(device.name(), bar)
 }
 
-/// Waits until firmware that was started is ready.
+/// Waits until started firmware is ready.
 pub(crate) fn wait_ready(device: &str, bar: &Bar0) -> Result<()> {
     let end = Instant::now() + READY_LIMIT;
     loop {
@@ -105,13 +107,14 @@ pub(crate) fn wait_ready(device: &str, bar: &Bar0) -> Result<()> {
     }
 }
 
+/// Why the board refused an image, from its error register.
 fn refusal(code: u32) -> String {
     use ImageError::{Abi, Address, Crc, Length, Magic};
-    let known = [Length, Magic, Abi, Address, Crc].into_iter().find(|e| *e as u32 == code);
-    known.map_or_else(|| format!("code {code}"), |e| image_problem(e).into())
+    let reason = [Length, Magic, Abi, Address, Crc].into_iter().find(|e| *e as u32 == code);
+    reason.map_or_else(|| format!("code {code}"), |e| image_problem(e).into())
 }
 
-/// Text of the last panic; empty if there was none.
+/// The text of the last panic; empty if the firmware never panicked.
 pub(crate) fn panic_text(bar: &Bar0) -> Result<String> {
     let bytes = bar.bytes(PANIC, PANIC_LEN)?;
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());

@@ -1,4 +1,4 @@
-//! The mailbox: requests of the bring-up, one at a time, through registers.
+//! Mailbox requests: HELLO, CONFIGURE and START, through registers, one at a time.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,14 @@ use crate::registers::Bar0;
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// How long the firmware may take for an answer.
+/// Time limit for an answer.
 const LIMIT: Duration = Duration::from_secs(3);
+/// Pause between two reads of the answer's number.
 const PAUSE: Duration = Duration::from_micros(500);
 
 /// Sends a request and waits for the first `reply` words of its answer.
 fn request(bar: &Bar0, device: &str, name: &'static str, words: &[u32], reply: usize) -> Result<Vec<u32>> {
-    let _one_at_a_time = lock(&bar.mailbox);
+    let _guard = lock(&bar.mailbox);
     for (i, word) in words.iter().enumerate() {
         bar.write(MBOX_REQUEST + 4 * i as u32, *word)?;
     }
@@ -35,8 +36,8 @@ fn request(bar: &Bar0, device: &str, name: &'static str, words: &[u32], reply: u
     match answer[0] {
         0 => Ok(answer),
         code if name == "HELLO" && code == Reason::BadVersion as u32 => {
-            let theirs = bar.read(MBOX_REPLY + 4)?;
-            Err(Error::Abi { device: device.into(), part: "firmware", theirs, ours: culvert_abi::VERSION })
+            let (found, expected) = (bar.read(MBOX_REPLY + 4)?, culvert_abi::VERSION);
+            Err(Error::Abi { device: device.into(), part: "firmware", found, expected })
         }
         code => {
             let reason = u8::try_from(code).ok().and_then(Reason::from_u8);
@@ -46,7 +47,7 @@ fn request(bar: &Bar0, device: &str, name: &'static str, words: &[u32], reply: u
     }
 }
 
-/// HELLO: compares versions.
+/// Sends HELLO, which compares versions.
 pub(crate) fn hello(bar: &Bar0, device: &str) -> Result<FirmwareInfo> {
     let answer = request(bar, device, "HELLO", &[mailbox::HELLO, culvert_abi::VERSION], 11)?;
     let [a, b, c, d] = answer[9].to_le_bytes();
@@ -64,7 +65,7 @@ pub(crate) fn hello(bar: &Bar0, device: &str) -> Result<FirmwareInfo> {
     })
 }
 
-/// CONFIGURE: gives the firmware its secret. The flow table is empty after it.
+/// Sends CONFIGURE: hash secret and router MAC. The flow table is empty afterwards.
 pub(crate) fn configure(bar: &Bar0, device: &str, secret: &[u64; 9], router: MacAddr) -> Result<()> {
     let mut words = vec![mailbox::CONFIGURE];
     for word in secret {
@@ -75,12 +76,12 @@ pub(crate) fn configure(bar: &Bar0, device: &str, secret: &[u64; 9], router: Mac
     request(bar, device, "CONFIGURE", &words, 1).map(|_| ())
 }
 
-/// START: packets may flow.
+/// Sends START: the firmware begins to forward.
 pub(crate) fn start(bar: &Bar0, device: &str) -> Result<()> {
     request(bar, device, "START", &[mailbox::START], 1).map(|_| ())
 }
 
-/// A MAC in two words: the first byte in bits 7:0.
+/// A MAC as two register words, its first byte in bits 7:0.
 pub(crate) fn mac_words(mac: MacAddr) -> [u32; 2] {
     let m = mac.0;
     [u32::from_le_bytes([m[0], m[1], m[2], m[3]]), u32::from_le_bytes([m[4], m[5], 0, 0])]

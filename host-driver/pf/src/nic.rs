@@ -1,92 +1,24 @@
-//! `Nic`: the PF and what is known of it.
+//! `Nic`: the handle of a NIC that takes commands: start, queues, state.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use culvert_abi::regs::{LINK, QUEUE_COMMAND, QUEUE_STATE, QUEUE_VMQ0};
 use culvert_packet::MacAddr;
-use culvert_pci::Device;
 
-use crate::completion::Completions;
 use crate::event::Events;
 use crate::firmware::{self, FirmwareInfo, FirmwareStatus};
+use crate::identity::Identity;
 use crate::queue::RxQueue;
-use crate::registers::Bar0;
-use crate::ring::HostToNic;
+use crate::shared::Shared;
 use crate::sync::lock;
 use crate::{Error, Result, mailbox};
 
 /// Entries of a VMQ, as a power of two.
 const VMQ_LOG2: u32 = 8;
 
-/// What the NIC is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Where it is: socket or PCI address.
-    pub location: String,
-    /// PCI vendor.
-    pub vendor: u16,
-    /// PCI device.
-    pub device: u16,
-    /// Names of both.
-    pub name: String,
-    /// MAC ports.
-    pub uplinks: u8,
-    /// VFs that it can have.
-    pub total_vfs: u16,
-    /// VMQs that it has.
-    pub vmqs: u16,
-}
-
-/// What the NIC's threads share.
-pub(crate) struct Shared {
-    pub(crate) device: Arc<dyn Device>,
-    pub(crate) bar: Arc<Bar0>,
-    pub(crate) identity: Identity,
-    pub(crate) command: Mutex<HostToNic>,
-    pub(crate) completions: Completions,
-    /// The hash's secret and the router's MAC: what CONFIGURE says.
-    pub(crate) settings: Mutex<([u64; 9], MacAddr)>,
-    pub(crate) info: Mutex<FirmwareInfo>,
-    pub(crate) epoch: AtomicU32,
-    pub(crate) alive: AtomicBool,
-    pub(crate) stop: AtomicBool,
-}
-
-impl Shared {
-    pub(crate) fn alive(&self) -> bool {
-        self.alive.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn epoch(&self) -> u32 {
-        self.epoch.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        self.device.name()
-    }
-
-    /// The firmware is dead: nobody waits for its answers.
-    pub(crate) fn down(&self) {
-        self.alive.store(false, Ordering::Release);
-        self.completions.lose_all();
-    }
-
-    /// The firmware is back.
-    pub(crate) fn up(&self, info: FirmwareInfo, epoch: u32) {
-        *lock(&self.info) = info;
-        self.epoch.store(epoch, Ordering::Release);
-        self.alive.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn configure(&self) -> Result<()> {
-        let (secret, router) = *lock(&self.settings);
-        mailbox::configure(&self.bar, self.name(), &secret, router)
-    }
-}
-
-/// The NIC. See the crate's documentation for its life.
+/// A Culvert NIC, driven through its PF. The crate's documentation lists its life cycle.
 pub struct Nic {
     pub(crate) shared: Arc<Shared>,
     pub(crate) upcalls: Mutex<Option<RxQueue>>,
@@ -96,12 +28,12 @@ pub struct Nic {
 }
 
 impl Nic {
-    /// Whether firmware was running already, with tables that have been kept.
+    /// Whether the firmware was already running and has kept its tables.
     pub fn adopted(&self) -> bool {
         self.adopted
     }
 
-    /// Lets packets flow, the tables being written. Harmless when they flow already.
+    /// Starts forwarding. Write the tables first. Does nothing if the NIC forwards already.
     ///
     /// # Errors
     /// The firmware does not answer.
@@ -109,18 +41,18 @@ impl Nic {
         mailbox::start(&self.shared.bar, self.shared.name())
     }
 
-    /// Gives the distributed router another MAC. This empties the flow table.
+    /// Sets the distributed router's MAC. The firmware empties its flow table.
     ///
     /// # Errors
     /// The firmware does not answer.
     pub fn set_router_mac(&self, mac: MacAddr) -> Result<()> {
-        lock(&self.shared.settings).1 = mac;
+        lock(&self.shared.settings).router_mac = mac;
         self.shared.configure()
     }
 
     /// The distributed router's MAC.
     pub fn router_mac(&self) -> MacAddr {
-        lock(&self.shared.settings).1
+        lock(&self.shared.settings).router_mac
     }
 
     /// The queue of upcalls. Only the first call returns it.
@@ -133,10 +65,10 @@ impl Nic {
         lock(&self.events).take()
     }
 
-    /// Sets VMQ `n` up and gives it out. Frames come into it as far as filters steer them there.
+    /// Sets up VMQ `n`. It receives the frames that VMQ filters steer to it.
     ///
     /// # Errors
-    /// There is no such queue, or it does not run.
+    /// The NIC has no VMQ `n`, or the board does not start it.
     pub fn vmq(&self, n: u16) -> Result<RxQueue> {
         let count = self.shared.identity.vmqs;
         if n >= count {
@@ -145,12 +77,12 @@ impl Nic {
         RxQueue::new(&self.shared.bar, &*self.shared.device, QUEUE_VMQ0 + usize::from(n), VMQ_LOG2)
     }
 
-    /// What the NIC is.
+    /// The NIC's identity.
     pub fn identity(&self) -> &Identity {
         &self.shared.identity
     }
 
-    /// What its firmware says of itself.
+    /// The firmware's version, sizes and configuration.
     pub fn firmware(&self) -> FirmwareInfo {
         *lock(&self.shared.info)
     }
@@ -160,7 +92,7 @@ impl Nic {
         self.shared.alive()
     }
 
-    /// What the board says of its firmware.
+    /// The state of the firmware as the board reports it.
     ///
     /// # Errors
     /// The device is lost.
@@ -176,7 +108,7 @@ impl Nic {
         firmware::log_text(&self.shared.bar)
     }
 
-    /// Links of the MAC ports.
+    /// Link state of each MAC port.
     ///
     /// # Errors
     /// The device is lost.
@@ -189,7 +121,7 @@ impl Nic {
 impl Drop for Nic {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        // Wakes the threads; their sleeps are bounded anyway.
+        // Wakes the threads. Without it they would end a little later: their sleeps are bounded.
         for vector in [culvert_abi::pci::VECTOR_EVENT, culvert_abi::pci::VECTOR_QUEUE0 + 2] {
             if let Ok(interrupt) = self.shared.device.interrupt(vector) {
                 let _ = interrupt.signal();

@@ -1,4 +1,11 @@
-//! The NIC as the slow path sees it: the offload traits in terms of the PF's rings and registers.
+//! Implements the traits of `culvert_offload` for [`Nic`], so that the slow path drives it like any other NIC.
+//!
+//! * [`FlowTables`]: commands become one [`Batch`](crate::Batch) in queue 0; table writes are commands that wait for
+//!   their answer, or VF registers.
+//! * [`PacketIo`]: the upcall queue, the VMQs, and frames of VMs that have no VF.
+//! * [`DeviceInfo`]: registers of the board and counters of the firmware; drops are the sum of both.
+//!
+//! It also converts the driver's errors and queue entries into those of `culvert_offload`.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -13,10 +20,13 @@ use culvert_offload::{
 };
 use culvert_packet::{MacAddr, Reason, VportId};
 
+use crate::Error;
+use crate::event::Events;
+use crate::nic::Nic;
+use crate::queue::RxQueue;
 use crate::upcall::upcall_meta;
-use crate::{Error, Events, Nic, RxQueue};
 
-/// Shortest frame: an Ethernet header.
+/// Shortest complete frame: an Ethernet header.
 const MIN_FRAME: usize = 14;
 
 impl From<Error> for offload::Error {
@@ -35,6 +45,7 @@ impl From<Error> for offload::Error {
     }
 }
 
+/// The generation cell that a write names.
 fn cell(write: &GenerationWrite) -> CellWrite {
     let cell = match write.of {
         Generation::Mapping(n) => u32::from(n),
@@ -43,6 +54,7 @@ fn cell(write: &GenerationWrite) -> CellWrite {
     CellWrite { cell, value: write.value }
 }
 
+/// A VMQ filter as the firmware's table holds it.
 fn filter(filter: &offload::VmqFilter) -> VmqFilter {
     let offload::VmqFilter { mac, vsid, vmq, vport } = *filter;
     VmqFilter { mac: mac.0, vmq, vsid, vport: u32::from(vport.0) }
@@ -72,7 +84,7 @@ impl FlowTables for Nic {
             TableWrite::Tunnels(tunnels) => self.set_tunnels(tunnels)?,
             TableWrite::Groups(groups) => self.set_groups(groups)?,
             TableWrite::Vports(vports) => self.set_vports(vports)?,
-            // The firmware finds vports by flow records and VMQ filters.
+            // The firmware has no forwarding database: flow records and VMQ filters name the vport.
             TableWrite::Fdb(_) => {}
             TableWrite::VmqFilters(filters) => {
                 self.set_vmq_filters(&filters.iter().map(filter).collect::<Vec<_>>())?;
@@ -201,7 +213,7 @@ impl offload::RxQueue for RxQueue {
 
     fn disarm(&self) {
         RxQueue::disarm(self);
-        // An event that cannot be cleared costs one more look at the ring.
+        // An event that stays signalled costs one more poll of the ring.
         let _ = self.interrupt().try_clear();
     }
 
@@ -213,7 +225,7 @@ impl offload::RxQueue for RxQueue {
 impl UpcallQueue for RxQueue {
     fn pop(&mut self) -> Result<Option<Upcall>> {
         while let Some((entry, frame)) = RxQueue::pop(self)? {
-            // The board puts nothing but upcalls here.
+            // The board writes only upcalls into this queue.
             debug_assert!(entry.op == Op::Upcall as u8 || entry.ticket == 0);
             if let Some(meta) = upcall_meta(&entry) {
                 return Ok(Some(Upcall::parse(meta, frame.to_vec())));
@@ -234,11 +246,12 @@ impl VmqQueue for RxQueue {
     }
 }
 
+/// Copies a frame of a VMQ into a buffer.
 fn vmq_frame(entry: &Entry, frame: &[u8], buffer: &mut [u8]) -> VmqFrame {
     let len = frame.len();
     let n = len.min(buffer.len());
     buffer[..n].copy_from_slice(&frame[..n]);
-    // If the board's buffer holds only a part of the frame, `original_len` says how long it was.
+    // If the board's buffer holds only a part of the frame, `original_len` is the frame's whole length.
     VmqFrame { len, complete: n == len && len >= MIN_FRAME && usize::from(entry.original_len) <= len }
 }
 

@@ -1,4 +1,4 @@
-//! A queue to the host with its interrupt.
+//! `RxQueue`: a PF queue to the host with its interrupt. Sets up the rings of all PF queues.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use culvert_abi::regs::{
 use culvert_pci::{Device, DmaBuffer, Interrupt};
 
 use crate::registers::Bar0;
-use crate::ring::{HostToNic, NicToHost, RING_BUFFER, memory_of};
+use crate::ring::{HostToNic, NicToHost, RING_BUFFER, memory_len};
 use crate::{Error, Result};
 
 /// A PF queue that the board fills.
@@ -22,6 +22,7 @@ pub struct RxQueue {
     buffer: Box<[u8; RING_BUFFER]>,
 }
 
+/// Writes a queue's registers and starts it.
 fn program(bar: &Bar0, device: &dyn Device, queue: usize, ring: &DmaBuffer, log2: u32) -> Result<()> {
     bar.queue_write(queue, QUEUE_BASE_LOW, ring.iova() as u32)?;
     bar.queue_write(queue, QUEUE_BASE_HIGH, (ring.iova() >> 32) as u32)?;
@@ -33,14 +34,14 @@ fn program(bar: &Bar0, device: &dyn Device, queue: usize, ring: &DmaBuffer, log2
     }
 }
 
-/// Memory of a queue, the queue being stopped.
+/// Stops a queue and allocates its memory: the ring and its buffers.
 fn memory(bar: &Bar0, device: &dyn Device, queue: usize, log2: u32) -> Result<(DmaBuffer, DmaBuffer)> {
     bar.queue_write(queue, QUEUE_STATE, 0)?;
-    let (ring, buffers) = memory_of(log2);
+    let (ring, buffers) = memory_len(log2);
     Ok((device.alloc_dma(ring)?, device.alloc_dma(buffers)?))
 }
 
-/// Sets queue 0 up.
+/// Sets up queue 0.
 pub(crate) fn command_queue(bar: &Bar0, device: &dyn Device, queue: usize, log2: u32) -> Result<HostToNic> {
     let (ring, buffers) = memory(bar, device, queue, log2)?;
     let host = HostToNic::new(ring.clone(), buffers, log2, queue);
@@ -49,6 +50,7 @@ pub(crate) fn command_queue(bar: &Bar0, device: &dyn Device, queue: usize, log2:
 }
 
 impl RxQueue {
+    /// Sets up a queue to the host.
     pub(crate) fn new(bar: &Arc<Bar0>, device: &dyn Device, number: usize, log2: u32) -> Result<Self> {
         let interrupt = device.interrupt(VECTOR_QUEUE0 + number as u16)?;
         let (ring, buffers) = memory(bar, device, number, log2)?;
@@ -62,15 +64,15 @@ impl RxQueue {
         self.number
     }
 
-    /// The oldest entry and its bytes. `None`: there is none.
+    /// Takes the oldest entry and its bytes. `None`: the ring is empty.
     ///
     /// # Errors
-    /// The ring makes no sense any more.
+    /// The ring has a fault.
     pub fn pop(&mut self) -> Result<Option<(Entry, &[u8])>> {
         self.ring.pop(&mut self.buffer)
     }
 
-    /// Gives the buffers of all entries taken out back to the board. To be called after each burst.
+    /// Returns the buffers of all taken entries to the board. Call it after each burst.
     ///
     /// # Errors
     /// The device is lost.
@@ -81,22 +83,22 @@ impl RxQueue {
         Ok(())
     }
 
-    /// Asks for an interrupt. `false`: something has come meanwhile, look again.
+    /// Enables the interrupt. `false`: an entry has arrived meanwhile, and the interrupt stays disabled.
     pub fn arm(&self) -> bool {
         self.ring.arm()
     }
 
-    /// Wants no interrupts.
+    /// Disables the interrupt.
     pub fn disarm(&self) {
         self.ring.disarm();
     }
 
-    /// Its interrupt.
+    /// The queue's interrupt.
     pub fn interrupt(&self) -> &Interrupt {
         &self.interrupt
     }
 
-    /// Whether the board has stopped it at a fault.
+    /// Whether the board has stopped the queue at a fault.
     ///
     /// # Errors
     /// The device is lost.
@@ -107,7 +109,7 @@ impl RxQueue {
 
 impl Drop for RxQueue {
     fn drop(&mut self) {
-        // The board must not write into memory that is given back; a lost device writes nowhere.
+        // The board must not write into freed memory. If this fails, the device is lost and writes nowhere.
         let _ = self.bar.queue_write(self.number, QUEUE_STATE, 0);
     }
 }

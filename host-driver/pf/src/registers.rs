@@ -1,4 +1,4 @@
-//! BAR0, with the 32-bit accesses that its registers want.
+//! `Bar0`: the PF's registers, by accesses of the width that they require.
 
 use std::sync::Mutex;
 
@@ -10,7 +10,7 @@ use crate::Result;
 /// The registers of the PF.
 pub(crate) struct Bar0 {
     registers: Box<dyn Registers>,
-    /// Held for a request of the mailbox and its answer.
+    /// Held from a mailbox request to its answer.
     pub(crate) mailbox: Mutex<()>,
 }
 
@@ -27,21 +27,22 @@ impl Bar0 {
         Ok(self.registers.write32(u64::from(offset), value)?)
     }
 
-    /// A 64-bit counter, in one access.
+    /// Reads a 64-bit counter in one access.
     pub(crate) fn counter(&self, offset: u32) -> Result<u64> {
         Ok(self.registers.read64(u64::from(offset))?)
     }
 
-    /// Register `register` of PF queue `queue`.
+    /// Writes register `register` of PF queue `queue`.
     pub(crate) fn queue_write(&self, queue: usize, register: u32, value: u32) -> Result<()> {
         self.write(queue_register(queue, register), value)
     }
 
+    /// Reads register `register` of PF queue `queue`.
     pub(crate) fn queue_read(&self, queue: usize, register: u32) -> Result<u32> {
         self.read(queue_register(queue, register))
     }
 
-    /// `len` bytes from `offset` on, a window of text.
+    /// Reads `len` bytes of text from `offset` on.
     pub(crate) fn bytes(&self, offset: u32, len: u32) -> Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(len as usize);
         for word in 0..len / 8 {

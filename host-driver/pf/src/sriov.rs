@@ -1,4 +1,4 @@
-//! VFs: what the host allows each, and making them exist.
+//! Configures and enables VFs.
 
 use culvert_abi::regs::{
     VF_ALLOW_MAC, VF_ALLOW_PROMISC, VF_DRIVER_OK, VF_FLAGS, VF_LINK_UP, VF_MAC_HIGH, VF_MAC_LOW, VF_MTU,
@@ -7,15 +7,17 @@ use culvert_abi::regs::{
 use culvert_offload::VfConfig;
 use culvert_pci::VfHandle;
 
+use crate::Result;
 use crate::mailbox::mac_words;
-use crate::{Nic, Result};
+use crate::nic::Nic;
 
+/// The register of VF `vf` at this offset of its block.
 fn register(vf: u16, offset: u32) -> u32 {
     VFS + u32::from(vf) * VF_STRIDE + offset
 }
 
 impl Nic {
-    /// Writes what VF `vf` is to be. A guest that runs already sees it when it asks.
+    /// Configures VF `vf`. A running guest sees the change when it reads its configuration.
     ///
     /// # Errors
     /// The device is lost.
@@ -33,11 +35,10 @@ impl Nic {
         bar.write(register(vf, VF_FLAGS), flags)
     }
 
-    /// Makes VFs 0 to `n - 1` exist, after writing what the first of them are to be. If as many exist already they are
-    /// left running.
+    /// Configures VFs by `configs`, then enables VFs 0 to `n - 1`. If exactly these are enabled already, they keep running.
     ///
     /// # Errors
-    /// The NIC has not as many, or they do not appear.
+    /// The NIC has fewer VFs, or they do not appear in time.
     pub fn enable_vfs(&self, n: u16, configs: &[VfConfig]) -> Result<Vec<VfHandle>> {
         for (vf, config) in (0..n).zip(configs) {
             self.configure_vf(vf, config)?;
@@ -45,7 +46,7 @@ impl Nic {
         Ok(self.shared.device.enable_vfs(n)?)
     }
 
-    /// Whether a driver runs VF `vf`.
+    /// Whether a guest's driver runs VF `vf`.
     ///
     /// # Errors
     /// The device is lost.

@@ -1,4 +1,4 @@
-//! Locks that outlive a panic of another thread.
+//! Locks a mutex also after another thread panicked while it held it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,4 +1,4 @@
-//! Upcalls and VMQ frames as they stand in the rings of the PF.
+//! Converts the metadata of upcalls and of reinjected packets from and to ring entries.
 
 use culvert_abi::command::Op;
 use culvert_abi::pf::{self, Entry};
@@ -7,7 +7,7 @@ use culvert_flow::pending::Ticket;
 use culvert_offload::{ControlCopy, ReinjectMeta, UpcallMeta};
 use culvert_packet::{ChecksumState, Gso, Offload, Reason};
 
-/// The metadata of an upcall. `None`: the entry is something else.
+/// The metadata of an upcall entry. `None`: the entry is no upcall.
 pub fn upcall_meta(entry: &Entry) -> Option<UpcallMeta> {
     (entry.op == Op::Upcall as u8).then(|| UpcallMeta {
         reason: Reason::from_u8(entry.reason).unwrap_or(Reason::BadDescriptor),
@@ -21,7 +21,7 @@ pub fn upcall_meta(entry: &Entry) -> Option<UpcallMeta> {
     })
 }
 
-/// An entry for a packet that goes back to the NIC.
+/// The entry of a packet that goes back to the NIC.
 pub(crate) fn reinject_entry(op: Op, meta: &ReinjectMeta, target: Port) -> Entry {
     Entry {
         op: op as u8,
@@ -48,3 +48,6 @@ fn to_ring(offload: &Offload) -> pf::OffloadBits {
     let Offload { checksum, gso, mss, start, offset, .. } = *offload;
     pf::OffloadBits { checksum: checksum as u8, gso: gso as u8, mss, start, offset }
 }
+
+#[cfg(test)]
+mod tests;

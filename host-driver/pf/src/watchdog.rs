@@ -1,4 +1,4 @@
-//! The watchdog: notices a dead firmware within a second, whatever it died of, and sets its successor up.
+//! The watchdog thread: detects dead firmware within a second, configures restarted firmware, and reports events.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,20 +13,25 @@ use culvert_pci::Interrupt;
 
 use crate::event::Reporter;
 use crate::firmware::{self, FirmwareStatus};
-use crate::nic::Shared;
+use crate::shared::Shared;
 use crate::{Result, mailbox};
 
-const TICK: Duration = Duration::from_millis(250);
-/// The heartbeat counts ten times a second; if it stands as long as this, the firmware is dead, whatever the board says.
-const SILENCE: Duration = Duration::from_millis(900);
+/// Interval of polls without an interrupt.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Firmware without a heartbeat for this long is dead, whatever the board reports. It counts ten times a second.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(900);
 
+/// The thread's state.
 pub(crate) struct Watchdog {
     shared: Arc<Shared>,
     reporter: Reporter,
     interrupt: Interrupt,
     last: FirmwareStatus,
-    beat: Instant,
+    /// When the heartbeat last changed.
+    last_beat: Instant,
+    /// The link register's last value.
     link: u32,
+    /// Stopped queues that have been reported, one bit each.
     stopped: u32,
 }
 
@@ -35,27 +40,28 @@ impl Watchdog {
         let interrupt = shared.device.interrupt(VECTOR_EVENT)?;
         let last = firmware::status(&shared.bar)?;
         let link = shared.bar.read(culvert_abi::regs::LINK)?;
-        Ok(Watchdog { shared, reporter, interrupt, last, beat: Instant::now(), link, stopped: 0 })
+        Ok(Watchdog { shared, reporter, interrupt, last, last_beat: Instant::now(), link, stopped: 0 })
     }
 
-    /// Watches until the NIC is dropped or lost.
+    /// Runs until the NIC is dropped or lost.
     pub(crate) fn run(mut self) {
         while !self.shared.stop.load(Ordering::Acquire) {
-            let result = self.interrupt.wait(TICK).map_err(Into::into).and_then(|_| self.look());
+            let result = self.interrupt.wait(POLL_INTERVAL).map_err(Into::into).and_then(|_| self.poll());
             match result {
                 Ok(()) => {}
                 Err(crate::Error::Pci(e)) if e.is_disconnect() => {
-                    self.shared.down();
+                    self.shared.set_dead();
                     self.reporter.report(Event::Lost(e.to_string()));
                     return;
                 }
-                // A slow answer, or firmware that died again while it was set up: the next look tells.
+                // A slow answer, or firmware that died again during its configuration: the next poll finds out.
                 Err(_) => {}
             }
         }
     }
 
-    fn look(&mut self) -> Result<()> {
+    /// Reads all event sources once.
+    fn poll(&mut self) -> Result<()> {
         if self.shared.stop.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -75,11 +81,12 @@ impl Watchdog {
         Ok(())
     }
 
+    /// Reports queues that have stopped since the last poll.
     fn queues(&mut self) -> Result<()> {
         for queue in 0..QUEUE_COUNT {
             let fault = self.shared.bar.queue_read(queue, QUEUE_STATE)? == QUEUE_FAULT;
-            let known = self.stopped & 1 << queue != 0;
-            if fault && !known {
+            let reported = self.stopped & 1 << queue != 0;
+            if fault && !reported {
                 self.reporter.report(Event::QueueStopped { queue });
             }
             self.stopped = self.stopped & !(1 << queue) | u32::from(fault) << queue;
@@ -87,29 +94,32 @@ impl Watchdog {
         Ok(())
     }
 
+    /// Reports the firmware's death, and configures it after its restart.
     fn firmware(&mut self) -> Result<()> {
         let now = firmware::status(&self.shared.bar)?;
         if now.heartbeat != self.last.heartbeat || now.epoch != self.last.epoch {
-            self.beat = Instant::now();
+            self.last_beat = Instant::now();
         }
-        let was = std::mem::replace(&mut self.last, now);
-        let silent = self.beat.elapsed() > SILENCE;
+        let previous = std::mem::replace(&mut self.last, now);
+        let silent = self.last_beat.elapsed() > HEARTBEAT_TIMEOUT;
         let running = now.state == FirmwareState::Ready && !silent;
         if self.shared.alive() && (!running || now.epoch != self.shared.epoch()) {
-            self.shared.down();
+            self.shared.set_dead();
             let panic = firmware::panic_text(&self.shared.bar)?;
             let log = firmware::log_text(&self.shared.bar)?;
-            self.reporter.report(Event::FirmwareDied { epoch: was.epoch, panic, log });
+            self.reporter.report(Event::FirmwareDied { epoch: previous.epoch, panic, log });
         }
         if !self.shared.alive() && running {
             let shared = &self.shared;
             let info = mailbox::hello(&shared.bar, shared.device.name())?;
-            shared.up(info, now.epoch);
-            // One that was only silent for a while still has its tables, and a board may have told a new one what the
-            // former knew.
-            let knows = shared.has_vports().and_then(|knows| if knows { Ok(()) } else { shared.configure() });
-            if let Err(e) = knows {
-                shared.down();
+            shared.set_alive(info, now.epoch);
+            // Firmware that missed heartbeats still has its tables, and a board may have restored those of restarted
+            // firmware. CONFIGURE would clear them.
+            let configured = shared
+                .has_vports()
+                .and_then(|has_vports| if has_vports { Ok(()) } else { shared.configure() });
+            if let Err(e) = configured {
+                shared.set_dead();
                 return Err(e);
             }
             self.reporter.report(Event::FirmwareReady { epoch: now.epoch });

@@ -1,4 +1,4 @@
-//! The rings against a board that is played by the test, on the same memory.
+//! The rings against a board that the test plays on the same memory.
 
 use culvert_abi::command::Op;
 use culvert_packet::Reason;
@@ -7,7 +7,7 @@ use super::*;
 
 const LOG2: u32 = 4;
 
-/// The board's side: walks entries by the same layout, with indices of its own.
+/// The board's side: the same layout, with indices of its own.
 struct Board {
     ring: DmaBuffer,
     buffers: DmaBuffer,
@@ -58,13 +58,13 @@ impl Board {
         true
     }
 
-    fn sleeps(&self, yes: bool) {
+    fn set_sleeping(&self, yes: bool) {
         self.ring.atomic_u32(NIC_SLEEPS as usize).store(u32::from(yes), Ordering::Release);
     }
 }
 
 fn memory() -> (DmaBuffer, DmaBuffer) {
-    let (ring, buffers) = memory_of(LOG2);
+    let (ring, buffers) = memory_len(LOG2);
     (DmaBuffer::detached(0x10_0000, ring).unwrap(), DmaBuffer::detached(0x20_0000, buffers).unwrap())
 }
 
@@ -93,7 +93,7 @@ fn commands_arrive_in_order_and_only_once_published() {
 }
 
 #[test]
-fn a_full_ring_takes_nothing_until_the_board_has_passed_a_buffer() {
+fn a_full_ring_accepts_nothing_until_the_board_has_taken_an_entry() {
     let memory = memory();
     let mut board = board(&memory);
     let mut ring = HostToNic::new(memory.0, memory.1, LOG2, 0);
@@ -111,21 +111,21 @@ fn a_full_ring_takes_nothing_until_the_board_has_passed_a_buffer() {
 }
 
 #[test]
-fn the_bell_is_for_a_board_that_sleeps() {
+fn only_a_sleeping_board_needs_the_doorbell() {
     let memory = memory();
     let board = board(&memory);
     let mut ring = HostToNic::new(memory.0, memory.1, LOG2, 0);
-    board.sleeps(true);
+    board.set_sleeping(true);
     assert!(!ring.publish(), "nothing was written");
     ring.push(&entry(Op::Fence, 1), &[]).unwrap();
     assert!(ring.publish());
-    board.sleeps(false);
+    board.set_sleeping(false);
     ring.push(&entry(Op::Fence, 2), &[]).unwrap();
     assert!(!ring.publish());
 }
 
 #[test]
-fn a_payload_that_no_buffer_holds_is_refused() {
+fn a_payload_longer_than_a_buffer_is_refused() {
     let memory = memory();
     let mut ring = HostToNic::new(memory.0, memory.1, LOG2, 0);
     let long = vec![0; MAX_PAYLOAD as usize];
@@ -134,7 +134,7 @@ fn a_payload_that_no_buffer_holds_is_refused() {
 }
 
 #[test]
-fn an_index_of_the_board_that_makes_no_sense_is_a_fault() {
+fn an_impossible_index_of_the_board_is_a_fault() {
     let memory = memory();
     let ring = memory.0.clone();
     let out = HostToNic::new(memory.0.clone(), memory.1.clone(), LOG2, 0);
@@ -153,8 +153,8 @@ fn received_entries_keep_order_over_many_rounds() {
     let mut into = [0; RING_BUFFER];
     let (mut sent, mut seen) = (0u32, 0u32);
     for round in 0..50 {
-        let exception = Entry { reason: Reason::Miss as u8, ..entry(Op::Upcall, 0) };
-        while board.give(Entry { ticket: sent, ..exception }, &sent.to_le_bytes()) {
+        let upcall = Entry { reason: Reason::Miss as u8, ..entry(Op::Upcall, 0) };
+        while board.give(Entry { ticket: sent, ..upcall }, &sent.to_le_bytes()) {
             sent += 1;
         }
         for _ in 0..(round % 16) + 1 {
@@ -171,7 +171,7 @@ fn received_entries_keep_order_over_many_rounds() {
 }
 
 #[test]
-fn a_length_beyond_the_buffer_is_cut() {
+fn a_length_beyond_the_buffer_is_truncated() {
     let memory = memory();
     let mut board = board(&memory);
     let mut ring = NicToHost::new(memory.0.clone(), memory.1, LOG2, 1).unwrap();
@@ -184,7 +184,7 @@ fn a_length_beyond_the_buffer_is_cut() {
 }
 
 #[test]
-fn sleeping_is_refused_when_something_has_come() {
+fn the_interrupt_stays_disabled_if_an_entry_has_arrived() {
     let memory = memory();
     let mut board = board(&memory);
     let mut ring = NicToHost::new(memory.0.clone(), memory.1, LOG2, 1).unwrap();
@@ -200,12 +200,12 @@ fn sleeping_is_refused_when_something_has_come() {
 }
 
 #[test]
-fn the_bell_of_a_receive_queue_is_for_a_board_without_buffers() {
+fn a_receive_queue_needs_the_doorbell_only_if_the_board_had_no_buffers() {
     let memory = memory();
     let mut board = board(&memory);
     let mut ring = NicToHost::new(memory.0, memory.1, LOG2, 1).unwrap();
     let mut into = [0; RING_BUFFER];
-    board.sleeps(true);
+    board.set_sleeping(true);
     board.give(entry(Op::Upcall, 0), b"x");
     ring.pop(&mut into).unwrap();
     assert!(!ring.repost().unwrap());

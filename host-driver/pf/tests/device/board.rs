@@ -1,4 +1,4 @@
-//! A device model in this process, on sockets in a directory of its own.
+//! A device model in this process, on sockets in its own temporary directory.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -19,18 +19,19 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// A board with real firmware in an emulated SoC.
 pub(crate) struct Board {
     pf: Option<Pf>,
     stop: Arc<AtomicBool>,
     notifier: Notifier,
     engine: Option<JoinHandle<()>>,
-    /// The other end of MAC port 0.
-    cable: UnixDatagram,
+    /// The peer's socket of MAC port 0.
+    peer: UnixDatagram,
     ram: String,
     dir: tempfile::TempDir,
 }
 
-/// The firmware's image: where `CULVERT_FIRMWARE` says, or where `cargo xtask firmware` puts it.
+/// The firmware image: the file that `CULVERT_FIRMWARE` names, or the one that `cargo xtask firmware` built.
 fn image() -> Vec<u8> {
     let path = match std::env::var_os("CULVERT_FIRMWARE") {
         Some(path) => PathBuf::from(path),
@@ -48,10 +49,10 @@ impl Board {
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
-        let cable = UnixDatagram::bind(path("cable0")).unwrap();
-        cable.set_read_timeout(Some(LIMIT)).unwrap();
+        let peer = UnixDatagram::bind(path("peer0")).unwrap();
+        peer.set_read_timeout(Some(LIMIT)).unwrap();
         let uplink = |n: u8| {
-            let wire = WireSpec::Unix { own: path(&format!("mac{n}")), other: path(&format!("cable{n}")) };
+            let wire = WireSpec::Unix { own: path(&format!("mac{n}")), other: path(&format!("peer{n}")) };
             Uplink { wire: wire.open().unwrap(), capture: None }
         };
         let soc = Soc::new(Options { flows_log2: 13, ..Options::default() }).unwrap();
@@ -65,7 +66,7 @@ impl Board {
         let stop = Arc::new(AtomicBool::new(false));
         let mut engine = Engine::new(soc, state, port, uplinks, Arc::clone(&stop));
         let engine = std::thread::spawn(move || engine.run());
-        Board { pf: Some(pf), stop, notifier, engine: Some(engine), cable, ram, dir }
+        Board { pf: Some(pf), stop, notifier, engine: Some(engine), peer, ram, dir }
     }
 
     pub(crate) fn open(&self) -> Nic {
@@ -74,28 +75,28 @@ impl Board {
         Nic::open(device, &config).unwrap()
     }
 
-    /// A frame on the cable of MAC port 0.
+    /// Sends a frame to MAC port 0.
     pub(crate) fn to_uplink(&self, frame: &[u8]) {
         let bytes = [frame, &crc32fast::hash(frame).to_le_bytes()].concat();
-        self.cable.send_to(&bytes, self.dir.path().join("mac0")).unwrap();
+        self.peer.send_to(&bytes, self.dir.path().join("mac0")).unwrap();
     }
 
-    /// The next frame that MAC port 0 sends.
+    /// Receives the next frame that MAC port 0 sends.
     pub(crate) fn sent_frame(&self) -> Vec<u8> {
         let mut frame = vec![0; 4096];
-        let len = self.cable.recv(&mut frame).unwrap();
+        let len = self.peer.recv(&mut frame).unwrap();
         frame.truncate(len - 4);
         frame
     }
 
-    /// Ends the emulator that runs on this board's memory.
+    /// Kills the emulator that runs the firmware in this board's memory.
     pub(crate) fn kill_firmware(&self) {
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
-        let ours = processes.filter_map(|p| p.file_name().to_str()?.parse::<i32>().ok()).find(|pid| {
+        let emulator = processes.filter_map(|p| p.file_name().to_str()?.parse::<i32>().ok()).find(|pid| {
             let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             String::from_utf8_lossy(&command).contains(&format!("mem-path={},", self.ram))
         });
-        let pid = Pid::from_raw(ours.expect("the emulator runs")).unwrap();
+        let pid = Pid::from_raw(emulator.expect("the emulator runs")).unwrap();
         kill_process(pid, Signal::KILL).unwrap();
     }
 }
@@ -114,14 +115,14 @@ impl Drop for Board {
     }
 }
 
-/// Waits for something, within a limit.
+/// Waits until `look` finds something, within the time limit.
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + LIMIT;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < end, "waited in vain for {what}");
+        assert!(Instant::now() < end, "time-out: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -1,4 +1,4 @@
-//! The driver on the device model, over its socket, with the firmware in the emulated SoC.
+//! The driver on the device model, over vfio-user, with the firmware in the emulated SoC.
 
 mod board;
 
@@ -27,7 +27,7 @@ fn vport() -> Vport {
 }
 
 #[test]
-fn tables_packets_and_vfs_work_and_outlive_the_driver() {
+fn tables_packets_and_vfs_work_and_tables_outlive_the_driver() {
     let board = Board::start();
     let nic = board.open();
     assert!(!nic.adopted());
@@ -41,13 +41,13 @@ fn tables_packets_and_vfs_work_and_outlive_the_driver() {
     assert_eq!(nic.read_all(10_000).unwrap().len(), 2000);
     assert_eq!(nic.get(&[records[1234].key]).unwrap().len(), 1);
 
-    // From the wire to the host and back.
+    // A frame from the wire to the host, and one from the host to the wire.
     let mut upcalls = nic.upcalls().unwrap();
     let mut arp = vec![0xff; 6];
     arp.extend([2, 0, 0, 0, 0, 9, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
     arp.resize(60, 0);
     board.to_uplink(&arp);
-    let (exception, bytes) = until("the frame", || {
+    let (upcall, bytes) = until("the upcall arrives", || {
         let entry = upcalls.pop().unwrap().map(|(e, b)| (upcall_meta(&e).unwrap(), b.to_vec()));
         if entry.is_none() && upcalls.arm() {
             upcalls.interrupt().wait(Duration::from_millis(200)).unwrap();
@@ -55,15 +55,15 @@ fn tables_packets_and_vfs_work_and_outlive_the_driver() {
         }
         entry
     });
-    assert_eq!((exception.reason, exception.input), (Reason::Control, Port::Uplink(0)));
+    assert_eq!((upcall.reason, upcall.input), (Reason::Control, Port::Uplink(0)));
     assert_eq!(bytes, arp);
     upcalls.repost().unwrap();
     nic.batch()
         .packet_out(&ReinjectMeta::from_host(Port::Host), Port::Uplink(0), &[b"headers and ", &arp])
         .unwrap();
     assert_eq!(board.sent_frame(), [&b"headers and "[..], &arp].concat());
-    // The board counts a frame when it is on the wire.
-    until("the counters", || {
+    // The board counts a frame after it has sent it.
+    until("the frames are counted", || {
         let port = nic.counters().unwrap().uplinks[0];
         ((port.in_packets, port.out_packets) == (1, 1)).then_some(())
     });
@@ -79,7 +79,7 @@ fn tables_packets_and_vfs_work_and_outlive_the_driver() {
 }
 
 #[test]
-fn a_queue_may_be_closed_and_opened_again_at_once() {
+fn a_queue_can_be_closed_and_reopened_at_once() {
     let board = Board::start();
     let nic = board.open();
     nic.set_vports(&[(4, Vport { target: Vport::VMQ, number: 2, ..vport() })]).unwrap();
@@ -87,12 +87,12 @@ fn a_queue_may_be_closed_and_opened_again_at_once() {
         let mut vmq = nic.vmq(2).unwrap();
         let to = Port::Vport(VportId(4));
         nic.batch().packet_out(&ReinjectMeta::from_host(Port::Host), to, &[&[round; 60]]).unwrap();
-        assert_eq!(until("the frame", || vmq.pop().unwrap().map(|(_, b)| b.to_vec())), [round; 60]);
+        assert_eq!(until("the frame arrives", || vmq.pop().unwrap().map(|(_, b)| b.to_vec())), [round; 60]);
     }
 }
 
 #[test]
-fn a_killed_firmware_is_back_within_two_seconds() {
+fn killed_firmware_is_ready_again_within_two_seconds() {
     let board = Board::start();
     let nic = board.open();
     let events = nic.events().unwrap();
@@ -110,21 +110,21 @@ fn a_killed_firmware_is_back_within_two_seconds() {
     let ready = until("the restart", || events.next().filter(|e| matches!(e, Event::FirmwareReady { .. })));
     assert_eq!(ready, Event::FirmwareReady { epoch: 2 });
     assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
-    // The board has told the new firmware what it was told before.
+    // The board has restored the tables of the restarted firmware.
     assert_eq!(nic.read_all(10).unwrap().len(), 1);
     nic.set_vports(&[(0, vport())]).unwrap();
     nic.insert(&[record(1), record(2)]).unwrap();
     nic.start().unwrap();
     assert_eq!(nic.read_all(10).unwrap().len(), 2);
     assert_eq!(nic.vports().unwrap()[0].vsid, 5001);
-    assert_eq!(drop_of_a_frame_to_nowhere(&nic), Reason::NoVport);
+    assert_eq!(reason_of_a_frame_without_vport(&nic), Reason::NoVport);
 }
 
-/// A frame for a vport that does not exist is counted as such.
-fn drop_of_a_frame_to_nowhere(nic: &Nic) -> Reason {
+/// Sends a frame to a vport that does not exist. Returns the reason of its drop.
+fn reason_of_a_frame_without_vport(nic: &Nic) -> Reason {
     let before = nic.firmware_drops().unwrap();
-    let nowhere = Port::Vport(VportId(999));
-    nic.batch().packet_out(&ReinjectMeta::from_host(Port::Host), nowhere, &[&[0; 60]]).unwrap();
+    let missing = Port::Vport(VportId(999));
+    nic.batch().packet_out(&ReinjectMeta::from_host(Port::Host), missing, &[&[0; 60]]).unwrap();
     let after = nic.firmware_drops().unwrap();
     let changed = Reason::ALL.iter().find(|r| after[**r as usize] > before[**r as usize]);
     *changed.expect("a drop")

@@ -1,34 +1,16 @@
-//! Flow commands and tables: what is written can be read back, and what is refused says why.
+//! Flow and table commands: written entries can be read back, and a refusal names its reason.
 
 use culvert_abi::command::{CellWrite, Op};
-use culvert_abi::{FlowHot, FlowKey, FlowRecord, Group, Peer, Tunnel, Vport};
-use culvert_flow::Port;
+use culvert_abi::{FlowKey, FlowRecord, Group, Peer, Tunnel, Vport};
 use culvert_packet::Reason;
 use culvert_pf::Error;
 
-use crate::board::{board, until};
-
-/// A record for frame `n` of `packets`, out of uplink 0 as it is.
-pub(crate) fn record(n: u16) -> FlowRecord {
-    let frame = crate::packets::frame(n);
-    let headers = culvert_packet::parse(&frame).unwrap();
-    let key = culvert_flow::key::outbound(culvert_packet::VportId(0), &frame, &headers);
-    FlowRecord {
-        key,
-        hot: FlowHot { out: Port::Uplink(0).bits(), ..FlowHot::default() },
-        ..FlowRecord::default()
-    }
-}
-
-/// A vport that is up.
-pub(crate) fn vport(target: u16, number: u16) -> Vport {
-    let flags = Vport::PRESENT | Vport::UP;
-    Vport { flags, target, number, vsid: 5001, quota: 1000, ..Vport::default() }
-}
+use crate::fixtures::{record, vport};
+use crate::testbed::{start_board, until};
 
 #[test]
 fn records_are_inserted_read_found_and_deleted_in_bulk() {
-    let board = board();
+    let board = start_board();
     let nic = board.ready();
     let records: Vec<FlowRecord> = (0..300).map(record).collect();
     assert_eq!(nic.insert(&records).unwrap(), 300);
@@ -49,17 +31,17 @@ fn records_are_inserted_read_found_and_deleted_in_bulk() {
 }
 
 #[test]
-fn only_records_that_rest_are_idle() {
-    let board = board();
+fn only_unused_records_are_idle() {
+    let board = start_board();
     let nic = board.ready();
     nic.insert(&[record(1)]).unwrap();
     assert_eq!(nic.idle(60_000, 10).unwrap().len(), 0);
-    until("idleness", || (nic.idle(20, 10).unwrap().len() == 1).then_some(()));
+    until("the record is idle", || (nic.idle(20, 10).unwrap().len() == 1).then_some(()));
 }
 
 #[test]
 fn a_refusal_names_its_reason() {
-    let board = board();
+    let board = start_board();
     let nic = board.ready();
     let bad = FlowRecord { key: FlowKey::default(), ..record(1) };
     let refused = nic.insert(&[bad]).unwrap_err();
@@ -67,12 +49,12 @@ fn a_refusal_names_its_reason() {
     assert!(matches!(nic.set_tunnels(&[(9999, Tunnel::default())]), Err(Error::Refused { .. })));
     nic.batch().insert(&[bad]).unwrap();
     nic.fence().unwrap();
-    assert_eq!(until("the count", || nic.refused().get(&Reason::BadDescriptor).copied()), 1);
+    assert_eq!(until("the refusal is counted", || nic.refused().get(&Reason::BadDescriptor).copied()), 1);
 }
 
 #[test]
 fn tables_are_written_and_vports_read_back() {
-    let board = board();
+    let board = start_board();
     let nic = board.open();
     nic.set_vports(&[(3, vport(Vport::VF, 1)), (5, vport(Vport::VMQ, 0))]).unwrap();
     let peer = |n: u16| Peer { addr: [n as u8; 16], family: 4, index: n, reserved: 0 };
@@ -90,8 +72,8 @@ fn tables_are_written_and_vports_read_back() {
 }
 
 #[test]
-fn several_threads_may_give_commands() {
-    let board = board();
+fn several_threads_may_send_commands() {
+    let board = start_board();
     let nic = board.ready();
     std::thread::scope(|scope| {
         for thread in 0..4u16 {

@@ -1,4 +1,4 @@
-//! The physical function as the driver has it.
+//! `Function`: the board's PF, as a `Device` and as the registers of its BAR 0.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use culvert_pci::{Device, DmaBuffer, Error, Interrupt, PageKind, Registers, Resu
 
 use crate::board::Board;
 
-/// The PF as the driver has it.
+/// The board's PF.
 pub(crate) struct Function(pub(crate) Arc<Board>);
 
 impl Device for Function {
@@ -93,7 +93,7 @@ impl Registers for Function {
     }
 }
 
-/// The registers are of 32 bits.
+/// All registers have 32 or 64 bits.
 fn refused() -> Error {
-    Error::Missing { device: "test-board".into(), what: "narrow or wide registers".into() }
+    Error::Missing { device: "test-board".into(), what: "registers of this width".into() }
 }

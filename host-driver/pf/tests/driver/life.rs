@@ -1,4 +1,4 @@
-//! Bring-up, take-over, death and restart of the firmware.
+//! Bring-up and adoption of a NIC; death and restart of its firmware; events; VFs.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use culvert_offload::{Event, VfConfig};
 use culvert_packet::{MacAddr, Reason};
 use culvert_pf::{Config, Error, Nic};
 
-use crate::board::{ROUTER, board, config, dropped, image, until};
-use crate::commands::{record, vport};
+use crate::fixtures::{frame, record, vport};
+use crate::testbed::{ROUTER, config, dropped, image, start_board, until};
 
 #[test]
 fn a_nic_is_brought_up_from_nothing() {
-    let board = board();
+    let board = start_board();
     let nic = board.open();
     assert!(!nic.adopted());
     assert_eq!(board.loaded(), (image(), 1));
@@ -27,18 +27,19 @@ fn a_nic_is_brought_up_from_nothing() {
     assert!(nic.firmware_log().unwrap().contains("booted"));
 }
 
+/// The error text of a bring-up with this image.
 fn refusal(image: Vec<u8>) -> String {
     let config = Config { image, ..config() };
-    Nic::open(board().device(), &config).err().expect("refused").to_string()
+    Nic::open(start_board().device(), &config).err().expect("refused").to_string()
 }
 
 #[test]
-fn a_wrong_image_is_refused_with_the_reason_and_the_remedy() {
+fn an_unusable_image_is_refused_with_reason_and_remedy() {
     let mut damaged = image();
     *damaged.last_mut().unwrap() ^= 1;
     assert!(refusal(damaged).contains("checksum"));
     assert!(
-        refusal(b"#!/bin/sh and nothing that anybody would run".to_vec()).contains("not a firmware image")
+        refusal(b"#!/bin/sh, a script that is no firmware image".to_vec()).contains("not a firmware image")
     );
     let mut other = image();
     other[4] ^= 0xff;
@@ -48,35 +49,35 @@ fn a_wrong_image_is_refused_with_the_reason_and_the_remedy() {
 
 #[test]
 fn another_device_or_another_version_of_the_board_is_refused() {
-    let strange = board();
-    strange.set_register(culvert_abi::regs::MAGIC, 0);
-    assert!(matches!(Nic::open(strange.device(), &config()), Err(Error::NotOurs { .. })));
-    let old = board();
+    let other = start_board();
+    other.set_register(culvert_abi::regs::MAGIC, 0);
+    assert!(matches!(Nic::open(other.device(), &config()), Err(Error::WrongDevice { .. })));
+    let old = start_board();
     old.set_register(culvert_abi::regs::ABI, 99);
-    assert!(matches!(Nic::open(old.device(), &config()), Err(Error::Abi { part: "board", theirs: 99, .. })));
+    assert!(matches!(Nic::open(old.device(), &config()), Err(Error::Abi { part: "board", found: 99, .. })));
 }
 
 #[test]
-fn a_nic_that_forwards_is_taken_over_as_it_is() {
-    let board = board();
+fn a_nic_that_forwards_is_adopted_with_its_tables() {
+    let board = start_board();
     let nic = board.ready();
     nic.insert(&[record(1)]).unwrap();
     nic.start().unwrap();
-    // A packet is at the host when the host goes.
-    board.frame(culvert_abi::soc::BoardPort::Vf(0), &crate::packets::frame(2));
-    until("the exception", || nic.firmware_status().ok().filter(|_| nic.fence().is_ok()));
+    // A packet is at the host when the driver ends.
+    board.frame(culvert_abi::soc::BoardPort::Vf(0), &frame(2));
+    until("the upcall", || nic.firmware_status().ok().filter(|_| nic.fence().is_ok()));
     drop(nic);
 
     let nic = board.open();
     assert!(nic.adopted());
-    assert_eq!(board.loaded().1, 1, "the firmware went on");
+    assert_eq!(board.loaded().1, 1, "the firmware was restarted");
     assert_eq!(nic.read_all(100).unwrap().len(), 1);
     assert_eq!(dropped(&nic, Reason::HostRestart), 1);
 }
 
 #[test]
 fn firmware_that_runs_without_tables_is_configured() {
-    let board = board();
+    let board = start_board();
     drop(board.open());
     let nic = board.open();
     assert!(!nic.adopted());
@@ -85,8 +86,8 @@ fn firmware_that_runs_without_tables_is_configured() {
 }
 
 #[test]
-fn a_dead_firmware_is_reported_within_a_second_and_set_up_again() {
-    let board = board();
+fn dead_firmware_is_reported_within_a_second_and_configured_after_its_restart() {
+    let board = start_board();
     let nic = board.ready();
     let events = nic.events().expect("once");
     assert!(nic.events().is_none());
@@ -110,10 +111,10 @@ fn a_dead_firmware_is_reported_within_a_second_and_set_up_again() {
 }
 
 #[test]
-fn a_command_under_way_fails_when_the_firmware_dies() {
-    let board = board();
+fn an_outstanding_command_fails_when_the_firmware_dies() {
+    let board = start_board();
     let nic = board.open();
-    // Dead for the board before the driver knows: the command is taken by nobody.
+    // The driver does not know yet that the firmware is dead: nothing reads the command.
     std::thread::scope(|scope| {
         board.kill("");
         let begun = Instant::now();
@@ -125,7 +126,7 @@ fn a_command_under_way_fails_when_the_firmware_dies() {
 
 #[test]
 fn links_and_stopped_queues_are_reported() {
-    let board = board();
+    let board = start_board();
     let nic = board.open();
     let events = nic.events().unwrap();
     board.set_register(LINK, 2);
@@ -137,9 +138,9 @@ fn links_and_stopped_queues_are_reported() {
 }
 
 #[test]
-fn vfs_are_configured_before_they_are_made() {
+fn vfs_are_configured_before_they_are_enabled() {
     use culvert_abi::regs::{VF_FLAGS, VF_LINK_UP, VF_MAC_HIGH, VF_MAC_LOW, VF_MTU, VF_STRIDE, VFS};
-    let board = board();
+    let board = start_board();
     let nic = board.open();
     let vf = VfConfig::new(MacAddr([0x02, 1, 2, 3, 4, 5]), 1450);
     let handles = nic.enable_vfs(2, &[vf, vf]).unwrap();

@@ -1,10 +1,11 @@
-//! The driver on a board that is played by the test: registers, rings and interrupts as `culvert_abi` says, and the
-//! firmware's real logic behind them.
+//! The driver on a board of the test: registers, rings and interrupts by `culvert_abi`, and the real firmware logic.
 
 mod board;
 mod commands;
+mod fixtures;
 mod function;
 mod life;
 mod packets;
 mod soc;
 mod state;
+mod testbed;

@@ -1,6 +1,5 @@
-//! Packets between NIC and host: upcalls with tickets, verdict and packet in order, VMQs.
+//! Packets between NIC and host: upcalls with tickets, verdicts and packets in order, VMQs.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use culvert_abi::Vport;
@@ -8,31 +7,17 @@ use culvert_abi::command::{Op, VmqFilter};
 use culvert_abi::soc::BoardPort;
 use culvert_flow::Port;
 use culvert_offload::{ReinjectMeta, UpcallMeta};
-use culvert_packet::craft::{self, Ends};
-use culvert_packet::{MacAddr, Reason, VportId};
+use culvert_packet::{Reason, VportId};
 use culvert_pf::{RxQueue, upcall_meta};
 
-use crate::board::{board, dropped, until};
-use crate::commands::{record, vport};
+use crate::fixtures::{frame, record, vport};
+use crate::testbed::{dropped, start_board, until};
 
-/// A UDP frame from port `n`.
-pub(crate) fn frame(n: u16) -> Vec<u8> {
-    let ends = Ends {
-        src_mac: MacAddr([2, 0, 0, 0, 0, 1]),
-        dst_mac: MacAddr([2, 0, 0, 0, 0, 2]),
-        src: IpAddr::from([10, 1, 1, 11]),
-        dst: IpAddr::from([10, 1, 1, 12]),
-    };
-    let mut frame = vec![0; 128];
-    let len = craft::udp(&mut frame, &ends, n, 53, b"payload").unwrap();
-    frame.truncate(len);
-    frame
-}
-
+/// Waits for the next upcall.
 fn next(queue: &mut RxQueue) -> (UpcallMeta, Vec<u8>) {
-    let found = until("an exception", || {
-        let found = queue.pop().unwrap().map(|(e, bytes)| (upcall_meta(&e).unwrap(), bytes.to_vec()));
-        found.or_else(|| {
+    let upcall = until("an upcall arrives", || {
+        let upcall = queue.pop().unwrap().map(|(e, bytes)| (upcall_meta(&e).unwrap(), bytes.to_vec()));
+        upcall.or_else(|| {
             if queue.arm() {
                 queue.interrupt().wait(Duration::from_millis(500)).unwrap();
                 queue.disarm();
@@ -41,12 +26,12 @@ fn next(queue: &mut RxQueue) -> (UpcallMeta, Vec<u8>) {
         })
     });
     queue.repost().unwrap();
-    found
+    upcall
 }
 
 #[test]
 fn a_verdict_and_its_packets_keep_their_order() {
-    let board = board();
+    let board = start_board();
     let nic = board.open();
     nic.set_vports(&[(0, vport(Vport::VF, 7))]).unwrap();
     nic.start().unwrap();
@@ -66,7 +51,7 @@ fn a_verdict_and_its_packets_keep_their_order() {
     batch.insert(&[record(1)]).unwrap();
     batch.reinject(&first.reinject(), &frame(1)).unwrap();
     drop(batch);
-    // The verdict is there, two packets are not back yet: this one waits, behind them.
+    // The host has decided, and two upcalls are outstanding: this packet waits behind them.
     nic.fence().unwrap();
     board.frame(BoardPort::Vf(7), &frame(1));
     nic.fence().unwrap();
@@ -78,15 +63,15 @@ fn a_verdict_and_its_packets_keep_their_order() {
     nic.fence().unwrap();
     assert_eq!(board.sent(), vec![(BoardPort::Uplink(0), frame(1)); 2]);
     assert_eq!(dropped(&nic, Reason::AclDeny), 1);
-    // Live: nothing comes up any more.
+    // The record is live: the NIC forwards by itself.
     board.frame(BoardPort::Vf(7), &frame(1));
     nic.fence().unwrap();
-    assert_eq!(until("the frame", || board.sent().pop()).1, frame(1));
+    assert_eq!(until("the frame arrives", || board.sent().pop()).1, frame(1));
 }
 
 #[test]
-fn a_frame_of_the_host_leaves_as_it_is_in_parts() {
-    let board = board();
+fn a_frame_of_the_host_in_parts_leaves_unchanged() {
+    let board = start_board();
     let nic = board.open();
     nic.batch()
         .packet_out(
@@ -102,8 +87,8 @@ fn a_frame_of_the_host_leaves_as_it_is_in_parts() {
 }
 
 #[test]
-fn frames_for_a_vport_without_vf_come_into_its_vmq() {
-    let board = board();
+fn frames_for_a_vport_without_vf_arrive_in_its_vmq() {
+    let board = start_board();
     let nic = board.open();
     let mut vmq = nic.vmq(2).unwrap();
     assert!(nic.vmq(16).is_err());
@@ -113,15 +98,15 @@ fn frames_for_a_vport_without_vf_come_into_its_vmq() {
     nic.batch()
         .packet_out(&ReinjectMeta::from_host(Port::Host), Port::Vport(VportId(4)), &[&frame(9)])
         .unwrap();
-    let got = until("the frame", || vmq.pop().unwrap().map(|(e, bytes)| (e.op, bytes.to_vec())));
+    let got = until("the frame arrives", || vmq.pop().unwrap().map(|(e, bytes)| (e.op, bytes.to_vec())));
     assert_eq!(got, (Op::Transmit as u8, frame(9)));
     vmq.repost().unwrap();
     assert!(!vmq.is_stopped().unwrap());
 }
 
 #[test]
-fn more_packets_than_the_ring_holds_pass_in_order() {
-    let board = board();
+fn more_packets_than_the_ring_holds_leave_in_order() {
+    let board = start_board();
     let nic = board.open();
     let mut batch = nic.batch();
     for n in 0..3000u16 {
@@ -134,8 +119,8 @@ fn more_packets_than_the_ring_holds_pass_in_order() {
 }
 
 #[test]
-fn frames_of_machines_are_taken_as_far_as_there_is_room_and_leave_the_rest_to_the_host() {
-    let board = board();
+fn frames_of_vms_fill_only_their_share_of_the_ring() {
+    let board = start_board();
     let nic = board.open();
     nic.set_vports(&[(4, vport(Vport::VMQ, 2))]).unwrap();
     nic.start().unwrap();
@@ -143,30 +128,30 @@ fn frames_of_machines_are_taken_as_far_as_there_is_room_and_leave_the_rest_to_th
     let (input, frame) = (Port::Vport(VportId(4)), frame(9));
     let (outer, inner) = frame.split_at(40);
 
-    // The board does not know of them yet: so none of them has left the ring.
-    let mut taken = 0;
+    // Without a doorbell the board does not see them: all stay in the ring.
+    let mut accepted = 0;
     while nic.enqueue(input, &[outer, inner]).unwrap() {
-        taken += 1;
+        accepted += 1;
     }
-    assert!((32..1024).contains(&taken), "{taken}");
+    assert!((32..1024).contains(&accepted), "{accepted}");
     assert!(!nic.enqueue_drops(input, Reason::RingFull, 3).unwrap());
     let mut batch = nic.batch();
-    for _ in 0..taken {
+    for _ in 0..accepted {
         batch.dropped(&ReinjectMeta::from_host(input), Reason::AclDeny, 1).unwrap();
     }
     drop(batch);
-    // They go on the way of their flow, which there is none of yet, in the order in which they were offered.
-    for n in 0..taken {
-        let (exception, bytes) = next(&mut upcalls);
+    // They have no flow record yet: each is an upcall, in the order in which they were enqueued.
+    for n in 0..accepted {
+        let (upcall, bytes) = next(&mut upcalls);
         let reason = if n == 0 { Reason::Miss } else { Reason::Pending };
-        assert_eq!((exception.reason, exception.input, bytes), (reason, input, frame.clone()));
+        assert_eq!((upcall.reason, upcall.input, bytes), (reason, input, frame.clone()));
     }
-    assert_eq!(dropped(&nic, Reason::AclDeny), taken);
-    until("room again", || nic.enqueue_drops(input, Reason::RingFull, 3).unwrap().then_some(()));
+    assert_eq!(dropped(&nic, Reason::AclDeny), accepted);
+    until("the ring has room", || nic.enqueue_drops(input, Reason::RingFull, 3).unwrap().then_some(()));
     nic.doorbell().unwrap();
     nic.fence().unwrap();
     assert_eq!(dropped(&nic, Reason::RingFull), 3);
     let vports = nic.vports().unwrap();
-    assert_eq!(vports[4].drops, taken + 3);
+    assert_eq!(vports[4].drops, accepted + 3);
     assert!(nic.enqueue(input, &[&[0; 2000]]).is_err());
 }

@@ -1,4 +1,4 @@
-//! The SoC's side of the test's board: packet buffers, rings to the firmware's logic, its tables.
+//! The SoC of the tests' board: packet buffers, rings to the firmware logic, and its tables.
 
 use culvert_abi::soc::{BUFFER_LEN, Descriptor, HEADER_LEN, NO_BUFFER, RELEASE, Sizes};
 use culvert_logic::{Bus, Memory};
@@ -59,7 +59,7 @@ fn table<T: FromZeros>(n: usize) -> &'static mut [T] {
     Vec::leak((0..n).map(|_| T::new_zeroed()).collect())
 }
 
-/// Tables that live as long as the test.
+/// Tables that live as long as the process.
 pub(crate) fn tables() -> Memory<'static> {
     let sizes = Sizes::new(10);
     let flows = sizes.flows as usize;

@@ -1,4 +1,4 @@
-//! What the board does when the driver writes a register or a ring.
+//! `State`: the board's registers, queues and firmware, and its reaction to the driver's writes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -15,6 +15,7 @@ use zerocopy::IntoBytes;
 
 use crate::soc::{BUFFERS, Soc, tables};
 
+/// A PF queue as the driver programmed it.
 #[derive(Default, Clone, Copy)]
 pub(crate) struct Queue {
     base: u64,
@@ -23,6 +24,7 @@ pub(crate) struct Queue {
     index: u32,
 }
 
+/// All state of the board.
 pub(crate) struct State {
     pub(crate) registers: BTreeMap<u32, u32>,
     pub(crate) memory: Vec<DmaBuffer>,
@@ -71,9 +73,9 @@ impl State {
             | u64::from(self.registers[&regs::FW_IMAGE_HIGH]) << 32;
         let mut image = vec![0; self.registers[&regs::FW_IMAGE_LEN] as usize];
         self.read(iova, &mut image);
-        let good = Header::parse(&image)
+        let checked = Header::parse(&image)
             .and_then(|(h, flat)| if crc32fast::hash(flat) == h.crc { Ok(()) } else { Err(ImageError::Crc) });
-        match good {
+        match checked {
             Ok(()) => {
                 self.image = image;
                 self.start();
@@ -119,7 +121,8 @@ impl State {
         (at, entry)
     }
 
-    fn passed(&mut self, n: usize) {
+    /// Marks the next entry of a queue as done.
+    fn complete_entry(&mut self, n: usize) {
         self.queues[n].index = self.queues[n].index.wrapping_add(1);
         self.set_word(self.queues[n].base + NIC_INDEX, self.queues[n].index);
     }
@@ -129,7 +132,8 @@ impl State {
         q.running && self.word(q.base + HOST_INDEX) != q.index
     }
 
-    pub(crate) fn turn(&mut self, interrupts: &[Interrupt]) {
+    /// Moves entries and packets between the rings and the firmware once.
+    pub(crate) fn run_once(&mut self, interrupts: &[Interrupt]) {
         let Some(mut firmware) = self.firmware.take() else { return };
         let beat = self.now() / 50;
         self.registers.insert(regs::FW_HEARTBEAT, beat);
@@ -158,7 +162,7 @@ impl State {
                 now,
                 ..Default::default()
             });
-            self.passed(0);
+            self.complete_entry(0);
         }
         firmware.poll(&mut self.soc, 1000);
         self.firmware = Some(firmware);
@@ -166,7 +170,7 @@ impl State {
             let base = Entry { op: d.op, reason: d.reason, now: d.now, arg0: d.arg0, ..Entry::default() };
             match Op::from_u8(d.op) {
                 Some(Op::Complete) if d.cookie != 0 => {
-                    self.hand_over(
+                    self.deliver(
                         regs::QUEUE_COMPLETION,
                         Entry { cookie: d.cookie, ..base },
                         &bytes,
@@ -182,11 +186,11 @@ impl State {
                         vsid: d.vsid,
                         ..base
                     };
-                    self.hand_over(usize::from(d.target), e, &bytes, interrupts);
+                    self.deliver(usize::from(d.target), e, &bytes, interrupts);
                 }
                 Some(Op::Transmit) => match BoardPort::from_bits(d.port) {
                     BoardPort::Queue(n) => {
-                        self.hand_over(usize::from(n), Entry { port: d.vport, ..base }, &bytes, interrupts);
+                        self.deliver(usize::from(n), Entry { port: d.vport, ..base }, &bytes, interrupts);
                     }
                     port => self.sent.push((port, bytes)),
                 },
@@ -195,14 +199,15 @@ impl State {
         }
     }
 
-    fn hand_over(&mut self, n: usize, entry: Entry, bytes: &[u8], interrupts: &[Interrupt]) {
+    /// Writes an entry to the host, and signals the interrupt if the host sleeps.
+    fn deliver(&mut self, n: usize, entry: Entry, bytes: &[u8], interrupts: &[Interrupt]) {
         assert!(self.available(n), "no buffer on queue {n}");
         let (at, posted) = self.entry(n);
         assert!(posted.len as usize >= bytes.len());
         self.write(posted.addr, bytes);
         let filled = Entry { addr: posted.addr, len: bytes.len() as u32, ..entry };
         self.write(at, filled.as_bytes());
-        self.passed(n);
+        self.complete_entry(n);
         if self.word(self.queues[n].base + HOST_SLEEPS) != 0 {
             interrupts[2 + n].signal().unwrap();
         }
