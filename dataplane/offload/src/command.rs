@@ -1,11 +1,11 @@
-//! What the slow path tells a NIC to do, in order.
+//! `FlowCommand`: what the slow path has a NIC do, in order.
 
 use culvert_flow::pending::Ticket;
 use culvert_flow::tables::Tunnel;
 use culvert_flow::{Classified, FlowKey, FlowRecord, Port};
 use culvert_packet::{Offload, Reason};
 
-/// One command. A NIC executes commands in the order in which it is given them.
+/// A command of the slow path to a NIC. The NIC executes commands in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FlowCommand {
     /// Insert records, or give existing ones new actions.
@@ -14,8 +14,8 @@ pub enum FlowCommand {
     Delete(Vec<FlowKey>),
     /// Write a tunnel's outer headers.
     SetTunnel(u16, Box<Tunnel>),
-    /// Reinject a frame: the NIC looks its flow up. With a ticket, this completes the upcall. If the frame is unchanged since
-    /// its upcall, the parsed packet saves a NIC in software parsing it again.
+    /// Reinject a frame: the NIC looks up its flow. With a ticket, this completes the upcall. The parsed packet, present if
+    /// the frame is unchanged since its upcall, saves the switch from parsing it again.
     Reinject(ReinjectMeta, Vec<u8>, Option<Box<Classified>>),
     /// Send a frame out of a port unchanged. With a ticket, this completes the upcall.
     PacketOut(ReinjectMeta, Port, Vec<u8>),
@@ -23,10 +23,10 @@ pub enum FlowCommand {
     Dropped(ReinjectMeta, Reason),
 }
 
-/// What travels with a packet from the host to the NIC.
+/// Metadata of a packet from the host to the NIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReinjectMeta {
-    /// The port that the packet arrived at, or that it is to be treated as having arrived at.
+    /// The port that the packet arrived at. The NIC treats a packet of the host itself as received from this port.
     pub input: Port,
     /// The pending flow whose upcall this completes.
     pub ticket: Option<Ticket>,
@@ -35,7 +35,7 @@ pub struct ReinjectMeta {
 }
 
 impl ReinjectMeta {
-    /// For a packet that the host made itself, with complete checksums.
+    /// Metadata of a packet that the host created, with complete checksums.
     pub fn from_host(input: Port) -> Self {
         ReinjectMeta { input, ticket: None, offload: Offload::default() }
     }

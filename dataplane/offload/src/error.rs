@@ -1,4 +1,4 @@
-//! Errors of a NIC: each names the NIC, what was asked, and what to do about it.
+//! Errors of a NIC: each names the NIC, the value at fault and, where there is one, the remedy.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use culvert_packet::Reason;
 /// The result of an operation on a NIC.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a NIC could not do what was asked of it.
+/// Why an operation on a NIC failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The firmware does not run, or the switch has stopped.
     #[error(
-        "{device}: is not running: a NIC's board restarts its firmware; a switch needs a restart of culvertd"
+        "{device}: not running: wait until the board has restarted the firmware; for a switch, restart culvertd"
     )]
     NotRunning {
         /// The NIC.
         device: String,
     },
     /// The NIC did not answer in time.
-    #[error("{device}: no answer to {what} within {limit:?}: it hangs or the machine is overloaded")]
+    #[error("{device}: no answer to {what} within {limit:?}: the NIC hangs or the host is overloaded")]
     Timeout {
         /// The NIC.
         device: String,
@@ -39,21 +39,21 @@ pub enum Error {
         reason: Reason,
     },
     /// A frame or payload is longer than a packet buffer.
-    #[error("{len} bytes are more than a packet buffer of the NIC holds ({limit})")]
+    #[error("a frame of {len} bytes is too long for a packet buffer of {limit} bytes: lower the MTU")]
     TooLong {
         /// Length in bytes.
         len: usize,
-        /// The limit.
+        /// Bytes that a buffer holds.
         limit: usize,
     },
-    /// There is no such VMQ.
-    #[error("{device}: has no VMQ {vmq}; it has {count}")]
+    /// The NIC has no VMQ of this number.
+    #[error("{device}: has no VMQ {vmq}: it has {count}, numbered from 0")]
     NoVmq {
         /// The NIC.
         device: String,
         /// The requested number.
         vmq: u16,
-        /// How many VMQs there are.
+        /// How many VMQs it has.
         count: u16,
     },
     /// The operating system refused memory, threads or file descriptors.
@@ -64,7 +64,7 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
-    /// The driver reports another error.
+    /// Any other error of the NIC's driver.
     #[error(transparent)]
     Driver(Box<dyn std::error::Error + Send + Sync>),
 }

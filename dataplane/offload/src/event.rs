@@ -1,4 +1,4 @@
-//! What a NIC reports by itself.
+//! `Event`: a change of a NIC's state that the NIC reports.
 
 use std::os::fd::BorrowedFd;
 
@@ -24,14 +24,14 @@ pub enum Event {
     },
     /// The link state of each MAC port.
     Link([bool; Port::UPLINKS as usize]),
-    /// A VF's driver started or stopped.
+    /// The driver of a VF in a guest has started or stopped.
     Vf,
     /// The board stopped a PF queue at a fault.
     QueueStopped {
         /// Its number.
         queue: usize,
     },
-    /// The device is gone.
+    /// The device is lost, for this reason.
     Lost(String),
 }
 

@@ -1,4 +1,4 @@
-//! An eventfd: wakes a thread that sleeps in poll(2).
+//! `EventFd`: wakes a thread that sleeps in poll(2).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,7 +31,7 @@ impl EventFd {
     /// The descriptor cannot be written.
     pub fn signal(&self) -> io::Result<()> {
         match rustix::io::write(&*self.0, &1_u64.to_ne_bytes()) {
-            // A full counter is as signalled as it can be.
+            // A full counter is signalled already.
             Ok(_) | Err(Errno::AGAIN) => Ok(()),
             Err(e) => Err(e.into()),
         }

@@ -1,11 +1,11 @@
-//! What a NIC offers to the slow path, and what passes between the two.
+//! The traits of a NIC that the slow path offloads flows to, and the types that pass between the two.
 //!
 //! A NIC forwards the packets of flows that it has records for. A packet without a record goes up to the host as an
 //! [`Upcall`]; the slow path answers with [`FlowCommand`]s: records first, then the packet itself. The Culvert PF driver,
 //! the software switch and the NIC of `culvert replay` all implement the same three traits:
 //!
-//! * [`FlowTables`]: tables and commands.
-//! * [`PacketIo`]: packets up, packets down, and VMQs.
+//! * [`FlowTables`]: writes and reads tables, executes flow commands.
+//! * [`PacketIo`]: upcalls, frames to the NIC, and VMQs.
 //! * [`DeviceInfo`]: capabilities, counters, links and events.
 //!
 //! [`OffloadNic`] is all three together.

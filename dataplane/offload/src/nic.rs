@@ -1,4 +1,4 @@
-//! The three traits of a NIC.
+//! The three traits of a NIC: `FlowTables`, `PacketIo` and `DeviceInfo`.
 
 use culvert_flow::tables::Vport;
 use culvert_flow::{FlowKey, FlowRecord, Port};
@@ -11,12 +11,12 @@ use crate::{EventQueue, FlowCommand, NicCounters, PortCounters, Result, TableWri
 pub enum Scan {
     /// All of them.
     All,
-    /// Those that are not pending and that no packet has used for so many milliseconds.
+    /// Records that are not pending and that no packet has used for this many milliseconds.
     Idle(u32),
 }
 
 impl Scan {
-    /// Whether it returns a record, `now` being the NIC's time.
+    /// Whether the scan returns a record at the NIC's time `now`, in milliseconds.
     pub fn includes(self, record: &FlowRecord, now: u32) -> bool {
         match self {
             Scan::All => true,
@@ -25,11 +25,11 @@ impl Scan {
     }
 }
 
-/// A NIC's tables and commands.
+/// Writes and reads a NIC's tables, and executes flow commands.
 ///
 /// # Errors
 /// All calls fail when the NIC does not run, refuses, or does not answer in time.
-#[expect(clippy::missing_errors_doc, reason = "the trait's documentation says it once for all its calls")]
+#[expect(clippy::missing_errors_doc, reason = "the trait's documentation names the errors of all calls")]
 pub trait FlowTables {
     /// Queues commands, in order. Does not wait for their completion.
     fn execute(&self, commands: Vec<FlowCommand>) -> Result<()>;
@@ -41,27 +41,27 @@ pub trait FlowTables {
     fn find(&self, keys: &[FlowKey]) -> Result<Vec<FlowRecord>>;
     /// Records of the whole table, at most `limit`.
     fn scan(&self, scan: Scan, limit: usize) -> Result<Vec<FlowRecord>>;
-    /// Waits until everything given before is done.
+    /// Waits until all earlier commands and writes are done.
     fn fence(&self) -> Result<()>;
-    /// Lets packets flow.
+    /// Starts forwarding.
     fn start(&self) -> Result<()>;
 }
 
-/// A NIC's packets.
-#[expect(clippy::missing_errors_doc, reason = "each call says when it fails")]
+/// Receives packets from a NIC and enqueues packets to it.
+#[expect(clippy::missing_errors_doc, reason = "each call names its errors in its text")]
 pub trait PacketIo {
     /// The queue of upcalls. Only the first call returns it.
     fn upcalls(&self) -> Option<Box<dyn UpcallQueue>>;
-    /// Opens a VMQ. Fails if there is none with this number.
+    /// Opens a VMQ. Fails if the NIC has none with this number.
     fn vmq(&self, n: u16) -> Result<Box<dyn VmqQueue>>;
-    /// Enqueues a frame, in two parts, that a vport's VM sent. `false`: the queue is full, try again. The NIC sees it
-    /// after [`doorbell`](Self::doorbell). Fails if the frame is too long or the device is lost.
+    /// Enqueues a frame, in two parts, that a vport's VM sent. `false`: the queue is full, try again. The NIC sees the
+    /// frame after [`doorbell`](Self::doorbell). Fails if the frame is too long or the device is lost.
     fn enqueue(&self, vport: VportId, parts: [&[u8]; 2]) -> Result<bool> {
         let _ = (vport, parts);
         Ok(false)
     }
-    /// Has the NIC count frames from or to a vport's VM that the host dropped. `false`: the queue is full, try again. Fails
-    /// if the device is lost.
+    /// Reports frames from or to a vport's VM that the host dropped; the NIC counts them. `false`: the queue is full, try
+    /// again. Fails if the device is lost.
     fn enqueue_drops(&self, vport: VportId, reason: Reason, count: u32) -> Result<bool> {
         let _ = (vport, reason, count);
         Ok(false)
@@ -72,30 +72,30 @@ pub trait PacketIo {
     }
 }
 
-/// What a NIC can hold.
+/// Sizes of a NIC's tables, and their lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// MAC ports.
+    /// Number of MAC ports.
     pub uplinks: u8,
-    /// Flow records.
+    /// Number of flow records.
     pub flow_records: u32,
-    /// Flow records of a vport for which the policy names no quota.
+    /// Number of flow records of a vport for which the policy names no quota.
     pub flow_records_per_vport: u32,
-    /// Whether the NIC can lose its tables while this process runs, and needs them written again.
+    /// Whether the NIC can lose its tables while this process runs. The slow path then writes them again.
     pub is_volatile: bool,
 }
 
-/// A NIC's properties, state and counters.
+/// Reads a NIC's capabilities, state and counters.
 ///
 /// # Errors
 /// All calls fail when the NIC does not answer.
-#[expect(clippy::missing_errors_doc, reason = "the trait's documentation says it once for all its calls")]
+#[expect(clippy::missing_errors_doc, reason = "the trait's documentation names the errors of all calls")]
 pub trait DeviceInfo {
-    /// What the NIC can hold.
+    /// The NIC's capabilities.
     fn capabilities(&self) -> Capabilities;
-    /// Whether a previous daemon wrote its tables and the NIC kept them.
+    /// Whether the NIC has kept tables that a previous daemon wrote.
     fn is_adopted(&self) -> bool;
-    /// Whether it takes commands.
+    /// Whether the NIC accepts commands.
     fn is_alive(&self) -> bool;
     /// The distributed router's MAC.
     fn router_mac(&self) -> MacAddr;

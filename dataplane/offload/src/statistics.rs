@@ -32,7 +32,7 @@ impl AddAssign for PortCounters {
 /// Counters of a whole NIC.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NicCounters {
-    /// Packets that the NIC finished by itself.
+    /// Packets that the NIC handled without the host.
     pub finished: u64,
     /// Packets that it punted to the host.
     pub punted: u64,

@@ -1,16 +1,16 @@
-//! What the host writes into a NIC's tables.
+//! `TableWrite`: writes to a NIC's tables, and their entries.
 
 use culvert_flow::tables::{Group, Peer, Tunnel, Vport};
 use culvert_packet::{MacAddr, VportId};
 
-/// One write to a NIC's tables. Entries with an index are written at it; the others replace the whole table.
+/// One write to a NIC's tables. Entries with an index replace the entry at that index; others replace the whole table.
 #[derive(Clone, Copy, Debug)]
 pub enum TableWrite<'a> {
     /// The distributed router's MAC. The NIC empties its flow table.
     RouterMac(MacAddr),
-    /// Our provider addresses, all of them.
+    /// All provider addresses of this host.
     LocalAddresses(&'a [Peer]),
-    /// The other hosts' provider addresses, all of them.
+    /// All provider addresses of other hosts.
     Peers(&'a [Peer]),
     /// Tunnels by index.
     Tunnels(&'a [(u16, Tunnel)]),
@@ -18,9 +18,9 @@ pub enum TableWrite<'a> {
     Groups(&'a [(u16, Group)]),
     /// Vports by number. Their counters stay.
     Vports(&'a [(u16, Vport)]),
-    /// The forwarding database, all of it. A NIC that finds vports by its flow table alone ignores it.
+    /// The whole forwarding database. A NIC that finds vports only by flow records ignores it.
     Fdb(&'a [FdbEntry]),
-    /// VMQ filters, all of them.
+    /// All VMQ filters.
     VmqFilters(&'a [VmqFilter]),
     /// Generations of vports and mappings.
     Generations(&'a [GenerationWrite]),
@@ -28,7 +28,7 @@ pub enum TableWrite<'a> {
     Vf(u16, &'a VfConfig),
 }
 
-/// An entry of the forwarding database: frames from the wire for this MAC in this VSID are the vport's.
+/// An entry of the forwarding database: frames for this MAC in this VSID go to the vport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FdbEntry {
     /// The vport.
@@ -52,25 +52,25 @@ pub struct VmqFilter {
     pub vport: VportId,
 }
 
-/// What has a generation.
+/// Names a generation cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Generation {
-    /// The mappings that share this cell.
+    /// The cell of mappings with this number; several mappings share it.
     Mapping(u16),
     /// A vport's policy.
     Vport(VportId),
 }
 
-/// Sets a generation: records that were made under another value are stale.
+/// Sets a generation. Records that were inserted under another value are stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GenerationWrite {
-    /// What it is the generation of.
+    /// The cell.
     pub of: Generation,
     /// The new value.
     pub value: u32,
 }
 
-/// Settings of a VF that the host decides.
+/// Settings of a VF that the host enforces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VfConfig {
     /// Its MAC.
@@ -79,11 +79,11 @@ pub struct VfConfig {
     pub mtu: u16,
     /// The link state that the guest sees.
     pub link_up: bool,
-    /// The guest may set another MAC.
+    /// Whether the guest may change its MAC.
     pub allow_mac_change: bool,
-    /// The guest may turn promiscuous mode on.
+    /// Whether the guest may turn on promiscuous mode.
     pub allow_promisc: bool,
-    /// How many of its packets may be at the host at a time.
+    /// How many upcalls of the VF may be outstanding.
     pub upcall_share: u16,
 }
 

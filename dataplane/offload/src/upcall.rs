@@ -1,4 +1,4 @@
-//! Packets that a NIC gives to the host: upcalls, and frames of VMQs.
+//! `Upcall`: a packet that a NIC sends to the host. Also the queues of upcalls and of VMQs.
 
 use std::os::fd::BorrowedFd;
 
@@ -8,54 +8,54 @@ use culvert_packet::{Offload, Reason, parse, parse_outer};
 
 use crate::{ReinjectMeta, Result};
 
-/// A packet that a NIC has no flow record for, or that the host handles by itself.
+/// A packet that the NIC has no flow record for, or that the host handles itself.
 #[derive(Clone, Debug)]
 pub struct Upcall {
-    /// What the NIC knows of it.
+    /// The NIC's metadata of the packet.
     pub meta: UpcallMeta,
     /// The frame as the NIC received it.
     pub frame: Vec<u8>,
-    /// The parsed frame with its flow key, or why there is none.
+    /// The parsed frame with its flow key, or the reason why it does not parse.
     pub packet: std::result::Result<Classified, Reason>,
 }
 
-/// What a NIC knows of a packet that it gives to the host.
+/// A NIC's metadata of a packet that it sends to the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpcallMeta {
-    /// Why the NIC did not forward it.
+    /// Why the NIC sent it to the host.
     pub reason: Reason,
     /// The port that it arrived at.
     pub input: Port,
-    /// The pending flow that it belongs to. The host completes it exactly once.
+    /// The pending flow of the packet. The host completes the upcall exactly once.
     pub ticket: Option<Ticket>,
-    /// The packet itself was forwarded; this is a copy of a TCP segment that opens or closes a connection.
+    /// Set if the NIC has forwarded the packet: this is a copy of a TCP segment that opens or closes a connection.
     pub copy: Option<ControlCopy>,
     /// Index of the outer source PA of an encapsulated packet.
     pub peer: u16,
     /// When it arrived: milliseconds of the NIC's clock, wrapping.
     pub now: u32,
-    /// State of its checksums and segmentation.
+    /// State of its checksum and segmentation.
     pub offload: Offload,
 }
 
 /// A copy of a TCP segment that opens or closes a connection, as it left the NIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlCopy {
-    /// The connection that the flow record names.
+    /// The connection in the flow record.
     pub connection: u64,
     /// Bytes of outer headers in front of the tenant's frame.
     pub outer_len: u16,
 }
 
 impl UpcallMeta {
-    /// The metadata with which the packet goes back.
+    /// The metadata with which the packet returns to the NIC.
     pub fn reinject(&self) -> ReinjectMeta {
         ReinjectMeta { input: self.input, ticket: self.ticket, offload: self.offload }
     }
 }
 
 impl Upcall {
-    /// A frame that the NIC gives to the host. It is parsed unless the NIC has done so.
+    /// An upcall. Parses the frame unless the NIC has already classified it.
     pub fn new(meta: UpcallMeta, frame: Vec<u8>, classified: Option<Classified>) -> Self {
         match classified {
             Some(packet) => Upcall { meta, frame, packet: Ok(packet) },
@@ -63,13 +63,13 @@ impl Upcall {
         }
     }
 
-    /// Parses a frame that the NIC gives to the host.
+    /// An upcall of a frame that the NIC has not classified.
     pub fn parse(meta: UpcallMeta, frame: Vec<u8>) -> Self {
         let packet = classify(&meta, &frame);
         Upcall { meta, frame, packet }
     }
 
-    /// The tenant's frame: without outer headers.
+    /// The tenant's frame, without outer headers.
     pub fn inner(&self) -> &[u8] {
         let Ok(packet) = &self.packet else { return &self.frame };
         if packet.outer.inner == 0 {
@@ -80,7 +80,7 @@ impl Upcall {
     }
 }
 
-/// Parses a frame, and makes its flow key as the NIC does. A copy has no key: it left the NIC already.
+/// Parses a frame and builds its flow key as the NIC does. A copy has no key: the NIC has forwarded it already.
 fn classify(meta: &UpcallMeta, frame: &[u8]) -> std::result::Result<Classified, Reason> {
     if let Some(copy) = meta.copy {
         let inner = frame.get(usize::from(copy.outer_len)..).ok_or(Reason::OuterTruncated)?;
@@ -116,14 +116,14 @@ fn classify(meta: &UpcallMeta, frame: &[u8]) -> std::result::Result<Classified, 
 
 /// A queue from the NIC to the host, with its interrupt.
 pub trait RxQueue: Send {
-    /// Gives the buffers of all entries taken out back to the NIC. Called after each burst.
+    /// Returns the buffers of all taken entries to the NIC. Call it after each burst.
     ///
     /// # Errors
     /// The device is lost.
     fn repost(&mut self) -> Result<()>;
-    /// Asks for an interrupt. `false`: a packet has arrived meanwhile.
+    /// Enables the interrupt. `false`: a packet has arrived meanwhile, and the interrupt stays disabled.
     fn arm(&self) -> bool;
-    /// Disables interrupts, and clears a pending one.
+    /// Disables the interrupt and clears a pending one.
     fn disarm(&self);
     /// A descriptor that is readable while an interrupt is pending.
     fn fd(&self) -> BorrowedFd<'_>;
@@ -138,7 +138,7 @@ pub trait UpcallQueue: RxQueue {
     fn pop(&mut self) -> Result<Option<Upcall>>;
 }
 
-/// What a VMQ says of a frame.
+/// A frame that was taken from a VMQ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VmqFrame {
     /// Length of the frame.
