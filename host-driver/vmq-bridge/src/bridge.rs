@@ -1,4 +1,4 @@
-//! The bridge's thread: moves frames between the VMQs and the VMs' ports of all its vports.
+//! `Bridge`: the thread that moves frames between VMQs and VMs' ports, for all vports.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -13,12 +13,12 @@ use rustix::event::PollFd;
 
 use crate::vmq_port::VmqPort;
 
-/// Interval in which a backlogged queue is tried again: no interrupt says that the NIC has room.
+/// Retry interval of a backlogged queue: no interrupt reports that the NIC has room.
 const BACKLOG_RETRY: Duration = Duration::from_micros(50);
 /// The same while the NIC's firmware does not run.
 const DEAD_RETRY: Duration = Duration::from_millis(5);
 
-/// What other threads tell the bridge to do.
+/// A command of another thread to the bridge.
 pub(super) enum Command {
     /// Attach a port for a vport's VM.
     Attach {
@@ -53,7 +53,7 @@ impl Bridge {
         self.base.elapsed().as_millis() as u32
     }
 
-    /// Counts what is in the queues when the thread ends. The VMs' ports stay for the next bridge.
+    /// Drops and counts the frames in the queues when the thread ends. The VMs' ports stay for the next bridge.
     pub(super) fn finish(&mut self) {
         self.ports.iter_mut().for_each(|port| port.close(&mut self.pool));
     }
@@ -76,7 +76,7 @@ impl PollLoop for Bridge {
     type Command = Command;
 
     fn execute(&mut self, command: Command) {
-        // The asking thread may have given up.
+        // The thread that waits for an answer may have timed out.
         match command {
             Command::Attach { vport, vmq, open } => {
                 self.remove(vport);
@@ -109,7 +109,7 @@ impl PollLoop for Bridge {
         let mut limit = TICK;
         let mut quiet = true;
         for port in &mut self.ports {
-            // Without the NIC's queue, the VM waits too.
+            // Without the NIC's queue, the VM's frames wait too.
             let (Some(queue), vm_port) = port.ends() else { continue };
             quiet &= queue.arm();
             if queue.is_backlogged() {

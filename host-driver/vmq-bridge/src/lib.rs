@@ -1,8 +1,9 @@
-//! Ports for VMs that no VF serves, on a host with a Culvert NIC: moves frames between a vport's VMQ and its VM's port.
+//! The VMQ bridge: moves frames between VMQs and the ports of VMs that have no VF, on a host with a Culvert NIC.
 //!
-//! The NIC does all of the overlay's work; nothing is looked up here. Each vport has two ports, a VMQ and the VM's, and one
-//! thread serves all vports. It is not the slow path's thread, so that bulk traffic of a VM delays no decision. Packet order
-//! stays the NIC's business: all frames of a VM enter the NIC by one ring, and upcalls for them carry tickets as for a VF.
+//! The NIC does all work of the overlay; the bridge looks up nothing. Each vport has two ports, its VMQ and the VM's port,
+//! and one thread serves all vports. It is a thread of its own, so that a VM's bulk traffic delays no decision of the slow
+//! path. The NIC keeps packet order: all frames of a VM enter it through one ring, and their upcalls carry tickets as those
+//! of a VF do.
 
 #![forbid(unsafe_code)]
 
@@ -20,11 +21,11 @@ use culvert_switch::{Notifier, Opener, Pool, poll_loop};
 
 use crate::bridge::{Bridge, Command};
 
-/// The bridge's name in messages.
+/// The bridge's name in error messages.
 const NAME: &str = "the VMQ bridge";
-/// How long an answer may take: rounds take microseconds, opening a port milliseconds.
+/// Time limit for an answer: a round takes microseconds, opening a port milliseconds.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Commands that may wait.
+/// Commands that can be queued.
 const COMMANDS: usize = 64;
 /// Buffers of common size: for each of the NIC's VMQs, two bursts and a backlog.
 const BUFFERS: usize = 2048;
@@ -60,8 +61,8 @@ impl VmqBridge {
         Ok(VmqBridge { commands: Some(commands), notifier, thread: Some(thread) })
     }
 
-    /// Attaches a port for the VM of a vport whose frames the NIC steers into VMQ `vmq`. The bridge's thread opens it, again
-    /// and again until it opens, and reopens it when it breaks.
+    /// Attaches a port for the VM of a vport whose frames the NIC steers into VMQ `vmq`. The bridge's thread opens the port,
+    /// retries until that succeeds, and reopens the port when it breaks.
     ///
     /// # Errors
     /// The bridge has stopped.
@@ -106,10 +107,10 @@ impl VmqBridge {
 impl Drop for VmqBridge {
     fn drop(&mut self) {
         self.commands = None;
-        // The thread looks ten times a second even if it cannot be woken.
+        // If this fails, the thread still polls its commands ten times a second.
         let _ = self.notifier.notify();
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so.
+            // The panic of a thread has been printed already.
             let _ = thread.join();
         }
     }

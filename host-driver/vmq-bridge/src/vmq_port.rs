@@ -1,4 +1,4 @@
-//! One vport of the bridge: its VMQ, its VM's port, and the frames that pass between them.
+//! `VmqPort`: one vport's VMQ and VM port, and the frames between them.
 
 use std::io;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) struct VmqPort {
     pub(super) vm_port: AttachedPort,
     /// Empty between two rounds.
     burst: Vec<Packet>,
-    /// Drops that the NIC does not know of yet, each reason once.
+    /// Drops that have not been reported to the NIC yet, one entry for each reason.
     unreported: Drops,
     /// Drops of the current round; empty between two rounds.
     drops: Drops,
@@ -67,7 +67,7 @@ impl VmqPort {
         self.report();
     }
 
-    /// Moves one burst in each direction. `true`: there was a frame.
+    /// Moves one burst in each direction. `true`: at least one frame moved.
     pub(super) fn round(&mut self, pool: &mut Pool, now: u32) -> bool {
         let Some(queue) = &mut self.queue else {
             // The port still serves its VM's control messages.
@@ -91,7 +91,7 @@ impl VmqPort {
         })
     }
 
-    /// Both ports: the VMQ and the VM's, as far as they are open.
+    /// The VMQ and the VM's port, if open.
     pub(super) fn ends(&mut self) -> (Option<&mut NicQueue>, Option<&mut dyn SwitchPort>) {
         (self.queue.as_mut(), self.vm_port.port())
     }
@@ -116,13 +116,13 @@ impl VmqPort {
             }
         }
         self.unreported.retain(|(_, count)| *count > 0);
-        // A lost NIC reports itself by its events.
+        // A lost NIC is reported by its events.
         let _ = self.nic.doorbell();
     }
 
     fn close_queue(&mut self, pool: &mut Pool) {
         let dropped = self.queue.as_mut().map_or(0, |queue| queue.drop_backlog(pool));
-        // Closed before it is opened again: the board has one queue of this number.
+        // Closes the queue before it is reopened: the board has one queue of this number.
         self.queue = None;
         self.count(Reason::QueueStopped, dropped);
     }
@@ -133,7 +133,7 @@ impl VmqPort {
         self.vm_port.destroy();
     }
 
-    /// Drops and counts the frames that are between the two ports.
+    /// Drops and counts the frames between the two ports.
     pub(super) fn close(&mut self, pool: &mut Pool) {
         let mut dropped = 0;
         if let Some(queue) = &mut self.queue {
@@ -149,7 +149,8 @@ impl VmqPort {
     }
 }
 
-/// Moves a burst from the NIC to the VM. Frames that its port does not accept are dropped: they do not hold the NIC up.
+/// Moves a burst from the NIC to the VM. Frames that the VM's port does not accept are dropped, so that the NIC does not
+/// wait for the VM.
 fn to_vm(
     queue: &mut NicQueue,
     vm_port: &mut AttachedPort,
@@ -165,8 +166,8 @@ fn to_vm(
     result.map(|()| any)
 }
 
-/// Moves a burst from the VM to the NIC. The VM's ring is not read while there is a backlog, and then no more than the
-/// backlog can hold is read: only frames that the NIC never accepts are dropped.
+/// Moves a burst from the VM to the NIC. Reads nothing from the VM while frames are backlogged, and otherwise no more than
+/// the backlog can hold: it drops only frames that the NIC never accepts.
 fn from_vm(
     queue: &mut NicQueue,
     vm_port: &mut AttachedPort,

@@ -1,4 +1,4 @@
-//! Frames that a vm leaves to be cut: the NIC gets segments, however little room it has at a time.
+//! Large frames of a VM (GSO): the NIC receives segments, however little room it has.
 
 use std::io;
 use std::net::IpAddr;
@@ -10,24 +10,24 @@ use culvert_packet::craft::{self, Ends};
 use culvert_packet::{ChecksumState, Gso, MacAddr, Offload, VportId, checksum, tcp};
 use culvert_switch::{Opener, Packet, Pool, Sent, SwitchPort};
 
-use crate::{bridge, enqueued, until};
+use crate::{enqueued, start, until};
 
 const MSS: usize = 1400;
 const HEADERS: usize = 54;
 
-/// Frames with what is left to do for them.
+/// Frames with their offload metadata.
 type Frames = Vec<(Vec<u8>, Offload)>;
 
-/// A vm that sends such frames.
+/// A port of a VM that sends such frames.
 struct Sender {
     frames: Arc<Mutex<Frames>>,
     interrupt: EventFd,
 }
 
 impl SwitchPort for Sender {
-    fn receive(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>, most: usize) -> io::Result<()> {
+    fn receive(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>, max: usize) -> io::Result<()> {
         let mut frames = self.frames.lock().unwrap();
-        while packets.len() < most && !frames.is_empty() {
+        while packets.len() < max && !frames.is_empty() {
             let Some(mut packet) = pool.take_for(frames[0].0.len()) else { break };
             let (frame, offload) = frames.remove(0);
             assert!(packet.fill(&frame));
@@ -75,8 +75,8 @@ fn large(sequence: u32, len: usize) -> Vec<u8> {
     frame
 }
 
-/// Whether IP and TCP checksums of a frame are right (RFC 1071: the sum over all, checksum and all, is zero).
-fn is_whole(frame: &[u8]) -> bool {
+/// Whether the IP and TCP checksums of a frame are correct (RFC 1071: the sum that includes the checksum is zero).
+fn has_valid_checksums(frame: &[u8]) -> bool {
     let mut sum = checksum::Checksum::new();
     let len = (frame.len() - 34) as u32;
     sum.pseudo(&frame[26..30], &frame[30..34], culvert_packet::Protocol::TCP, len);
@@ -84,8 +84,8 @@ fn is_whole(frame: &[u8]) -> bool {
 }
 
 #[test]
-fn large_frames_are_cut_to_the_last_byte_and_lost_in_no_narrow_place() {
-    let (nic, bridge) = bridge();
+fn large_frames_are_segmented_without_loss_while_the_nic_has_little_room() {
+    let (nic, bridge) = start();
     nic.state().room = 5;
     let lens = [60_000, 100, 1401, 20_000];
     let mut sequence = 0u32;
@@ -99,7 +99,7 @@ fn large_frames_are_cut_to_the_last_byte_and_lost_in_no_narrow_place() {
         let offload = Offload { gso, mss: if len > MSS { MSS as u16 } else { 0 }, ..Offload::default() };
         all.push((frame, offload));
     }
-    // One that its vm's driver left without a checksum.
+    // A frame whose checksum the VM's driver left partial.
     let mut partial = large(sequence, 200);
     payload.extend_from_slice(&partial[HEADERS..]);
     let mut sum = checksum::Checksum::new();
@@ -114,14 +114,12 @@ fn large_frames_are_cut_to_the_last_byte_and_lost_in_no_narrow_place() {
     });
     bridge.attach(VportId(10), 0, open).unwrap();
     let expected = 60_000_usize.div_ceil(MSS) + 1 + 2 + 20_000_usize.div_ceil(MSS) + 1;
-    let mut most = 0;
-    until("all there", || {
-        most = most.max(enqueued(&nic, 10).len());
+    until("all segments are enqueued", || {
         nic.state().room = 5;
         enqueued(&nic, 10).len() == expected
     });
     let got = enqueued(&nic, 10);
-    assert!(got.iter().all(|frame| is_whole(frame)), "a checksum is wrong");
+    assert!(got.iter().all(|frame| has_valid_checksums(frame)), "a checksum is wrong");
     assert!(got.iter().all(|frame| frame.len() <= HEADERS + MSS), "a frame is too long");
     let mut at = 0;
     for frame in &got {
