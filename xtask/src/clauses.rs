@@ -26,7 +26,7 @@ fn list(workspace: &Workspace) -> Result<Vec<(String, usize, String)>> {
     Ok(list)
 }
 
-/// `RFC n section n`, `virtio n.n, n.n` and `PCIe n.n` in the comments of a text.
+/// `RFC n section n`, `virtio n.n, n.n`, `PCIe n.n section n.n` and `PCIe n.n` in the comments of a text.
 fn clauses(text: &str) -> Vec<(usize, String)> {
     let mut clauses = Vec::new();
     for (number, line) in text.lines().enumerate() {
@@ -40,9 +40,7 @@ fn clauses(text: &str) -> Vec<(usize, String)> {
             let clause = match word.trim_matches(|c: char| !c.is_alphanumeric()) {
                 "RFC" => rfc(after),
                 "virtio" | "Virtio" => virtio(after),
-                "PCIe" => {
-                    after.first().and_then(|word| section(word)).map(|section| format!("PCIe {section}"))
-                }
+                "PCIe" => pcie(after),
                 _ => None,
             };
             clauses.extend(clause.map(|clause| (number + 1, clause)));
@@ -64,6 +62,14 @@ fn virtio(words: &[&str]) -> Option<String> {
     let skip = usize::from(words.get(1) == Some(&"section"));
     let section = section(words.get(1 + skip)?)?;
     Some(format!("virtio {version} section {section}"))
+}
+
+fn pcie(words: &[&str]) -> Option<String> {
+    let first = section(words.first()?)?;
+    match words.get(1..3) {
+        Some(["section", second]) => Some(format!("PCIe {first} section {}", section(second)?)),
+        _ => Some(format!("PCIe {first}")),
+    }
 }
 
 /// Numbers with dots between them, at least one dot or digit.
@@ -91,6 +97,7 @@ mod tests {
         assert_eq!(found("//! A ring (virtio 1.2, 2.7), in memory"), ["virtio 1.2 section 2.7"]);
         assert_eq!(found("// virtio 1.2 section 2.7.13.4: x"), ["virtio 1.2 section 2.7.13.4"]);
         assert_eq!(found("/// Adds the capability (PCIe 7.5.3)."), ["PCIe 7.5.3"]);
+        assert_eq!(found("/// NumVFs (PCIe 6.0 section 9.3.3.7)."), ["PCIe 6.0 section 9.3.3.7"]);
         assert!(found("// RFC 791, virtio 1.2 over PCI\nlet x = \"RFC 7348 section 5\";").is_empty());
     }
 
