@@ -1,4 +1,4 @@
-//! What the slow path wants done, in order: records, tunnels, and its packets back on their way.
+//! Flow commands of the slow path, executed in order: records, tunnels, and reinjected packets.
 
 use std::time::Duration;
 
@@ -11,14 +11,15 @@ use culvert_packet::{ChecksumState, Reason};
 use crate::forwarder::{Forwarder, RESERVE};
 use crate::packet::Packet;
 
-/// Looks for buffers, a moment apart, after which what finds none is dropped: the others have had a tenth of a second.
+/// Polls for free buffers before a packet without one is dropped: other workers have a tenth of a second to return theirs.
 const MAX_POLLS: usize = 2000;
+/// Between two polls.
 const POLL_INTERVAL: Duration = Duration::from_micros(50);
-/// Steps whose memory is called for together.
+/// Commands whose records are prefetched together.
 const AHEAD: usize = RESERVE;
 
 impl Forwarder {
-    /// Carries commands out.
+    /// Executes commands, in order.
     pub fn execute(&mut self, commands: Vec<FlowCommand>) {
         let mut commands = commands.into_iter();
         while !commands.as_slice().is_empty() {
@@ -27,25 +28,25 @@ impl Forwarder {
                 FlowCommand::Insert(records) => Some(records),
                 _ => None,
             });
-            self.dp.prefetch_install(records.flatten().map(|record| &record.key));
+            self.out.dp.prefetch_install(records.flatten().map(|record| &record.key));
             self.wait_for_buffers();
             commands.by_ref().take(AHEAD).for_each(|command| self.execute_one(command));
-            // What has left gives its buffer to those that come.
+            // Packets that were sent free their buffers for the next commands.
             self.flush();
         }
     }
 
-    /// Waits until there are buffers for what comes next. Those that are with other workers soon come home, unless they
-    /// wait for ours in turn: so what they have passed here is carried out meanwhile.
+    /// Waits until there are buffers for the next commands. Other workers soon return theirs, unless they wait for this
+    /// one's in turn: so what they handed to this worker is forwarded meanwhile.
     fn wait_for_buffers(&mut self) {
         for _ in 0..MAX_POLLS {
-            if self.handoff.is_alone() || self.pool.common() >= AHEAD {
+            if self.out.handoff.is_alone() || self.out.pool.common() >= AHEAD {
                 return;
             }
             if !self.poll_handoff() {
                 std::thread::sleep(POLL_INTERVAL);
             }
-            self.pool.take_back();
+            self.out.pool.take_back();
         }
     }
 
@@ -54,13 +55,13 @@ impl Forwarder {
         match command {
             FlowCommand::Insert(records) => {
                 for record in &records {
-                    // One that finds no room is decided again with its next packet.
-                    let _ = self.dp.install(record, now);
+                    // A flow without room for its record is decided again with its next packet.
+                    let _ = self.out.dp.install(record, now);
                 }
             }
             FlowCommand::Delete(keys) => {
                 for key in &keys {
-                    self.dp.delete(key);
+                    self.out.dp.delete(key);
                 }
             }
             FlowCommand::SetTunnel(index, tunnel) => self.set_tunnel(index, &tunnel),
@@ -72,41 +73,41 @@ impl Forwarder {
             }
             FlowCommand::PacketOut(meta, to, frame) => {
                 if let Some(packet) = self.import(&meta, &frame) {
-                    self.send(packet, to, (1, frame.len() as u64));
+                    self.out.send(packet, to, (1, frame.len() as u64));
                 }
                 self.complete_upcall(meta.input, self.ticket_of(&meta));
             }
             FlowCommand::Dropped(meta, reason) => {
-                self.dp.count_drop(reason, meta.input);
+                self.out.dp.count_drop(reason, meta.input);
                 self.complete_upcall(meta.input, self.ticket_of(&meta));
             }
         }
     }
 
-    /// Writes a tunnel; its counters go on.
+    /// Writes a tunnel. Its counters stay.
     pub fn set_tunnel(&mut self, index: u16, tunnel: &Tunnel) {
-        if let Some(slot) = self.dp.tunnels.get_mut(usize::from(index)) {
+        if let Some(slot) = self.out.dp.tunnels.get_mut(usize::from(index)) {
             slot.rewrite(tunnel);
         }
     }
 
-    /// Writes a vport; its counters go on. `false`: there is no such number.
+    /// Writes a vport. Its counters stay. `false`: the number is out of range.
     pub fn set_vport(&mut self, n: usize, new: &Vport) -> bool {
-        let Some(slot) = self.dp.vports.get_mut(n) else { return false };
+        let Some(slot) = self.out.dp.vports.get_mut(n) else { return false };
         slot.rewrite(new);
         true
     }
 
     fn reinject(&mut self, packet: Packet, ticket: Option<Ticket>, classified: Option<&Classified>) {
-        // Its vport has moved to another worker meanwhile, and its record is there.
-        if let Some((worker, charged_vport)) = self.foreign_owner(&packet) {
-            return self.hand_off(packet, worker, None, charged_vport);
+        // If the vport has moved to another worker meanwhile, its record is there.
+        if let Some((worker, charged_vport)) = self.out.foreign_owner(&packet) {
+            return self.out.hand_off(packet, worker, None, charged_vport);
         }
         let mut packet = packet;
         let (input, number, now, len) = (packet.input, packet.number(), self.now, packet.bytes().len());
         let (source, mut punted) = (Source::Reinjected { ticket, classified }, None);
         let done =
-            packet.edit(|frame| self.dp.process_pipeline(frame, input, source, number, now, &mut punted));
+            packet.edit(|frame| self.out.dp.process_pipeline(frame, input, source, number, now, &mut punted));
         match done {
             Some(mut verdict) => {
                 if let Verdict::Forward { copy, .. } = &mut verdict {
@@ -114,18 +115,18 @@ impl Forwarder {
                 }
                 self.apply_verdict(packet, verdict, punted.as_ref(), len);
             }
-            None => self.drop(packet, Reason::BadDescriptor),
+            None => self.out.drop(packet, Reason::BadDescriptor),
         }
     }
 
     fn ticket_of(&self, meta: &ReinjectMeta) -> Option<Ticket> {
-        meta.ticket.and_then(|ticket| self.tickets.import(ticket))
+        meta.ticket.and_then(|ticket| self.upcalls.tickets.import(ticket))
     }
 
-    /// A packet of the slow path in a buffer of ours. `None`: there is none, which is counted.
+    /// Copies a packet of the slow path into a buffer. `None`: there is no buffer; the drop is counted.
     fn import(&mut self, meta: &ReinjectMeta, frame: &[u8]) -> Option<Packet> {
-        let Some(mut packet) = self.pool.take_for(frame.len()) else {
-            self.dp.count_drop(Reason::NoBuffer, meta.input);
+        let Some(mut packet) = self.out.pool.take_for(frame.len()) else {
+            self.out.dp.count_drop(Reason::NoBuffer, meta.input);
             return None;
         };
         packet.input = meta.input;
@@ -137,7 +138,7 @@ impl Forwarder {
         if packet.fill(frame) && offload.fill_checksum(packet.bytes_mut()) {
             return Some(packet);
         }
-        self.drop(packet, Reason::BadDescriptor);
+        self.out.drop(packet, Reason::BadDescriptor);
         None
     }
 }

@@ -2,26 +2,24 @@
 //!
 //! Packets enter by [`Forwarder::poll_port`] or [`Forwarder::arrive`], pass the core as a burst, and
 //! [`Forwarder::apply_verdict`] does what the core says. The parts that it works with have their own data:
-//! ports ([`PortTable`]), other workers ([`Handoff`]), upcalls ([`UpcallTx`]) and packets that wait for their flow's
+//! tables, buffers, ports and other workers ([`Output`]), upcalls ([`Upcalls`]) and packets that wait for their flow's
 //! decision ([`PendedPackets`]).
 
 use std::time::Duration;
 
 use culvert_flow::pending::{Completion, Ticket};
-use culvert_flow::tables::Vport;
-use culvert_flow::{Actions, Classified, Datapath, Port, RecordId, Source, Verdict};
-use culvert_packet::{Gso, Reason, VportId, parse_outer};
+use culvert_flow::{Classified, Datapath, Port, Source, Verdict};
+use culvert_packet::{Gso, Reason};
 
-use crate::attached_port::{Opener, unreachable_reason};
+use crate::attached_port::Opener;
 use crate::burst::{BURST, BurstPipeline};
 use crate::handoff::Handoff;
+use crate::output::Output;
 use crate::packet::Packet;
 use crate::pended::PendedPackets;
 use crate::pool::Pool;
-use crate::port_table::{Egress, PortTable};
-use crate::steering::NO_VPORT;
-use crate::tables;
 use crate::tickets::TicketRange;
+use crate::upcall::Upcalls;
 use crate::upcall_queue::UpcallTx;
 
 /// Buffers that ports do not fill: reinjected packets and copies find buffers when guests have filled the others.
@@ -34,19 +32,14 @@ pub struct Forwarder {
     /// Whether the slow path gets copies of TCP control segments that it reinjected itself. The core says so, but the slow
     /// path has just decided on them.
     pub copy_reinjected: bool,
-    pub(super) dp: Datapath<'static>,
-    pub(super) pool: Pool,
-    pub(super) ports: PortTable,
-    pub(super) handoff: Handoff,
-    pub(super) upcalls: UpcallTx,
-    pub(super) tickets: TicketRange,
+    /// Tables, buffers and ports.
+    pub(super) out: Output,
+    pub(super) upcalls: Upcalls,
     pended: PendedPackets,
     /// `None` while a burst is processed.
     pipeline: Option<Box<BurstPipeline>>,
     /// Received packets; empty between two bursts.
     pub(super) burst: Vec<Packet>,
-    /// A second list for bursts that are divided; empty between two bursts.
-    pub(super) spare: Vec<Packet>,
     /// For how long there was work.
     pub(super) busy: Duration,
 }
@@ -68,28 +61,23 @@ impl Forwarder {
         Forwarder {
             now: 0,
             copy_reinjected: false,
-            dp: parts.dp,
-            pool: parts.pool,
-            ports: PortTable::new(),
-            handoff: parts.handoff,
-            upcalls: parts.upcalls,
-            tickets: parts.tickets,
+            out: Output::new(parts.dp, parts.pool, parts.handoff),
+            upcalls: Upcalls::new(parts.upcalls, parts.tickets),
             pended: PendedPackets::new(parts.packets),
             pipeline: Some(Box::default()),
             burst: Vec::with_capacity(BURST),
-            spare: Vec::with_capacity(BURST),
             busy: Duration::ZERO,
         }
     }
 
     /// Tables and counters.
     pub fn datapath(&mut self) -> &mut Datapath<'static> {
-        &mut self.dp
+        &mut self.out.dp
     }
 
     /// Tables and counters, read-only.
     pub fn tables(&self) -> &Datapath<'static> {
-        &self.dp
+        &self.out.dp
     }
 
     /// How many packets wait for their flow's decision.
@@ -99,33 +87,33 @@ impl Forwarder {
 
     /// Packet buffers.
     pub fn pool(&mut self) -> &mut Pool {
-        &mut self.pool
+        &mut self.out.pool
     }
 
     /// Attaches a port in place of the one with this name. See [`Switch::attach`](crate::Switch::attach).
     pub fn attach(&mut self, at: Port, open: Opener) {
         self.detach(at);
-        self.ports.attach(at, open, self.now);
+        self.out.ports.attach(at, open, self.now);
     }
 
     /// Notes that another worker serves a port.
     pub(super) fn set_remote(&mut self, at: Port, worker: u8) {
         self.detach(at);
         self.upcalls.forget(at);
-        self.ports.set_remote(at, worker);
+        self.out.ports.set_remote(at, worker);
     }
 
     /// Detaches a port, after it has sent what was queued.
     pub fn detach(&mut self, at: Port) {
         self.flush();
-        self.ports.detach(at);
+        self.out.ports.detach(at);
     }
 
     /// Whether to poll a port: its packets have room wherever they may go.
     #[inline]
     pub(super) fn may_poll(&mut self, at: Port) -> bool {
         match at {
-            Port::Vport(id) => !self.upcalls.is_used_up(at) && self.handoff.has_room(id.0),
+            Port::Vport(id) => !self.upcalls.is_used_up(at) && self.out.handoff.has_room(id.0),
             _ => true,
         }
     }
@@ -133,15 +121,15 @@ impl Forwarder {
     /// Receives one burst from a local port and forwards it. `true`: there was a packet.
     #[inline]
     pub(super) fn poll_port(&mut self, n: usize) -> bool {
-        let Some(at) = self.ports.local().get(n).map(|port| port.at()) else { return false };
+        let Some(at) = self.out.ports.local().get(n).map(|port| port.at()) else { return false };
         if !self.may_poll(at) {
             return false;
         }
-        let port = &mut self.ports.local_mut()[n];
+        let port = &mut self.out.ports.local_mut()[n];
         let mut burst = std::mem::take(&mut self.burst);
-        let max = self.pool.common().saturating_sub(RESERVE).min(BURST);
+        let max = self.out.pool.common().saturating_sub(RESERVE).min(BURST);
         if max > 0 {
-            port.receive(&mut self.pool, &mut burst, max, self.now);
+            port.receive(&mut self.out.pool, &mut burst, max, self.now);
         }
         let any = !burst.is_empty();
         if any {
@@ -163,9 +151,9 @@ impl Forwarder {
     #[inline]
     pub fn arrive(&mut self, at: Port, packets: &mut Vec<Packet>) {
         if let Port::Uplink(_) = at
-            && !self.handoff.is_alone()
+            && !self.out.handoff.is_alone()
         {
-            self.hand_off_foreign(packets);
+            self.out.hand_off_foreign(packets);
         }
         self.burst(packets);
     }
@@ -179,7 +167,7 @@ impl Forwarder {
             *len = packet.bytes().len() as u32;
         }
         let Some(mut pipeline) = self.pipeline.take() else { return };
-        pipeline.run(&mut self.dp, packets, self.now);
+        pipeline.run(&mut self.out.dp, packets, self.now);
         for ((packet, (verdict, punted)), len) in packets.drain(..).zip(pipeline.verdicts()).zip(lens) {
             self.apply_verdict(packet, verdict, punted.as_ref(), len as usize);
         }
@@ -199,8 +187,8 @@ impl Forwarder {
         if let Verdict::Forward { to, copy: false, capture: false, .. } = verdict
             && packet.offload.gso == Gso::None
         {
-            self.dp.counters.finished += 1;
-            return self.send(packet, to, (1, len as u64));
+            self.out.dp.counters.finished += 1;
+            return self.out.send(packet, to, (1, len as u64));
         }
         self.apply_rare_verdict(packet, verdict, punted, len);
     }
@@ -214,138 +202,79 @@ impl Forwarder {
         len: usize,
     ) {
         if !matches!(verdict, Verdict::Punt { .. } | Verdict::Wait) {
-            self.dp.counters.finished += 1;
+            self.out.dp.counters.finished += 1;
         }
         match verdict {
             Verdict::Forward { to, record, copy, .. } => {
-                let (packets, more) = self.count_segments(&packet, record);
-                if copy && self.egress(to).is_ok() {
-                    self.copy(&packet, record);
+                let (packets, more) = self.out.count_segments(&packet, record);
+                if copy
+                    && self.out.egress(to).is_ok()
+                    && !self.upcalls.copy(&self.out.dp, &packet, record, self.now)
+                {
+                    // The packet itself is forwarded. A connection whose end was not seen ends by its time-out.
+                    self.out.dp.counters.drops[Reason::UpcallFull as usize] += 1;
                 }
-                self.send(packet, to, (packets, len as u64 + more));
+                self.out.send(packet, to, (packets, len as u64 + more));
             }
             Verdict::Answer => {
                 let to = packet.input;
-                self.send(packet, to, (0, 0));
+                self.out.send(packet, to, (0, 0));
             }
-            Verdict::Replicate { record, group } => self.replicate(packet, record, group, len),
+            Verdict::Replicate { record, group } => self.out.replicate(packet, record, group, len),
             Verdict::Punt { reason, ticket } => self.punt(packet, reason, ticket, punted.copied()),
             Verdict::Wait => {
                 if let Err(packet) = self.pended.insert(packet) {
-                    self.drop(packet, Reason::BadDescriptor);
+                    self.out.drop(packet, Reason::BadDescriptor);
                 }
             }
             // The core has counted it.
-            Verdict::Drop { .. } => self.pool.give(packet),
+            Verdict::Drop { .. } => self.out.pool.give(packet),
         }
     }
 
-    /// Counts the segments of a large packet, which the core counted as one, in its flow record and tunnel. Returns how
-    /// many there are, and how many bytes of headers they add.
-    pub(super) fn count_segments(&mut self, packet: &Packet, record: RecordId) -> (u64, u64) {
-        if packet.offload.gso == Gso::None {
-            return (1, 0);
-        }
-        let Some(segments) = packet.segments() else { return (1, 0) };
-        let outer = parse_outer(packet.bytes()).ok().flatten().map_or(0, |outer| usize::from(outer.inner));
-        let more = segments.count() as u64 - 1;
-        let bytes = more * (segments.headers() - outer) as u64;
-        let hot = self.dp.table.hot_mut(record);
-        (hot.packets, hot.bytes) = (hot.packets + more, hot.bytes + bytes);
-        let pushed = hot.actions().contains(Actions::PUSH_OUTER);
-        let tunnel = usize::from(hot.tunnel);
-        if let Some(tunnel) = self.dp.tunnels.get_mut(tunnel).filter(|_| pushed) {
-            (tunnel.packets, tunnel.bytes) = (tunnel.packets + more, tunnel.bytes + bytes);
-        }
-        (more + 1, bytes)
-    }
-
-    /// Counts packets that a vport's VM sent.
-    #[inline]
-    pub(super) fn count_input(&mut self, input: Port, packets: u64, bytes: u64) {
-        if let Some(vport) = tables::vport(&mut self.dp, input) {
-            vport.rx_packets += packets;
-            vport.rx_bytes += bytes;
-        }
-    }
-
-    /// Where packets to a port leave, or why they cannot.
-    #[inline]
-    pub(super) fn egress(&self, to: Port) -> Result<Egress, Reason> {
-        if let Port::Vport(VportId(n)) = to {
-            match self.dp.vports.get(usize::from(n)) {
-                Some(vport) if vport.is_up() => {}
-                Some(vport) if vport.flags & Vport::PRESENT != 0 => return Err(Reason::VportDown),
-                _ => return Err(Reason::NoVport),
-            }
-        }
-        self.ports.egress(to).ok_or(unreachable_reason(to))
-    }
-
-    /// Queues a packet at the port that it leaves by, until the end of the burst, and counts it for the vport that sent
-    /// it: packets and bytes.
-    #[inline]
-    pub(super) fn send(&mut self, packet: Packet, to: Port, (packets, bytes): (u64, u64)) {
-        match self.egress(to) {
-            Ok(egress) => {
-                self.count_input(packet.input, packets, bytes);
-                self.enqueue(packet, to, egress);
-            }
-            Err(reason) => self.drop(packet, reason),
-        }
-    }
-
-    /// Queues a packet at a local port, or hands it to the worker that serves the port.
-    #[inline]
-    pub(super) fn enqueue(&mut self, packet: Packet, to: Port, egress: Egress) {
-        match egress {
-            Egress::Local(n) => self.ports.enqueue(n, packet),
-            Egress::Remote(worker) => {
-                let charged_vport = match (packet.input, to) {
-                    (Port::Vport(id), _) | (_, Port::Vport(id)) => id.0,
-                    _ => NO_VPORT,
-                };
-                self.hand_off(packet, worker, Some(to), charged_vport);
-            }
-        }
-    }
-
-    /// Sends what is queued at all ports, and wakes whoever gets something.
+    /// Sends what is queued at all ports, and wakes whoever gets a packet.
     pub(super) fn flush(&mut self) {
-        self.ports.flush(&mut self.dp, &mut self.pool, self.now);
-        self.handoff.notify();
+        self.out.flush(self.now);
         self.upcalls.notify();
     }
 
-    /// Counts frames that ports dropped on reception.
-    pub(super) fn count_rx_drops(&mut self) {
-        self.ports.count_rx_drops(&mut self.dp);
-    }
-
-    /// Drops a packet that the core has not counted.
-    #[cold]
-    pub(super) fn drop(&mut self, packet: Packet, reason: Reason) {
-        self.dp.count_drop(reason, packet.input);
-        self.pool.give(packet);
+    /// Gives a packet to the slow path.
+    fn punt(
+        &mut self,
+        packet: Packet,
+        reason: Reason,
+        ticket: Option<Ticket>,
+        classified: Option<Classified>,
+    ) {
+        self.out.dp.counters.punted += 1;
+        if self.upcalls.punt(&packet, reason, ticket, classified, self.now) {
+            self.out.pool.give(packet);
+        } else {
+            let input = packet.input;
+            self.out.drop(packet, Reason::UpcallFull);
+            // The slow path, which does not see this packet, would complete the upcall.
+            self.complete_upcall(input, ticket);
+        }
     }
 
     /// Completes an upcall. If it was the last one of a decided flow, the packets that waited are sent.
     pub(super) fn complete_upcall(&mut self, input: Port, ticket: Option<Ticket>) {
         self.upcalls.complete(input);
         let Some(ticket) = ticket else { return };
-        if let Completion::Live(id) = self.dp.complete_upcall(ticket, 1) {
-            while let Some(number) = self.dp.pending.next_waiting(ticket.slot) {
+        if let Completion::Live(id) = self.out.dp.complete_upcall(ticket, 1) {
+            while let Some(number) = self.out.dp.pending.next_waiting(ticket.slot) {
                 let Some(mut packet) = self.pended.take(number) else { continue };
                 let (input, checksum, len) = (packet.input, packet.checksum, packet.bytes().len());
                 let (source, now, mut punted) = (Source::Pended { record: id, checksum }, self.now, None);
-                let done = packet
-                    .edit(|frame| self.dp.process_pipeline(frame, input, source, number, now, &mut punted));
+                let done = packet.edit(|frame| {
+                    self.out.dp.process_pipeline(frame, input, source, number, now, &mut punted)
+                });
                 match done {
                     Some(verdict) => self.apply_verdict(packet, verdict, punted.as_ref(), len),
-                    None => self.drop(packet, Reason::BadDescriptor),
+                    None => self.out.drop(packet, Reason::BadDescriptor),
                 }
             }
-            self.dp.go_live(ticket, id);
+            self.out.dp.go_live(ticket, id);
         }
     }
 }

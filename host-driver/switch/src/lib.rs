@@ -22,6 +22,7 @@ mod mem_port;
 pub mod memory;
 mod notifier;
 mod offload;
+mod output;
 mod packet;
 mod pended;
 mod placement;

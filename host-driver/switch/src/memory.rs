@@ -1,4 +1,4 @@
-//! Memory that is taken once, on huge pages where there are any, and kept as long as the program runs.
+//! Memory that is allocated once, on huge pages if possible, and kept as long as the program runs.
 
 use std::io;
 
@@ -8,10 +8,10 @@ use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 /// Size of a huge page.
 const HUGE: usize = 2 << 20;
 
-/// `n` items of zero bytes. Their memory is never given back: tables and packet buffers live as long as the program.
+/// Allocates `n` items of zero bytes, and never frees them: tables and packet buffers live as long as the program.
 ///
 /// # Errors
-/// There is not so much memory.
+/// Out of memory.
 pub fn zeroed<T: FromBytes + IntoBytes + KnownLayout>(n: usize) -> io::Result<&'static mut [T]> {
     let bytes = n * size_of::<T>();
     if bytes == 0 {
@@ -20,8 +20,7 @@ pub fn zeroed<T: FromBytes + IntoBytes + KnownLayout>(n: usize) -> io::Result<&'
     let failed =
         |e: mmap_rs::Error| io::Error::new(io::ErrorKind::OutOfMemory, format!("{bytes} bytes: {e}"));
     let taken = |bytes, flags| MmapOptions::new(bytes)?.with_flags(flags).map_mut();
-    // Pages that were reserved are most often meant for virtual machines: none of them is taken where the kernel makes huge
-    // pages by itself.
+    // Reserved huge pages are usually meant for VMs: they are not used where the kernel makes huge pages by itself.
     let settings = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
     let reserved = settings.is_ok_and(|text| text.contains("[never]"));
     let huge = || taken(bytes.next_multiple_of(HUGE), MmapFlags::HUGE_PAGES);

@@ -52,8 +52,8 @@ fn refused(command: &str, reason: Reason) -> Error {
 /// Sets a generation. `false`: it does not exist.
 fn set_generation(f: &mut Forwarder, write: &GenerationWrite) -> bool {
     let cell = match write.of {
-        Generation::Vport(id) => f.dp.vports.get_mut(usize::from(id.0)).map(|v| &mut v.generation),
-        Generation::Mapping(n) => f.dp.map_cells.get_mut(usize::from(n)),
+        Generation::Vport(id) => f.out.dp.vports.get_mut(usize::from(id.0)).map(|v| &mut v.generation),
+        Generation::Mapping(n) => f.out.dp.map_cells.get_mut(usize::from(n)),
     };
     cell.map(|cell| *cell = write.value).is_some()
 }
@@ -67,13 +67,13 @@ impl FlowTables for Switch {
 
     fn write(&self, write: TableWrite<'_>) -> Result<()> {
         match write {
-            TableWrite::RouterMac(mac) => self.ask_all(move |f, _| f.dp.router_mac = mac).map(drop),
+            TableWrite::RouterMac(mac) => self.ask_all(move |f, _| f.out.dp.router_mac = mac).map(drop),
             TableWrite::LocalAddresses(addresses) => {
                 let addresses = addresses.to_vec();
                 self.ask_all(move |f, _| {
                     for n in 0..LOCAL_ADDRESSES {
                         let address = addresses.get(usize::from(n)).copied().unwrap_or_default();
-                        f.dp.peers.set_local(n.into(), address);
+                        f.out.dp.peers.set_local(n.into(), address);
                     }
                 })
                 .map(drop)
@@ -81,17 +81,17 @@ impl FlowTables for Switch {
             TableWrite::Peers(peers) => {
                 let peers: Arc<[_]> = peers.into();
                 self.write_all("PeersSet", Reason::TableFull, move |f| {
-                    f.dp.peers.clear();
-                    peers.iter().all(|peer| f.dp.peers.set(*peer))
+                    f.out.dp.peers.clear();
+                    peers.iter().all(|peer| f.out.dp.peers.set(*peer))
                 })
             }
             TableWrite::Tunnels(tunnels) => self.write_entries("TunnelSet", tunnels, |f, n, tunnel| {
-                let exists = n < f.dp.tunnels.len();
+                let exists = n < f.out.dp.tunnels.len();
                 f.set_tunnel(n as u16, tunnel);
                 exists
             }),
             TableWrite::Groups(groups) => self.write_entries("GroupSet", groups, |f, n, group| {
-                f.dp.groups.get_mut(n).map(|entry| *entry = *group).is_some()
+                f.out.dp.groups.get_mut(n).map(|entry| *entry = *group).is_some()
             }),
             TableWrite::Vports(vports) => self.write_entries("VportSet", vports, Forwarder::set_vport),
             TableWrite::Fdb(fdb) => {
@@ -99,7 +99,7 @@ impl FlowTables for Switch {
                 let mut placement = self.placement();
                 placement.set_fdb(fdb);
                 let steering = placement.steering.clone();
-                self.ask_all(move |f, _| f.set_steering(steering.clone())).map(drop)
+                self.ask_all(move |f, _| f.out.set_steering(steering.clone())).map(drop)
             }
             // A switch has neither VMQs nor VFs: every vport has a port of its own.
             TableWrite::VmqFilters(_) | TableWrite::Vf(..) => Ok(()),
@@ -118,7 +118,7 @@ impl FlowTables for Switch {
             let done: std::result::Result<(), Refused> = self.ask(worker, move |f| {
                 let now = f.now;
                 // All are tried; the first refusal is returned.
-                let refused = records.iter().filter_map(|record| f.dp.install(record, now).err());
+                let refused = records.iter().filter_map(|record| f.out.dp.install(record, now).err());
                 refused.reduce(|first, _| first).map_or(Ok(()), Err)
             })?;
             done.map_err(|Refused(reason)| refused("FlowInsert", reason))?;
@@ -132,8 +132,8 @@ impl FlowTables for Switch {
         for (worker, keys) in by_worker {
             let more: Vec<FlowRecord> = self.ask(worker, move |f| {
                 let find = |key: &FlowKey| {
-                    let hash = f.dp.table.hash(key);
-                    f.dp.table.find(key, hash).and_then(|id| f.dp.table.record(id))
+                    let hash = f.out.dp.table.hash(key);
+                    f.out.dp.table.find(key, hash).and_then(|id| f.out.dp.table.record(id))
                 };
                 keys.iter().filter_map(find).collect()
             })?;
@@ -148,7 +148,7 @@ impl FlowTables for Switch {
         for (from, worker) in chunks.flat_map(|from| (0..self.workers()).map(move |worker| (from, worker))) {
             let more: Vec<FlowRecord> = self.ask(worker, move |f| {
                 let ids = (from..from + SCAN_CHUNK).map(RecordId);
-                let records = ids.filter_map(|id| f.dp.table.record(id));
+                let records = ids.filter_map(|id| f.out.dp.table.record(id));
                 records.filter(|record| scan.includes(record, f.now)).collect()
             })?;
             found.extend(more.into_iter().take(limit - found.len()));
@@ -202,7 +202,7 @@ impl DeviceInfo for Switch {
 
     fn router_mac(&self) -> MacAddr {
         // A switch that does not answer says so at the next call.
-        self.ask(0, |f| f.dp.router_mac).unwrap_or(MacAddr::ZERO)
+        self.ask(0, |f| f.out.dp.router_mac).unwrap_or(MacAddr::ZERO)
     }
 
     fn events(&self) -> Option<Box<dyn EventQueue>> {
@@ -210,13 +210,14 @@ impl DeviceInfo for Switch {
     }
 
     fn links(&self) -> Result<[bool; Port::UPLINKS as usize]> {
-        let all = self
-            .ask_all(|f, _| [0, 1].map(|n| f.ports.get(Port::Uplink(n)).is_some_and(|port| port.link())))?;
+        let all = self.ask_all(|f, _| {
+            [0, 1].map(|n| f.out.ports.get(Port::Uplink(n)).is_some_and(|port| port.link()))
+        })?;
         Ok([0, 1].map(|n| all.iter().any(|up| up[n])))
     }
 
     fn vports(&self) -> Result<Vec<Vport>> {
-        let all = self.ask_all(|f, _| f.dp.vports.to_vec())?;
+        let all = self.ask_all(|f, _| f.out.dp.vports.to_vec())?;
         let sum = |mut all: Vec<Vport>, more: Vec<Vport>| {
             all.iter_mut().zip(&more).for_each(|(sum, vport)| sum.add(vport));
             all
@@ -226,8 +227,8 @@ impl DeviceInfo for Switch {
 
     fn counters(&self) -> Result<NicCounters> {
         let all = self.ask_all(|f, _| {
-            let uplink = |n| f.ports.get(Port::Uplink(n)).map(|port| port.counters).unwrap_or_default();
-            let (finished, punted) = (f.dp.counters.finished, f.dp.counters.punted);
+            let uplink = |n| f.out.ports.get(Port::Uplink(n)).map(|port| port.counters).unwrap_or_default();
+            let (finished, punted) = (f.out.dp.counters.finished, f.out.dp.counters.punted);
             NicCounters { finished, punted, uplinks: [uplink(0), uplink(1)] }
         })?;
         Ok(all.into_iter().fold(NicCounters::default(), |mut sum, more| {
@@ -242,8 +243,8 @@ impl DeviceInfo for Switch {
 
     fn drops(&self) -> Result<Vec<(Reason, u64)>> {
         let all = self.ask_all(|f, _| {
-            f.count_rx_drops();
-            f.dp.counters.drops
+            f.out.count_rx_drops();
+            f.out.dp.counters.drops
         })?;
         let sum = |reason: Reason| (reason, all.iter().map(|drops| drops[reason as usize]).sum::<u64>());
         Ok(Reason::ALL.iter().map(|reason| sum(*reason)).filter(|(_, n)| *n > 0).collect())

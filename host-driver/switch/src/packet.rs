@@ -10,28 +10,28 @@ use culvert_packet::{Gso, Offload, prefetch_to_write};
 pub const HEADROOM: usize = 128;
 /// Size of a common buffer.
 pub const BUFFER: usize = 2048;
-/// Size of a buffer for frames that are yet to be segmented.
+/// Size of a buffer for frames that are segmented on the way out.
 pub const LARGE_BUFFER: usize = HEADROOM + (1 << 16);
 
-/// A packet, which owns its buffer. It is given back to the [`Pool`](crate::Pool) that it comes from, or its buffer is lost.
+/// A packet, which owns its buffer. Give it to a [`Pool`](crate::Pool) when done: a dropped packet loses its buffer.
 #[must_use = "its buffer goes back to the pool"]
 pub struct Packet {
     pub(super) buffer: &'static mut [u8],
     number: u32,
     start: u32,
     len: u32,
-    /// The pool that the buffer is of.
+    /// Number of the pool that owns the buffer.
     pub(super) owner: u8,
-    /// Where it came in.
+    /// The port that it arrived at.
     pub input: Port,
-    /// What is known of its outer UDP checksum.
+    /// State of its outer UDP checksum.
     pub checksum: Checksum,
-    /// What is known of its transport checksum, and whether it is to be segmented.
+    /// State of its transport checksum, and how it is to be segmented.
     pub offload: Offload,
 }
 
 impl Packet {
-    /// Its number: no other packet of the pool has it, nor of the pools that are its [neighbours](crate::Pool::neighbours).
+    /// Its number, unique in its pool and the pool's [neighbours](crate::Pool::neighbours).
     #[inline(always)]
     pub fn number(&self) -> u32 {
         self.number
@@ -51,19 +51,19 @@ impl Packet {
         }
     }
 
-    /// The frame, to be edited.
+    /// The frame, mutable.
     #[inline(always)]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.buffer.get_mut(self.start as usize..(self.start + self.len) as usize).unwrap_or_default()
     }
 
-    /// Room for a frame that comes in, behind the room for headers.
+    /// Room for a received frame, behind the headroom.
     #[inline(always)]
     pub fn room(&mut self) -> &mut [u8] {
         self.buffer.get_mut(HEADROOM..).unwrap_or_default()
     }
 
-    /// The frame in [`room`](Self::room) is `len` bytes long from byte `from` on. `false`: it does not lie there.
+    /// Says that the frame lies in [`room`](Self::room) from byte `from` on and is `len` bytes long. `false`: it does not fit.
     #[inline(always)]
     #[must_use]
     pub fn set(&mut self, from: usize, len: usize) -> bool {
@@ -74,7 +74,7 @@ impl Packet {
         fits
     }
 
-    /// Becomes a copy of `frame`. `false`: it is too long.
+    /// Copies `frame` into the buffer. `false`: it is too long.
     #[must_use]
     pub fn fill(&mut self, frame: &[u8]) -> bool {
         let fits = self.set(0, frame.len());
@@ -84,7 +84,7 @@ impl Packet {
         fits
     }
 
-    /// Puts `bytes` in front of the frame. `false`, and nothing happens, if there is no room.
+    /// Puts `bytes` in front of the frame. `false`, and nothing changes, if there is no headroom.
     #[must_use]
     pub fn prepend(&mut self, bytes: &[u8]) -> bool {
         let Some(start) = (self.start as usize).checked_sub(bytes.len()) else { return false };
@@ -93,19 +93,19 @@ impl Packet {
         true
     }
 
-    /// Length of the longest frame that this one is yet to be cut into; 0: it is not.
+    /// Length of the longest segment; 0: the frame is not to be segmented.
     #[inline(always)]
     fn unit(&self) -> usize {
         if self.offload.gso == Gso::None { 0 } else { self.segments().map_or(0, |s| s.longest()) }
     }
 
-    /// How it is yet to be cut.
+    /// How it is to be segmented.
     #[cold]
     pub fn segments(&self) -> Option<Segmentation> {
         Segmentation::of(self.bytes(), &self.offload)
     }
 
-    /// Lets the core work on the frame: whatever it makes of it is the frame afterwards.
+    /// Lets the core edit the frame, in place.
     #[inline(always)]
     pub fn edit<T>(&mut self, work: impl FnOnce(&mut Frame<'_>) -> T) -> Option<T> {
         let unit = self.unit();

@@ -3,10 +3,10 @@
 use culvert_flow::{Port, RecordId, Replica};
 use culvert_packet::Reason;
 
-use crate::forwarder::Forwarder;
+use crate::output::Output;
 use crate::packet::Packet;
 
-impl Forwarder {
+impl Output {
     /// Sends a packet that was `len` bytes long to each member of a group, with outer headers of its own.
     pub(super) fn replicate(&mut self, packet: Packet, record: RecordId, group: u16, len: usize) {
         let (input, inner_len) = (packet.input, packet.bytes().len());

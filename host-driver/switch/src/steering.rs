@@ -28,12 +28,13 @@ impl SteeringTable {
         self
     }
 
-    /// The same with other fdb.
+    /// The same with another forwarding database.
     pub(super) fn with_fdb(mut self, fdb: &[FdbEntry]) -> Self {
         self.fdb = Arc::new(fdb.iter().map(|entry| ((entry.vsid, entry.mac), entry.vport)).collect());
         self
     }
 
+    /// The worker that serves a vport.
     #[inline]
     pub(super) fn of_vport(&self, vport: VportId) -> u8 {
         self.vports.get(usize::from(vport.0)).copied().unwrap_or(0)

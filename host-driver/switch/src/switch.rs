@@ -133,7 +133,7 @@ impl Switch {
         let (worker, steering) = (placement.place(at), placement.steering.clone());
         // If another worker served the port before, it closes it before this one opens it.
         self.ask_all(move |f, n| {
-            f.set_steering(steering.clone());
+            f.out.set_steering(steering.clone());
             if n != worker {
                 f.set_remote(at, worker as u8);
             }
@@ -169,8 +169,8 @@ impl Switch {
     /// The switch has stopped.
     pub fn ports(&self) -> Result<Vec<(Port, bool, PortCounters)>> {
         let all = self.ask_all(|f, _| {
-            f.ports.local_mut().iter_mut().for_each(AttachedPort::poll_link);
-            f.ports.local().iter().map(|port| (port.at(), port.link(), port.counters)).collect::<Vec<_>>()
+            f.out.ports.local_mut().iter_mut().for_each(AttachedPort::poll_link);
+            f.out.ports.local().iter().map(|port| (port.at(), port.link(), port.counters)).collect::<Vec<_>>()
         })?;
         let mut ports: Vec<(Port, bool, PortCounters)> = Vec::new();
         for (at, link, counters) in all.into_iter().flatten() {
@@ -196,7 +196,8 @@ impl Switch {
     /// The switch has stopped.
     pub fn loads(&self) -> Result<Vec<Load>> {
         self.ask_all(|f, _| {
-            let vports = f.ports.local().iter().filter(|port| matches!(port.at(), Port::Vport(_))).count();
+            let vports =
+                f.out.ports.local().iter().filter(|port| matches!(port.at(), Port::Vport(_))).count();
             Load { vports, busy: f.busy }
         })
     }
@@ -207,8 +208,8 @@ impl Switch {
     /// The switch has stopped.
     pub fn free_buffers(&self) -> Result<(usize, usize)> {
         let all = self.ask_all(|f, _| {
-            f.pool.take_back();
-            (f.pool.free(), f.pool.count() as usize)
+            f.out.pool.take_back();
+            (f.out.pool.free(), f.out.pool.count() as usize)
         })?;
         Ok(all.into_iter().fold((0, 0), |(free, count), (f, c)| (free + f, count + c)))
     }

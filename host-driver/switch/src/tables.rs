@@ -1,4 +1,4 @@
-//! The core's tables in memory of this process.
+//! A datapath's tables in the memory of this process.
 
 use std::io;
 
@@ -12,13 +12,13 @@ use culvert_packet::{MacAddr, VportId};
 
 use crate::memory::zeroed;
 
-/// Packets that may wait for the verdict on one flow.
+/// Packets that may wait for the decision on one flow.
 const WAITING: u16 = 512;
 
-/// A data path with empty tables of these sizes, for packets that are numbered below `packets`.
+/// A datapath with empty tables of these sizes, for packets whose numbers are below `packets`.
 ///
 /// # Errors
-/// There is not so much memory.
+/// Out of memory.
 pub(super) fn datapath(
     sizes: &TableSizes,
     packets: usize,
@@ -46,7 +46,7 @@ pub(super) fn datapath(
     })
 }
 
-/// The row of a port, if it is a vport's.
+/// The table entry of a vport.
 #[inline(always)]
 pub(super) fn vport<'a>(dp: &'a mut Datapath<'static>, at: Port) -> Option<&'a mut Vport> {
     let Port::Vport(VportId(n)) = at else { return None };

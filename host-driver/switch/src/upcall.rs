@@ -1,65 +1,91 @@
-//! Upcalls of a forwarder: packets, and copies of packets, for the slow path.
+//! Upcalls of a worker: packets, and copies of packets, for the slow path.
 
 use culvert_flow::pending::Ticket;
-use culvert_flow::{Actions, Classified, RecordId};
+use culvert_flow::{Actions, Classified, Datapath, Port, RecordId};
 use culvert_offload::{ControlCopy, Upcall, UpcallMeta};
 use culvert_packet::{Offload, Reason};
 
-use crate::forwarder::Forwarder;
 use crate::packet::Packet;
+use crate::tickets::TicketRange;
+use crate::upcall_queue::UpcallTx;
 
-impl Forwarder {
-    /// Gives a packet to the slow path.
+/// A worker's end of the upcall queue, and the tickets that its upcalls carry.
+pub(super) struct Upcalls {
+    queue: UpcallTx,
+    pub(super) tickets: TicketRange,
+}
+
+impl Upcalls {
+    pub(super) fn new(queue: UpcallTx, tickets: TicketRange) -> Self {
+        Upcalls { queue, tickets }
+    }
+
+    /// Whether a vport has used its share: the worker does not poll it until packets of it come back.
+    pub(super) fn is_used_up(&self, at: Port) -> bool {
+        self.queue.is_used_up(at)
+    }
+
+    /// Sends a packet up. `false`: the queue is full.
     pub(super) fn punt(
         &mut self,
-        packet: Packet,
+        packet: &Packet,
         reason: Reason,
         ticket: Option<Ticket>,
         classified: Option<Classified>,
-    ) {
+        now: u32,
+    ) -> bool {
         let meta = UpcallMeta {
-            reason,
             ticket: ticket.map(|ticket| self.tickets.export(ticket)),
             peer: classified.map_or(0, |c| c.outer.peer),
-            ..self.meta(&packet)
+            ..meta(packet, reason, now)
         };
-        let input = packet.input;
-        self.dp.counters.punted += 1;
-        if self.upcalls.send(Upcall::new(meta, packet.bytes().to_vec(), classified)) {
-            self.pool.give(packet);
-        } else {
-            self.drop(packet, Reason::UpcallFull);
-            // The slow path, which does not see this packet, would complete the upcall.
-            self.complete_upcall(input, ticket);
-        }
+        self.queue.send(Upcall::new(meta, packet.bytes().to_vec(), classified))
     }
 
-    /// Gives the slow path a copy of a TCP segment that leaves by `record`.
-    pub(super) fn copy(&mut self, packet: &Packet, record: RecordId) {
-        let hot = self.dp.table.hot(record);
+    /// Sends up a copy of a TCP segment that leaves by `record`. `false`: the queue is full.
+    pub(super) fn copy(
+        &mut self,
+        dp: &Datapath<'static>,
+        packet: &Packet,
+        record: RecordId,
+        now: u32,
+    ) -> bool {
+        let hot = dp.table.hot(record);
         let pushed = hot.actions().contains(Actions::PUSH_OUTER);
-        let tunnel = self.dp.tunnels.get(usize::from(hot.tunnel)).filter(|_| pushed);
+        let tunnel = dp.tunnels.get(usize::from(hot.tunnel)).filter(|_| pushed);
         let copy = ControlCopy {
-            connection: self.dp.table.cold(record).connection,
+            connection: dp.table.cold(record).connection,
             outer_len: tunnel.map_or(0, |t| u16::from(t.header_len)),
         };
-        let meta = UpcallMeta { reason: Reason::TcpControl, copy: Some(copy), ..self.meta(packet) };
-        if !self.upcalls.send(Upcall::parse(meta, packet.bytes().to_vec())) {
-            // The packet itself is forwarded. A connection whose end was not seen ends by its time-out.
-            self.dp.counters.drops[Reason::UpcallFull as usize] += 1;
-        }
+        let meta = UpcallMeta { copy: Some(copy), ..meta(packet, Reason::TcpControl, now) };
+        self.queue.send(Upcall::parse(meta, packet.bytes().to_vec()))
     }
 
-    fn meta(&self, packet: &Packet) -> UpcallMeta {
-        let Offload { checksum, gso, mss, .. } = packet.offload;
-        UpcallMeta {
-            reason: Reason::Miss,
-            input: packet.input,
-            ticket: None,
-            copy: None,
-            peer: 0,
-            now: self.now,
-            offload: Offload { checksum, gso, mss, ..Offload::default() },
-        }
+    /// Wakes the slow path if it sleeps and there are upcalls. Called after each burst.
+    pub(super) fn notify(&self) {
+        self.queue.notify();
+    }
+
+    /// Another worker serves a port from now on, and gets what comes back of its packets.
+    pub(super) fn forget(&mut self, at: Port) {
+        self.queue.forget(at);
+    }
+
+    /// A packet of a port has come back from the slow path.
+    pub(super) fn complete(&mut self, input: Port) {
+        self.queue.complete(input);
+    }
+}
+
+fn meta(packet: &Packet, reason: Reason, now: u32) -> UpcallMeta {
+    let Offload { checksum, gso, mss, .. } = packet.offload;
+    UpcallMeta {
+        reason,
+        input: packet.input,
+        ticket: None,
+        copy: None,
+        peer: 0,
+        now,
+        offload: Offload { checksum, gso, mss, ..Offload::default() },
     }
 }

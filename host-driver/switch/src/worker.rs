@@ -54,18 +54,19 @@ impl Worker {
     /// Polls links, and reopens broken ports, at each tick and when a port was attached or detached.
     fn tick(&mut self) {
         let now = self.forwarder.now;
-        if !self.forwarder.ports.take_changed() && now.wrapping_sub(self.ticked) < TICK.as_millis() as u32 {
+        if !self.forwarder.out.ports.take_changed() && now.wrapping_sub(self.ticked) < TICK.as_millis() as u32
+        {
             return;
         }
         self.ticked = now;
         let mut links = [false; Port::UPLINKS as usize];
-        for port in self.forwarder.ports.local_mut() {
+        for port in self.forwarder.out.ports.local_mut() {
             port.reopen_if_due(now);
             if let Port::Uplink(n) = port.at() {
                 links[usize::from(n)] = port.link();
             }
         }
-        self.forwarder.count_rx_drops();
+        self.forwarder.out.count_rx_drops();
         if links != self.reported {
             self.reported = links;
             self.links.report(links);
@@ -83,11 +84,11 @@ impl PollLoop for Worker {
     fn round(&mut self) -> bool {
         self.tick();
         let mut any = false;
-        if !self.forwarder.handoff.is_alone() {
-            self.forwarder.pool.take_back();
+        if !self.forwarder.out.handoff.is_alone() {
+            self.forwarder.out.pool.take_back();
             any = self.forwarder.poll_handoff();
         }
-        for n in 0..self.forwarder.ports.local().len() {
+        for n in 0..self.forwarder.out.ports.local().len() {
             any |= self.forwarder.poll_port(n);
         }
         any
@@ -105,12 +106,12 @@ impl PollLoop for Worker {
     fn arm(&mut self) -> Option<Duration> {
         let f = &mut self.forwarder;
         self.armed.clear();
-        let mut quiet = f.handoff.is_empty();
-        for n in 0..f.ports.local().len() {
-            let at = f.ports.local()[n].at();
+        let mut quiet = f.out.handoff.is_empty();
+        for n in 0..f.out.ports.local().len() {
+            let at = f.out.ports.local()[n].at();
             if f.may_poll(at) {
                 self.armed.push(n);
-                quiet &= f.ports.local_mut()[n].port().is_none_or(|port| port.arm());
+                quiet &= f.out.ports.local_mut()[n].port().is_none_or(|port| port.arm());
             } else {
                 // Nobody notifies this worker when a handoff ring has room again, so that it does not sleep then.
                 quiet &= f.upcalls.is_used_up(at);
@@ -121,7 +122,7 @@ impl PollLoop for Worker {
 
     fn wake_fds<'a>(&'a mut self, fds: &mut Vec<PollFd<'a>>) {
         let mut armed = self.armed.iter().copied().peekable();
-        for (n, port) in self.forwarder.ports.local_mut().iter_mut().enumerate() {
+        for (n, port) in self.forwarder.out.ports.local_mut().iter_mut().enumerate() {
             if armed.next_if_eq(&n).is_some()
                 && let Some(port) = port.port()
             {

@@ -85,7 +85,7 @@ impl WorkerSet {
 
     fn publish_steering(&mut self) {
         for f in &mut self.forwarders {
-            f.set_steering(self.placement.steering.clone());
+            f.out.set_steering(self.placement.steering.clone());
         }
     }
 
@@ -100,6 +100,6 @@ impl WorkerSet {
     /// Forwards until no packet is on its way between workers.
     pub fn drain(&mut self) {
         while self.forwarders.iter_mut().fold(false, |any, f| f.poll_handoff() | any) {}
-        self.forwarders.iter_mut().for_each(|f| f.pool.take_back());
+        self.forwarders.iter_mut().for_each(|f| f.out.pool.take_back());
     }
 }
