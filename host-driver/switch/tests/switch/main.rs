@@ -1,4 +1,4 @@
-//! Two hosts of the software path in one process, their VMs and the wire between them in memory: in any weather, each
+//! The switch on its threads, with injected faults: two hosts in memory, where every
 //! frame arrives or is counted with a reason.
 #![forbid(unsafe_code)]
 
