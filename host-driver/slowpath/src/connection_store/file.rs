@@ -1,6 +1,6 @@
 //! The file that a daemon keeps its connections in.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::format::{self, ALIVE, Boot, CHUNK, Header, Identity, MOST, Refused, SLOT, SLOTS, VPORTS};
 use super::former::Former;
+use super::lock::Lock;
 use super::mapping::Mapping;
 use crate::error::{Error, Result};
 
@@ -31,8 +32,8 @@ pub struct ConnectionFile {
     /// Nobody has asked for that yet.
     first: bool,
     now: Option<Written>,
-    /// Its lock ends with the process, whatever ends that.
-    _lock: File,
+    /// Keeps other daemons away.
+    _lock: Lock,
 }
 
 /// The file of this daemon.
@@ -58,14 +59,8 @@ impl ConnectionFile {
     pub fn open(path: &Path, limit: usize) -> Result<Self> {
         let system =
             |what: &str, source| Error::System { what: format!("{what} {}", path.display()), source };
-        let mut options = File::options();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        let lock = options.open(beside(path, "lock")).map_err(|e| system("the lock of", e))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::ConnectionsInUse { path: path.to_owned() }),
-            Err(TryLockError::Error(e)) => return Err(system("the lock of", e)),
-        }
+        let lock = Lock::acquire(&beside(path, "lock")).map_err(|e| system("the lock of", e))?;
+        let lock = lock.ok_or_else(|| Error::ConnectionsInUse { path: path.to_owned() })?;
         let boot = boot().map_err(|e| system("this machine's start, for", e))?;
         let slots = limit.min(MOST) as u32;
         let former = own(path).and_then(|file| Former::read(file, boot));

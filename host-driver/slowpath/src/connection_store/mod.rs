@@ -11,6 +11,7 @@
 mod file;
 mod format;
 mod former;
+mod lock;
 mod mapping;
 mod restore;
 

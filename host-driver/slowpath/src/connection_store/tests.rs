@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::ConnectionFile;
 use super::format::{self, Boot, Header, Identity, Refused, SLOT, SLOTS, VPORTS};
 use super::former::Former;
+use super::lock::Lock;
 
 const BOOT: Boot = Boot([9; 16]);
 const STATES: [State; 6] = [
@@ -231,6 +232,18 @@ fn what_one_daemon_has_written_the_next_one_reads_though_it_never_closed_it() {
     // Idle capacity costs no memory.
     let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).unwrap());
     assert!(blocks * 512 < 500_000, "{blocks} blocks");
+}
+
+#[test]
+fn dropping_the_lock_releases_it_although_a_forked_child_has_a_copy_of_its_descriptor() {
+    let (_dir, path) = place();
+    let lock = Lock::acquire(&path).unwrap().unwrap();
+    assert!(Lock::acquire(&path).unwrap().is_none());
+    // As a fork does for as long as the child has not called exec.
+    let copy = lock.file.try_clone().unwrap();
+    drop(lock);
+    assert!(Lock::acquire(&path).unwrap().is_some());
+    drop(copy);
 }
 
 #[test]
