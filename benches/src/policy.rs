@@ -6,8 +6,7 @@ use std::time::Duration;
 use culvert_api::Bundle;
 use culvert_e2e::wait::poll;
 use culvert_model::{Fabric, HostConfig, Indices, Site, host_config};
-use culvert_slowpath::Handle;
-use culvert_slowpath::next_hop::State;
+use culvert_slowpath::{Handle, NextHopState};
 use serde_json::Value;
 
 use crate::work;
@@ -31,12 +30,12 @@ pub fn config_of(documents: &Value) -> Result<HostConfig, String> {
 /// Waits until all next hops are resolved.
 ///
 /// # Errors
-/// They are not within the limit, or the slow path has ended.
+/// They are not within the limit, or the slow path has stopped.
 pub fn wait_for_next_hops(handle: &Handle) -> Result<(), String> {
     let mut hops = Vec::new();
     let resolved = poll(LIMIT, Duration::from_millis(10), || {
         hops = handle.status().map_err(|e| e.to_string())?.next_hops;
-        let all = hops.iter().all(|(_, state, _)| matches!(state, State::Resolved(_)));
+        let all = hops.iter().all(|(_, state, _)| matches!(state, NextHopState::Resolved(_)));
         Ok::<_, String>(!hops.is_empty() && all)
     })?;
     if resolved { Ok(()) } else { Err(format!("the next hop does not answer: {hops:?}")) }

@@ -150,7 +150,7 @@ fn measure(args: &Args) -> Value {
     };
     let dir = tempfile::tempdir_in(MEMORY).or_else(|_| tempfile::tempdir()).expect("a directory");
     let file = (!args.no_file).then(|| dir.path().join("culvertd.sock.connections"));
-    let settings = Settings { limits, connections: file, ..Settings::default() };
+    let settings = Settings { limits, connection_file: file, ..Settings::default() };
     let slow = SlowPath::start(switch.clone(), settings).expect("a thread");
     let handle = slow.handle();
     let flood = Arc::new(Flood::default());

@@ -54,7 +54,7 @@ impl TraceSink for () {
 
 /// What one layer did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct TraceStep {
     /// The layer.
     pub layer: Layer,
     /// The vport whose layer it is.
@@ -66,8 +66,8 @@ pub struct Step {
 }
 
 /// Keeps every step.
-impl TraceSink for Vec<Step> {
+impl TraceSink for Vec<TraceStep> {
     fn step(&mut self, layer: Layer, vport: Option<VportId>, rule: &str, action: &str) {
-        self.push(Step { layer, vport, rule: rule.to_owned(), action: action.to_owned() });
+        self.push(TraceStep { layer, vport, rule: rule.to_owned(), action: action.to_owned() });
     }
 }

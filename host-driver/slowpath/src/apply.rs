@@ -1,36 +1,35 @@
-//! Writing a policy into the NIC: everything that decisions may name first, then the generations that make older flows
+//! Writes a policy into the NIC: first everything that decisions may name, then the generations that make older flows
 //! stale, then a fence.
 
 use culvert_flow::tables::Vport;
 use culvert_offload::{Error, Generation, GenerationWrite, OffloadNic, Result, TableWrite};
 use culvert_packet::VportId;
 
-use crate::decide::Policy;
 use crate::engine::Engine;
-use crate::plan::{Plan, peer};
+use crate::nic_tables::{NicTables, peer_entry};
+use crate::policy::Policy;
 
 impl<P: Policy> Engine<P> {
-    /// Puts `plan` into the NIC in place of `old`. When it returns, the NIC serves no packet by a flow that the new
+    /// Writes `tables` into the NIC in place of `old`. When it returns, the NIC forwards no packet by a flow that the new
     /// policy changes.
     ///
     /// # Errors
-    /// The NIC refuses, or does not answer. It may hold parts of the plan then; the same call puts all of it right.
+    /// The NIC refuses or does not answer. It may have parts of the tables then; the same call, repeated, writes all.
     pub fn apply(
         &mut self,
         nic: &dyn OffloadNic,
-        host: u16,
-        plan: &Plan,
-        old: &Plan,
+        tables: &NicTables,
+        old: &NicTables,
         now: u32,
     ) -> Result<()> {
-        if nic.router_mac() != plan.router_mac {
-            nic.write(TableWrite::RouterMac(plan.router_mac))?;
+        if nic.router_mac() != tables.router_mac {
+            nic.write(TableWrite::RouterMac(tables.router_mac))?;
         }
-        write(nic, host, plan)?;
-        self.plan(plan, now);
+        write(nic, tables)?;
+        self.replace_tables(tables, now);
         nic.execute(self.take_commands())?;
-        let vports = plan.vports.iter();
-        let mut generations = plan.generations_after(old);
+        let vports = tables.vports.iter();
+        let mut generations = tables.mapping_generations_after(old);
         generations.extend(
             vports.map(|(n, v)| GenerationWrite { of: Generation::Vport(VportId(*n)), value: v.generation }),
         );
@@ -38,17 +37,17 @@ impl<P: Policy> Engine<P> {
         nic.fence()
     }
 
-    /// Fills a NIC that has lost its tables: the plan, the tunnels that are known, the flows that connections have.
+    /// Fills a NIC that has lost its tables: tables, known tunnels and the flow records of all connections.
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
-    pub fn recover(&mut self, nic: &dyn OffloadNic, host: u16, plan: &Plan) -> Result<()> {
-        write(nic, host, plan)?;
-        nic.write(TableWrite::Generations(&plan.generations))?;
+    pub(crate) fn recover(&mut self, nic: &dyn OffloadNic, tables: &NicTables) -> Result<()> {
+        write(nic, tables)?;
+        nic.write(TableWrite::Generations(&tables.mapping_generations))?;
         nic.write(TableWrite::Tunnels(&self.tunnels()))?;
-        self.seen.clear();
+        self.aged_packets.clear();
         let records = self.policy.records();
-        // A NIC with less room than there are connections keeps what fits; the others come as exceptions.
+        // A NIC with fewer records than connections keeps those that fit; the others come as upcalls.
         match nic.insert(&records) {
             Ok(()) | Err(Error::Refused { .. }) => {}
             Err(e) => return Err(e),
@@ -57,21 +56,21 @@ impl<P: Policy> Engine<P> {
     }
 }
 
-/// The tables that do not depend on next hops.
-fn write(nic: &dyn OffloadNic, host: u16, plan: &Plan) -> Result<()> {
-    let locals: Vec<_> = plan.locals.iter().map(|pa| peer(pa.addr, host)).collect();
-    nic.write(TableWrite::LocalAddresses(&locals))?;
-    nic.write(TableWrite::Peers(&plan.peers))?;
-    for (vf, config) in &plan.vfs {
+/// Writes the tables that do not depend on next hops.
+fn write(nic: &dyn OffloadNic, tables: &NicTables) -> Result<()> {
+    let local: Vec<_> = tables.local_pas.iter().map(|pa| peer_entry(pa.addr, tables.host)).collect();
+    nic.write(TableWrite::LocalAddresses(&local))?;
+    nic.write(TableWrite::Peers(&tables.peers))?;
+    for (vf, config) in &tables.vfs {
         nic.write(TableWrite::Vf(*vf, config))?;
     }
-    nic.write(TableWrite::Groups(&plan.groups))?;
-    nic.write(TableWrite::Fdb(&plan.fdb))?;
-    nic.write(TableWrite::VmqFilters(&plan.filters))?;
-    let listed = |n: usize| plan.vports.iter().any(|(id, _)| usize::from(*id) == n);
-    let there = nic.vports()?;
-    let removed = there.iter().enumerate().filter(|(n, v)| v.flags & Vport::PRESENT != 0 && !listed(*n));
+    nic.write(TableWrite::Groups(&tables.groups))?;
+    nic.write(TableWrite::Fdb(&tables.fdb))?;
+    nic.write(TableWrite::VmqFilters(&tables.vmq_filters))?;
+    let is_listed = |n: usize| tables.vports.iter().any(|(id, _)| usize::from(*id) == n);
+    let present = nic.vports()?;
+    let removed = present.iter().enumerate().filter(|(n, v)| v.flags & Vport::PRESENT != 0 && !is_listed(*n));
     let removed: Vec<_> = removed.map(|(n, _)| (n as u16, Vport::default())).collect();
     nic.write(TableWrite::Vports(&removed))?;
-    nic.write(TableWrite::Vports(&plan.vports))
+    nic.write(TableWrite::Vports(&tables.vports))
 }

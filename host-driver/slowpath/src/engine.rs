@@ -1,90 +1,62 @@
-//! The slow path's state and what it does with a packet; without threads, clocks or devices: steps come out.
-
-use std::collections::BTreeMap;
+//! [`Engine`]: decides on upcalls and keeps the PA network, without threads, clocks and devices. Its output is
+//! [`FlowCommand`]s.
 
 use culvert_flow::tables::Member;
 use culvert_flow::{Actions, Classified, FlowRecord, Port};
+use culvert_netlink::NeighbourEvent;
 use culvert_offload::{FlowCommand, ReinjectMeta, Upcall, UpcallMeta};
 use culvert_packet::{Fragment, Offload, Reason};
-use culvert_policy::Forward;
+use culvert_policy::{Decision, Forward};
 
-use crate::decide::{Decision, Policy, Question};
-use crate::forward::{Outcome, Software};
-use crate::next_hop::{HopId, NextHops, State};
-use crate::plan::Way;
-use crate::resolver::Resolver;
-use crate::underlay::{self, Heard};
-use crate::uplink::{LocalPa, Uplinks};
+use crate::counters::Counters;
+use crate::forward::{ForwardOutcome, SoftwareForwarder};
+use crate::nic_tables::NicTables;
+use crate::policy::{DecisionRequest, Policy};
+use crate::underlay::{NextHopId, NextHopState, PathState, ServedAddress, Underlay, UnderlayAction};
 
-/// One of our provider addresses, and which uplink serves it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// The address.
-    pub pa: LocalPa,
-    /// The uplink that serves it now.
-    pub serving: u8,
-}
-
-/// What the slow path has counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Upcalls from the NIC.
-    pub upcalls: u64,
-    /// Copies of TCP segments.
-    pub copies: u64,
-    /// Frames of the PA network that are not encapsulated.
-    pub control: u64,
-    /// Packets that waited for a next hop.
-    pub held: u64,
-    /// Packets forwarded in software.
-    pub software: u64,
-    /// Packets answered.
-    pub replies: u64,
-    /// Records handed to the NIC.
-    pub records: u64,
-}
-
-/// The slow path, but for threads and devices.
+/// The slow path without threads and devices.
 pub struct Engine<P> {
     pub(crate) policy: P,
-    pub(crate) hops: NextHops<Upcall>,
-    pub(crate) uplinks: Uplinks,
-    pub(crate) resolver: Resolver,
-    pub(crate) ways: BTreeMap<u16, Way>,
-    pub(crate) software: Software,
+    pub(crate) underlay: Underlay<Upcall>,
+    pub(crate) forwarder: SoftwareForwarder,
     pub(crate) commands: Vec<FlowCommand>,
-    pub(crate) tally: Tally,
-    /// Packet counts of connections, as they were when ageing last looked.
-    pub(crate) seen: std::collections::HashMap<u64, u64>,
+    pub(crate) counters: Counters,
+    /// Packets that the NIC had counted for each connection when it was last aged.
+    pub(crate) aged_packets: std::collections::HashMap<u64, u64>,
 }
 
 /// Whether the tunnels of a record can be used.
-enum Ready {
-    Yes,
-    Wait(HopId),
-    No(Reason),
+enum Route {
+    Ready,
+    Wait(NextHopId),
+    None(Reason),
 }
 
 impl<P: Policy> Engine<P> {
-    /// With a policy, on a NIC with so many MAC ports and these links.
+    /// An engine for a NIC with `uplinks` MAC ports.
     pub fn new(policy: P, uplinks: u8, links: [bool; 2]) -> Self {
         Engine {
             policy,
-            hops: NextHops::default(),
-            uplinks: Uplinks::new(uplinks, links),
-            resolver: Resolver::Own,
-            ways: BTreeMap::new(),
-            software: Software::default(),
+            underlay: Underlay::new(uplinks, links),
+            forwarder: SoftwareForwarder::default(),
             commands: Vec::new(),
-            tally: Tally::default(),
-            seen: std::collections::HashMap::new(),
+            counters: Counters::default(),
+            aged_packets: std::collections::HashMap::new(),
         }
     }
 
-    /// What the NIC has to do, in order. It is handed over once.
+    /// Leaves the provider addresses to the kernel: it resolves next hops, and the slow path sends and answers nothing in
+    /// their names.
+    #[must_use]
+    pub fn on_kernel_addresses(mut self) -> Self {
+        self.underlay.use_kernel();
+        self
+    }
+
+    /// Takes the commands for the NIC, in order.
     pub fn take_commands(&mut self) -> Vec<FlowCommand> {
-        let more = Vec::with_capacity(self.commands.len());
-        std::mem::replace(&mut self.commands, more)
+        let empty = Vec::with_capacity(self.commands.len());
+        std::mem::replace(&mut self.commands, empty)
     }
 
     /// The policy.
@@ -93,49 +65,55 @@ impl<P: Policy> Engine<P> {
     }
 
     /// Counters.
-    pub fn tally(&self) -> Tally {
-        self.tally
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
 
-    /// Next hops with their states and how many packets wait for each.
-    pub fn next_hops(&self) -> Vec<(HopId, State, usize)> {
-        self.hops.iter().collect()
+    /// Next hops with their states and the number of packets that wait for each.
+    pub fn next_hops(&self) -> Vec<(NextHopId, NextHopState, usize)> {
+        self.underlay.next_hops()
     }
 
-    /// Our provider addresses.
-    pub fn addresses(&self) -> Vec<Address> {
-        self.uplinks
-            .pas()
-            .iter()
-            .map(|pa| Address { pa: *pa, serving: self.uplinks.route(pa.uplink) })
-            .collect()
+    /// Links of the uplinks.
+    pub(crate) fn links(&self) -> [bool; 2] {
+        self.underlay.links()
+    }
+
+    /// Our provider addresses with the uplinks that serve them.
+    pub fn addresses(&self) -> Vec<ServedAddress> {
+        self.underlay.served()
     }
 
     /// Handles an upcall: decides, and queues commands for the NIC. Every ticket is in exactly one of them.
     pub fn upcall(&mut self, upcall: Upcall, now: u32) {
-        self.tally.upcalls += 1;
+        self.counters.upcalls += 1;
         let meta = upcall.meta;
         if let (Port::Uplink(n), None, Reason::Control) = (meta.input, meta.copy, meta.reason) {
             return self.control(n, &upcall, now);
         }
         let classified = match (&upcall.packet, meta.copy) {
             (Ok(packet), Some(copy)) => {
-                self.tally.copies += 1;
-                return self.policy.control(copy.connection, &packet.headers, now);
+                self.counters.tcp_copies += 1;
+                return self.policy.tcp_control(copy.connection, &packet.headers, now);
             }
             (Err(_), Some(_)) => return,
             (Err(reason), None) => return self.drop(&meta.reinject(), *reason),
             (Ok(packet), None) => *packet,
         };
-        let inner = upcall.inner();
-        let question = Question { input: meta.input, reason: meta.reason, packet: &classified, inner, now };
-        match self.policy.decide(&question) {
+        let request = DecisionRequest {
+            input: meta.input,
+            punt_reason: meta.reason,
+            packet: &classified,
+            inner_frame: upcall.inner(),
+            now,
+        };
+        match self.policy.decide(&request) {
             Decision::Drop(reason) => self.drop(&meta.reinject(), reason),
             Decision::Reply(frame) => self.reply(&meta, frame),
-            Decision::Forward(flow) => match self.ready(&flow.record) {
-                Ready::Wait(hop) => self.hold(hop, upcall),
-                Ready::No(reason) => self.drop(&meta.reinject(), reason),
-                Ready::Yes => {
+            Decision::Forward(flow) => match self.route(&flow.record) {
+                Route::Wait(hop) => self.hold(hop, upcall),
+                Route::None(reason) => self.drop(&meta.reinject(), reason),
+                Route::Ready => {
                     let offload = flow.offload.is_ok()
                         && meta.ticket.is_some()
                         && classified.headers.fragment == Fragment::None;
@@ -151,13 +129,13 @@ impl<P: Policy> Engine<P> {
         }
     }
 
-    /// Records for the NIC: this packet's, and the answers' if their way is known. Otherwise the answers' first packet
-    /// comes to the host and waits there for its next hop, in order with those behind it.
+    /// Queues a flow's records for the NIC: the packet's, and the reverse one if its tunnel is ready. Otherwise the first
+    /// reverse packet comes to the host and waits for its next hop there, in order with those behind it.
     fn offload(&mut self, flow: &Forward) {
         let mut records = Vec::with_capacity(2);
         records.push(flow.record);
-        records.extend(flow.reverse.iter().filter(|r| matches!(self.ready(r), Ready::Yes)));
-        self.tally.records += records.len() as u64;
+        records.extend(flow.reverse.iter().filter(|r| matches!(self.route(r), Route::Ready)));
+        self.counters.records_offloaded += records.len() as u64;
         self.commands.push(FlowCommand::Insert(records));
     }
 
@@ -165,21 +143,22 @@ impl<P: Policy> Engine<P> {
         if !matches!(meta.input, Port::Vport(_)) {
             return self.drop(&meta.reinject(), Reason::NeverLive);
         }
-        self.tally.replies += 1;
+        self.counters.replies += 1;
         let reinject = ReinjectMeta { offload: Offload::default(), ..meta.reinject() };
         self.commands.push(FlowCommand::PacketOut(reinject, meta.input, frame));
     }
 
+    /// Forwards a packet in software.
     fn forward(&mut self, record: &FlowRecord, c: &Classified, upcall: Upcall, now: u32) {
         let meta = upcall.meta;
         let mut frame = upcall.frame;
         if !meta.offload.fill_checksum(&mut frame) {
             return self.drop(&meta.reinject(), Reason::BadDescriptor);
         }
-        self.tally.software += 1;
-        let mut copies = match self.software.forward(record, c, (meta.input, &meta.offload), &frame, now) {
-            Outcome::Drop(reason) => return self.drop(&meta.reinject(), reason),
-            Outcome::Send(copies) => copies,
+        self.counters.forwarded_in_software += 1;
+        let mut copies = match self.forwarder.forward(record, c, (meta.input, &meta.offload), &frame, now) {
+            ForwardOutcome::Drop(reason) => return self.drop(&meta.reinject(), reason),
+            ForwardOutcome::Send(copies) => copies,
         };
         let Some((to, last)) = copies.pop() else { return self.drop(&meta.reinject(), Reason::NoReceiver) };
         // The checksum is complete now; segmentation is still to be done.
@@ -192,80 +171,168 @@ impl<P: Policy> Engine<P> {
         self.commands.push(FlowCommand::PacketOut(reinject, to, last));
     }
 
-    /// A frame of the PA network.
+    /// Handles a control frame of the PA network.
     fn control(&mut self, uplink: u8, upcall: &Upcall, now: u32) {
-        self.tally.control += 1;
-        let heard = match self.resolver {
-            Resolver::Own => underlay::hear(&self.uplinks, uplink, &upcall.frame),
-            Resolver::Kernel(_) => Heard::default(),
-        };
+        self.counters.underlay_frames += 1;
+        let mut outcome = self.underlay.handle_control(uplink, &upcall.frame);
         let mut reinject = ReinjectMeta { offload: Offload::default(), ..upcall.meta.reinject() };
-        if let Some(answer) = heard.answer {
-            self.tally.replies += 1;
-            self.commands.push(FlowCommand::PacketOut(reinject, Port::Uplink(uplink), answer));
+        if let Some(reply) = outcome.reply.take() {
+            self.counters.replies += 1;
+            self.commands.push(FlowCommand::PacketOut(reinject, Port::Uplink(uplink), reply));
             reinject.ticket = None;
         }
         if reinject.ticket.is_some() {
             self.drop(&reinject, Reason::Control);
         }
-        if let Some((pa, addr, mac)) = heard.neighbour
-            && let Some(action) = self.hops.heard(HopId { pa, addr }, mac, now)
-        {
-            self.execute(vec![action], now);
+        let actions = self.underlay.learn(&outcome, now);
+        self.execute(actions, now);
+    }
+
+    /// Takes the next hops that [`Neighbours`](culvert_netlink::Neighbours) must resolve. Known ones come again when they
+    /// need a check.
+    pub fn take_kernel_requests(&mut self) -> Vec<NextHopId> {
+        self.underlay.take_kernel_requests()
+    }
+
+    /// Takes over what the kernel says about the next hops of our address number `pa`. Links come by
+    /// [`set_links`](Self::set_links).
+    pub fn kernel_event(&mut self, pa: u8, event: &NeighbourEvent, now: u32) {
+        let actions = self.underlay.kernel_event(pa, event, now);
+        self.execute(actions, now);
+    }
+
+    /// Sets the links of the uplinks. Addresses move to an uplink that has a link, and are announced there.
+    pub fn set_links(&mut self, links: [bool; 2], now: u32) {
+        let actions = self.underlay.set_links(links, now);
+        self.execute(actions, now);
+    }
+
+    /// Resolves next hops: sends the requests that are due.
+    pub fn tick(&mut self, now: u32) {
+        let actions = self.underlay.tick(now);
+        self.execute(actions, now);
+    }
+
+    /// Milliseconds until [`tick`](Self::tick) must be called, at most `max_ms`.
+    pub(crate) fn next_tick_ms(&self, now: u32, max_ms: u32) -> u32 {
+        self.underlay.next_tick_ms(now, max_ms)
+    }
+
+    /// Replaces provider addresses, tunnels and groups. Packets that waited for a next hop that is gone are decided again.
+    pub(crate) fn replace_tables(&mut self, tables: &NicTables, now: u32) {
+        self.forwarder.set_router_mac(tables.router_mac);
+        for (index, group) in &tables.groups {
+            self.forwarder.set_group(*index, *group);
+        }
+        let replaced = self.underlay.replace(&tables.local_pas, &tables.tunnels, now);
+        // An old tunnel may have another path now: it is written again if its next hop is known.
+        for &index in &replaced.old_tunnels {
+            self.forwarder.set_tunnel(index, culvert_flow::tables::Tunnel::default());
+        }
+        self.execute(replaced.actions, now);
+        for index in replaced.old_tunnels.into_iter().filter(|i| self.forwarder.tunnel(*i).is_none()) {
+            self.commands.push(FlowCommand::SetTunnel(index, Box::default()));
+        }
+        self.release(replaced.released, now);
+    }
+
+    /// The tunnels that are written, for a NIC that has lost them.
+    pub(crate) fn tunnels(&self) -> Vec<(u16, culvert_flow::tables::Tunnel)> {
+        let written = |index| Some((index, *self.forwarder.tunnel(index)?));
+        self.underlay.tunnel_indexes().filter_map(written).collect()
+    }
+
+    /// Discards the packets that wait for next hops, and returns how many: a NIC that has restarted does not know their
+    /// tickets.
+    pub(crate) fn discard_held(&mut self) -> usize {
+        self.underlay.take_held().len()
+    }
+
+    /// Drops the packets that wait for next hops.
+    pub(crate) fn drop_held(&mut self, reason: Reason) {
+        for upcall in self.underlay.take_held() {
+            self.drop(&upcall.meta.reinject(), reason);
         }
     }
 
-    pub(crate) fn drop(&mut self, meta: &ReinjectMeta, reason: Reason) {
+    fn execute(&mut self, actions: Vec<UnderlayAction<Upcall>>, now: u32) {
+        for action in actions {
+            match action {
+                UnderlayAction::Send(uplink, frame) => self.commands.push(FlowCommand::PacketOut(
+                    ReinjectMeta::from_host(Port::None),
+                    Port::Uplink(uplink),
+                    frame,
+                )),
+                UnderlayAction::WriteTunnel(index, tunnel) => {
+                    self.forwarder.set_tunnel(index, *tunnel);
+                    self.commands.push(FlowCommand::SetTunnel(index, tunnel));
+                }
+                UnderlayAction::Release(held) => self.release(held, now),
+                UnderlayAction::Unreachable(held) => {
+                    for upcall in held {
+                        self.drop(&upcall.meta.reinject(), Reason::NextHopTimeout);
+                    }
+                }
+            }
+        }
+    }
+
+    fn drop(&mut self, meta: &ReinjectMeta, reason: Reason) {
         self.commands.push(FlowCommand::Dropped(*meta, reason));
     }
 
-    /// Treats packets that have waited as if they came now.
-    pub(crate) fn again(&mut self, held: Vec<Upcall>, now: u32) {
+    /// Handles packets that have waited as if they came now.
+    fn release(&mut self, held: Vec<Upcall>, now: u32) {
         for upcall in held {
-            self.tally.upcalls -= 1;
+            self.counters.upcalls -= 1;
             self.upcall(upcall, now);
         }
     }
 
-    fn hold(&mut self, hop: HopId, upcall: Upcall) {
-        self.tally.held += 1;
-        if let Err(upcall) = self.hops.hold(hop, upcall) {
+    fn hold(&mut self, hop: NextHopId, upcall: Upcall) {
+        self.counters.waited_for_next_hop += 1;
+        if let Err(upcall) = self.underlay.hold(hop, upcall) {
             self.drop(&upcall.meta.reinject(), Reason::NextHopUnresolved);
         }
     }
 
-    fn ready(&self, record: &FlowRecord) -> Ready {
+    fn route(&self, record: &FlowRecord) -> Route {
         let actions = record.hot.actions();
         if actions.contains(Actions::REPLICATE) {
-            // A member that does not answer must not keep the others from their copies.
-            let group = self.software.group(record.hot.tunnel);
+            // An unreachable member must not keep the others from their copies.
+            let group = self.forwarder.group(record.hot.tunnel);
             let members = group.map(|g| &g.members[..usize::from(g.len).min(g.members.len())]);
             let tunnels = members.unwrap_or_default().iter().filter_map(|&m| match Member::from_bits(m) {
                 Member::Tunnel(index) => Some(index),
                 Member::Port(_) => None,
             });
-            let mut waits = tunnels.map(|t| self.way(t)).filter(|r| matches!(r, Ready::Wait(_)));
-            waits.next().unwrap_or(Ready::Yes)
+            let mut waits = tunnels.map(|t| self.tunnel_route(t)).filter(|r| matches!(r, Route::Wait(_)));
+            waits.next().unwrap_or(Route::Ready)
         } else if actions.contains(Actions::PUSH_OUTER) {
-            self.way(record.hot.tunnel)
+            self.tunnel_route(record.hot.tunnel)
         } else {
-            Ready::Yes
+            Route::Ready
         }
     }
 
-    fn way(&self, index: u16) -> Ready {
-        if self.software.tunnel(index).is_some() {
-            return Ready::Yes;
+    fn tunnel_route(&self, index: u16) -> Route {
+        if self.forwarder.tunnel(index).is_some() {
+            return Route::Ready;
         }
-        let Some(way) = self.ways.get(&index) else { return Ready::No(Reason::GroupMissing) };
-        let hop = self.uplinks.number(way.local).and_then(|pa| way.hop(pa));
-        match hop.map(|hop| (hop, self.hops.state(hop))) {
-            Some((hop, Some(State::Resolving))) => Ready::Wait(hop),
-            Some((_, Some(State::Silent))) => Ready::No(Reason::NextHopTimeout),
-            _ => Ready::No(Reason::NextHopUnresolved),
+        match self.underlay.path_state(index) {
+            PathState::Resolving(hop) => Route::Wait(hop),
+            PathState::Unknown => Route::None(Reason::GroupMissing),
+            PathState::Unreachable => Route::None(Reason::NextHopTimeout),
+            PathState::Unresolved => Route::None(Reason::NextHopUnresolved),
         }
     }
 }
 
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod kernel_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod ticket_tests;

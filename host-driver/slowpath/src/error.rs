@@ -7,69 +7,69 @@ use culvert_packet::Reason;
 /// The result of an operation of the slow path.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why the slow path could not do what was asked of it.
+/// Why an operation of the slow path failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The NIC could not.
+    /// The NIC refused or did not answer.
     #[error(transparent)]
     Nic(#[from] culvert_offload::Error),
-    /// The NIC's queues are in use already.
-    #[error("the {what} of the NIC is in use: start one slow path for each NIC, once")]
+    /// Another slow path has the NIC's queues.
+    #[error("the {what} of the NIC is in use: start one slow path for each NIC")]
     InUse {
-        /// Exception queue or events.
+        /// Upcall queue or event queue.
         what: &'static str,
     },
-    /// The system refused something.
+    /// A system call failed.
     #[error("{what}: {source}")]
     System {
-        /// What was being done.
+        /// The operation that failed.
         what: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The slow path has ended.
-    #[error("the slow path has ended: restart culvertd; the NIC goes on forwarding meanwhile")]
+    /// The slow path has stopped.
+    #[error("the slow path has stopped: restart culvertd; the NIC keeps forwarding meanwhile")]
     Ended,
-    /// It did not answer.
+    /// The slow path did not answer in time.
     #[error("the slow path has not answered within {limit:?}: the machine is overloaded or the NIC hangs")]
     Timeout {
-        /// How long was waited.
+        /// The time limit.
         limit: Duration,
     },
     /// A provider address has no interface.
     #[error(
         "the policy gives this host the provider address {addr} on uplink {uplink}, but culvertd was started with \
-         {count} --uplink: name the interface with one more"
+         {count} --uplink: add one --uplink that names its interface"
     )]
     NoInterface {
         /// The uplink.
         uplink: u8,
         /// The address.
         addr: std::net::IpAddr,
-        /// How many interfaces there are.
+        /// Number of interfaces.
         count: usize,
     },
-    /// A provider address is not one of the kernel's.
+    /// The kernel does not have a provider address on the uplink's interface.
     #[error(
-        "the interface {interface} does not have the provider address {addr} of the policy: give it to the interface \
+        "the interface {interface} does not have the provider address {addr} of the policy: add it \
          (ip addr add {addr}/... dev {interface}), or start culvertd with --provider-address own"
     )]
-    NotTheKernels {
+    NotOnInterface {
         /// The interface.
         interface: String,
         /// The address.
         addr: std::net::IpAddr,
     },
-    /// Another daemon keeps its connections there.
+    /// Another daemon uses the connection file.
     #[error(
-        "{} is another culvertd's file of connections: stop that one, or start this one with another --socket",
+        "another culvertd uses the connection file {}: stop that one, or start this one with another --socket",
         path.display()
     )]
     ConnectionsInUse {
         /// The file.
         path: std::path::PathBuf,
     },
-    /// A frame to be traced makes no sense.
+    /// A frame cannot be traced.
     #[error("the frame cannot be traced: {}", reason.describe())]
     Frame {
         /// What is wrong with it.

@@ -1,79 +1,92 @@
-//! The slow path's thread: sleeps until the NIC, a command or the time wants something.
+//! The slow path's thread: waits for upcalls, events, commands and timers, and handles them with the engine.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Instant;
 
 use culvert_flow::FlowRecord;
+use culvert_offload::{
+    Event, EventFd, EventQueue, FlowCommand, Generation, GenerationWrite, OffloadNic, Scan, UpcallQueue,
+};
 use culvert_packet::Reason;
 use culvert_policy::Snapshot;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::aging::{AGING_INTERVAL_MS, SWEEP_INTERVAL_MS};
-use crate::connection_store;
-use crate::decide::Policy as _;
+use crate::command::{Command, Status};
+use crate::connection_store::monotonic_ms;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::handle::{Command, Settings, Status};
+use crate::host_policy::HostPolicy;
 use crate::kernel_uplinks::KernelUplinks;
-use crate::plan::Plan;
-use crate::policy::HostPolicy;
-use culvert_offload::{
-    Event, EventFd, EventQueue, FlowCommand, Generation, GenerationWrite, OffloadNic, Scan, UpcallQueue,
-};
+use crate::nic_state::NicState;
+use crate::nic_tables::NicTables;
+use crate::policy::Policy as _;
+use crate::timer::{Clock, Timer, elapsed_ms};
 
-/// Packets taken from a queue in one go.
+/// Upcalls handled in one round.
 const BURST: usize = 128;
+/// Milliseconds to the next round of aging when one was not enough, at least.
+const MIN_AGING_INTERVAL_MS: u32 = 5;
 /// Milliseconds between two checks of the kernel's addresses.
 const KERNEL_CHECK_INTERVAL_MS: u32 = 1000;
-/// Least milliseconds between two agings when one was not enough.
-const MIN_AGING_INTERVAL_MS: u32 = 5;
 
-/// The thread's state.
-pub(crate) struct Worker {
+/// Whether the thread runs on after a command.
+enum Progress {
+    /// No command was waiting.
+    Idle,
+    /// A command was executed.
+    Busy,
+    /// The thread has to stop.
+    Stop,
+}
+
+/// Timers of the thread's regular work.
+struct Timers {
+    aging: Timer,
+    sweep: Timer,
+    kernel_check: Timer,
+}
+
+/// The slow path's thread.
+pub(crate) struct SlowPathThread {
     nic: Arc<dyn OffloadNic>,
+    nic_state: NicState,
     engine: Engine<HostPolicy>,
     commands: Receiver<Command>,
     wake: EventFd,
     upcalls: Box<dyn UpcallQueue>,
     events: Box<dyn EventQueue>,
-    /// Where the provider addresses are the kernel's.
+    /// If the kernel has the provider addresses.
     kernel: Option<KernelUplinks>,
-    /// The policy that was wanted last.
+    /// The policy to apply, also if that failed.
     snapshot: Option<Arc<Snapshot>>,
-    plan: Plan,
-    host: u16,
-    /// Whether a policy has been written.
-    applied: bool,
-    /// The NIC has lost its tables and has not got them back.
-    recover: bool,
-    lost: u64,
-    base: Instant,
-    aged: u32,
-    /// Milliseconds from then until idle connections are looked at again.
-    next_look: u32,
-    /// When the kernel's addresses were last looked at.
-    followed: u32,
-    swept: u32,
+    /// The tables that were written last.
+    tables: NicTables,
+    lost_in_restarts: u64,
+    clock: Clock,
+    timers: Timers,
 }
 
-impl Worker {
+impl SlowPathThread {
     pub(crate) fn new(
         nic: Arc<dyn OffloadNic>,
         policy: HostPolicy,
         commands: Receiver<Command>,
         wake: EventFd,
-        settings: Settings,
+        kernel_interfaces: Option<Vec<String>>,
     ) -> Result<Self> {
         let upcalls = nic.upcalls().ok_or(Error::InUse { what: "upcall queue" })?;
         let events = nic.events().ok_or(Error::InUse { what: "event queue" })?;
         let engine = Engine::new(policy, nic.capabilities().uplinks, nic.links()?);
-        let kernel = settings.kernel.map(KernelUplinks::new);
+        let kernel = kernel_interfaces.map(KernelUplinks::new);
         let engine = if kernel.is_some() { engine.on_kernel_addresses() } else { engine };
-        Ok(Worker {
+        let clock = Clock::new();
+        let now = clock.now();
+        Ok(SlowPathThread {
             nic,
+            nic_state: NicState::Unconfigured,
             engine,
             commands,
             wake,
@@ -81,163 +94,161 @@ impl Worker {
             events,
             kernel,
             snapshot: None,
-            plan: Plan::default(),
-            host: 0,
-            applied: false,
-            recover: false,
-            lost: 0,
-            base: Instant::now(),
-            aged: 0,
-            next_look: AGING_INTERVAL_MS,
-            followed: 0,
-            swept: 0,
+            tables: NicTables::default(),
+            lost_in_restarts: 0,
+            clock,
+            timers: Timers {
+                aging: Timer::new(now, AGING_INTERVAL_MS),
+                sweep: Timer::new(now, SWEEP_INTERVAL_MS),
+                kernel_check: Timer::new(now, KERNEL_CHECK_INTERVAL_MS),
+            },
         })
     }
 
-    fn now(&self) -> u32 {
-        self.base.elapsed().as_millis() as u32
-    }
-
-    /// Runs until it is told to stop or nobody can tell it anything any more.
+    /// Runs until a command stops it or all handles are gone.
     pub(crate) fn run(mut self) {
-        while let Some(told) = self.command() {
-            let mut busy = told;
-            busy |= self.nic_events();
-            busy |= self.packets();
-            busy |= self.next_hops();
-            self.time();
-            self.execute_commands();
+        loop {
+            let mut busy = match self.execute_command() {
+                Progress::Idle => false,
+                Progress::Busy => true,
+                Progress::Stop => break,
+            };
+            busy |= self.handle_events();
+            busy |= self.handle_upcalls();
+            busy |= self.handle_kernel();
+            self.handle_timers();
+            self.flush_commands();
             if !busy {
                 self.sleep();
             }
         }
-        self.engine.policy().keep_alive(connection_store::clock());
-        for upcall in self.engine.hops.take_held() {
-            self.engine.drop(&upcall.meta.reinject(), Reason::HostRestart);
-        }
-        self.execute_commands();
+        self.engine.policy().keep_alive(monotonic_ms());
+        self.engine.drop_held(Reason::HostRestart);
+        self.flush_commands();
     }
 
-    /// One command. `None`: the end.
-    fn command(&mut self) -> Option<bool> {
+    fn execute_command(&mut self) -> Progress {
+        // A caller that has given up no longer receives its reply.
         match self.commands.try_recv() {
-            Err(TryRecvError::Empty) => return Some(false),
-            Err(TryRecvError::Disconnected) => return None,
-            Ok(Command::Stop(done)) => {
-                // Whoever asked may have gone.
-                let _ = done.send(());
-                return None;
+            Err(TryRecvError::Empty) => return Progress::Idle,
+            Err(TryRecvError::Disconnected) => return Progress::Stop,
+            Ok(Command::Stop(reply)) => {
+                let _ = reply.send(());
+                return Progress::Stop;
             }
-            Ok(Command::Apply(snapshot, done)) => {
+            Ok(Command::Apply(snapshot, reply)) => {
                 let result = self.apply(&snapshot);
-                let _ = done.send(result);
+                let _ = reply.send(result);
             }
-            Ok(Command::Status(done)) => {
-                let _ = done.send(self.status());
+            Ok(Command::Status(reply)) => {
+                let _ = reply.send(self.status());
             }
-            Ok(Command::Trace(port, frame, done)) => {
-                let now = self.now();
-                let _ = done.send(self.engine.trace(port, &frame, now));
+            Ok(Command::Trace(port, frame, reply)) => {
+                let now = self.clock.now();
+                let _ = reply.send(self.engine.trace(port, &frame, now));
             }
         }
-        Some(true)
+        Progress::Busy
     }
 
     fn status(&mut self) -> Status {
         Status {
             next_hops: self.engine.next_hops(),
             addresses: self.engine.addresses(),
-            links: self.engine.uplinks.up(),
+            links: self.engine.links(),
             connections: self.engine.policy().connections(),
-            tally: self.engine.tally(),
-            lost: self.lost,
-            recovering: self.recover,
+            counters: self.engine.counters(),
+            lost_in_restarts: self.lost_in_restarts,
+            is_recovering: self.nic_state.is_recovering(),
         }
     }
 
     fn apply(&mut self, snapshot: &Arc<Snapshot>) -> Result<()> {
-        let now = self.now();
+        let now = self.clock.now();
         self.snapshot = Some(snapshot.clone());
-        let mut plan = Plan::new(snapshot, self.nic.capabilities().flow_records_per_vport);
+        let mut tables = NicTables::new(snapshot, self.nic.capabilities().flow_records_per_vport);
         if let Some(kernel) = &mut self.kernel {
-            kernel.take(&mut plan.locals)?;
+            kernel.configure(&mut tables.local_pas)?;
         }
-        self.host = snapshot.host;
-        let gone = self.engine.policy().set(snapshot);
-        if !gone.is_empty() {
-            self.engine.commands.push(FlowCommand::Delete(gone));
+        let stale = self.engine.policy().set(snapshot);
+        if !stale.is_empty() {
+            self.engine.commands.push(FlowCommand::Delete(stale));
         }
-        self.engine.policy().restore(now, connection_store::clock());
-        if !self.applied && self.nic.is_adopted() {
+        self.engine.policy().restore(now, monotonic_ms());
+        if !self.nic_state.is_configured() && self.nic.is_adopted() {
             let records = self.nic.scan(Scan::All, self.nic.capabilities().flow_records as usize)?;
-            tracing::info!(records = records.len(), "flows of the NIC taken over");
-            self.plan.generations = generations_of(&records);
+            tracing::info!(records = records.len(), "flow records of the running NIC adopted");
+            self.tables.mapping_generations = mapping_generations_of(&records);
             self.engine.policy().adopt(&records, now);
         }
-        self.engine.apply(&*self.nic, self.host, &plan, &self.plan, now)?;
-        self.plan = plan;
-        if !self.applied {
+        self.engine.apply(&*self.nic, &tables, &self.tables, now)?;
+        self.tables = tables;
+        if !self.nic_state.is_configured() {
             self.nic.start()?;
-            self.applied = true;
+            self.nic_state = self.nic_state.configured();
         }
         Ok(())
     }
 
-    fn nic_events(&mut self) -> bool {
+    fn handle_events(&mut self) -> bool {
         let mut any = false;
         while let Some(event) = self.events.next() {
             any = true;
             match event {
                 Event::FirmwareDied { epoch, panic, log } => {
                     tracing::error!(epoch, panic, log, "firmware died");
-                    self.lost += self.engine.lose_held() as u64;
+                    self.lost_in_restarts += self.engine.discard_held() as u64;
                     self.engine.take_commands();
                 }
                 Event::FirmwareReady { epoch } => {
-                    tracing::info!(epoch, "firmware is back");
-                    self.recover = true;
-                    self.recover_now();
+                    tracing::info!(epoch, "firmware has restarted");
+                    self.nic_state = self.nic_state.restarted();
+                    self.try_recover();
                 }
-                Event::Link(up) => {
-                    let now = self.now();
-                    tracing::info!(?up, "links changed");
-                    self.engine.links(up, now);
+                Event::Link(links) => {
+                    let now = self.clock.now();
+                    tracing::info!(?links, "links changed");
+                    self.engine.set_links(links, now);
                 }
-                Event::Vf => tracing::debug!("a VF's driver came or went"),
-                Event::QueueStopped { queue } => tracing::error!(queue, "queue stopped at a fault"),
-                Event::Lost(why) => tracing::error!(why, "the NIC is lost"),
+                Event::Vf => tracing::debug!("a VF driver attached or detached"),
+                Event::QueueStopped { queue } => tracing::error!(queue, "queue stopped by a fault"),
+                Event::Lost(why) => tracing::error!(why, "NIC lost"),
             }
         }
         any
     }
 
-    /// Gives a NIC that has lost its tables all of them back.
-    fn recover_now(&mut self) {
-        if !self.recover || !self.nic.is_alive() {
+    /// Gives a NIC that has restarted its tables back, if it needs them and is alive.
+    fn try_recover(&mut self) {
+        if !self.nic_state.is_recovering() || !self.nic.is_alive() {
             return;
         }
-        // Tickets of the firmware that died name nothing now; nothing new comes before the NIC is started.
-        self.lost += self.engine.lose_held() as u64;
+        // The new firmware does not know the old tickets; it sends no upcalls before it is started.
+        self.lost_in_restarts += self.engine.discard_held() as u64;
         while let Ok(Some(upcall)) = self.upcalls.pop() {
             if upcall.meta.copy.is_some() {
-                let now = self.now();
+                let now = self.clock.now();
                 self.engine.upcall(upcall, now);
             } else {
-                self.lost += 1;
+                self.lost_in_restarts += 1;
             }
         }
         self.engine.take_commands();
-        let done = self.upcalls.repost().and_then(|()| {
-            if self.applied { self.engine.recover(&*self.nic, self.host, &self.plan) } else { Ok(()) }
+        let recovered = self.upcalls.repost().and_then(|()| {
+            if self.nic_state.is_configured() {
+                self.engine.recover(&*self.nic, &self.tables)
+            } else {
+                Ok(())
+            }
         });
-        match done {
-            Ok(()) => self.recover = false,
-            Err(error) => tracing::warn!(%error, "the NIC has not got its tables back; trying again"),
+        match recovered {
+            Ok(()) => self.nic_state = self.nic_state.recovered(),
+            Err(error) => tracing::warn!(%error, "recovery of the NIC failed; trying again"),
         }
     }
 
-    fn packets(&mut self) -> bool {
-        let now = self.now();
+    fn handle_upcalls(&mut self) -> bool {
+        let now = self.clock.now();
         let mut n = 0;
         while n < BURST {
             match self.upcalls.pop() {
@@ -247,77 +258,72 @@ impl Worker {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::error!(%error, "upcall queue");
+                    tracing::error!(%error, "upcall queue failed");
                     return false;
                 }
             }
         }
         if n > 0 {
-            self.execute_commands();
+            self.flush_commands();
             log(self.upcalls.repost());
         }
         n > 0
     }
 
-    /// Asks the kernel for next hops, where they are its business, and hears what it says.
-    fn next_hops(&mut self) -> bool {
-        let now = self.now();
+    /// Sends requests for next hops to the kernel, and handles its events.
+    fn handle_kernel(&mut self) -> bool {
+        let now = self.clock.now();
         let Some(kernel) = &mut self.kernel else { return false };
-        kernel.ask(&self.engine.take_questions(), now);
+        kernel.resolve(&self.engine.take_kernel_requests(), now);
         let events = kernel.poll(now);
         for (pa, event) in &events {
-            self.engine.kernel(*pa, event, now);
+            self.engine.kernel_event(*pa, event, now);
         }
         !events.is_empty()
     }
 
-    /// Carries the policy out anew if the kernel's addresses are not what they were.
+    /// Applies the policy again if the kernel's addresses have changed.
     fn follow_kernel(&mut self, now: u32) {
-        if now.wrapping_sub(self.followed) < KERNEL_CHECK_INTERVAL_MS {
-            return;
-        }
-        self.followed = now;
-        if !self.kernel.as_ref().is_some_and(KernelUplinks::is_stale) {
+        if !self.timers.kernel_check.fires(now) || !self.kernel.as_ref().is_some_and(KernelUplinks::is_stale)
+        {
             return;
         }
         if let Some(snapshot) = self.snapshot.clone()
             && let Err(error) = self.apply(&snapshot)
         {
-            tracing::warn!(%error, "the uplinks are not what the policy needs; trying again");
+            tracing::warn!(%error, "the uplinks do not match the policy; trying again");
         }
     }
 
-    fn time(&mut self) {
-        let now = self.now();
+    fn handle_timers(&mut self) {
+        let now = self.clock.now();
         self.engine.tick(now);
         self.follow_kernel(now);
-        if now.wrapping_sub(self.aged) >= self.next_look {
-            self.aged = now;
-            self.engine.policy().keep_alive(connection_store::clock());
-            self.recover_now();
-            if self.nic.is_alive() && !self.recover {
+        if self.timers.aging.fires(now) {
+            self.engine.policy().keep_alive(monotonic_ms());
+            self.try_recover();
+            if self.nic.is_alive() && !self.nic_state.is_recovering() {
                 self.age(now);
-                if now.wrapping_sub(self.swept) >= SWEEP_INTERVAL_MS {
-                    self.swept = now;
+                if self.timers.sweep.fires(now) {
                     log(self.engine.sweep_orphans(&*self.nic));
                 }
             }
         }
     }
 
-    /// Looks at idle connections. Where there are more than fit one look, the next one comes soon, but packets have most of
-    /// the time.
+    /// Ages connections. If more are due than fit one round, the next one comes soon, but leaves most of the time to
+    /// packets.
     fn age(&mut self, now: u32) {
         let more = self.engine.age(&*self.nic, now);
-        let took = self.now().wrapping_sub(now);
-        self.next_look = match more {
+        let took = elapsed_ms(now, self.clock.now());
+        self.timers.aging.set_period_ms(match more {
             Ok(true) => (took * 4).clamp(MIN_AGING_INTERVAL_MS, AGING_INTERVAL_MS),
             _ => AGING_INTERVAL_MS,
-        };
+        });
         log(more);
     }
 
-    fn execute_commands(&mut self) {
+    fn flush_commands(&mut self) {
         let commands = self.engine.take_commands();
         if !commands.is_empty() {
             log(self.nic.execute(commands));
@@ -326,13 +332,13 @@ impl Worker {
 
     fn sleep(&mut self) {
         if self.upcalls.arm() {
-            let now = self.now();
-            let ms = self.engine.hops.next(now, self.next_look);
-            let ms = self.kernel.as_ref().map_or(ms, |kernel| kernel.next(now, ms)).max(1);
+            let now = self.clock.now();
+            let ms = self.engine.next_tick_ms(now, self.timers.aging.period_ms());
+            let ms = self.kernel.as_ref().map_or(ms, |kernel| kernel.next_poll_ms(now, ms)).max(1);
             let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(ms.min(999)) * 1_000_000 };
             let mut fds: Vec<PollFd<'_>> =
                 self.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-            // An interrupted sleep is a short one.
+            // An interrupted sleep only ends early.
             let _ = rustix::event::poll(&mut fds, Some(&limit));
         }
         log(self.wake.try_clear());
@@ -345,17 +351,17 @@ impl Worker {
     }
 }
 
-/// Generations that records were made of: those of mappings that the policy no longer has must go.
-fn generations_of(records: &[FlowRecord]) -> Vec<GenerationWrite> {
+/// The mapping generations in flow records: those of mappings that the policy no longer has must change.
+fn mapping_generations_of(records: &[FlowRecord]) -> Vec<GenerationWrite> {
     let cells: BTreeMap<u16, u32> =
         records.iter().map(|r| (r.hot.map_cell, r.hot.gen_map)).filter(|(cell, _)| *cell != 0).collect();
     let write = |(cell, value)| GenerationWrite { of: Generation::Mapping(cell), value };
     cells.into_iter().map(write).collect()
 }
 
-/// A NIC that does not answer is reported by its events, with more to say; here it is only noted.
+/// Logs an error for debugging: the NIC's events report its cause at a higher level.
 fn log<T, E: std::fmt::Display>(result: std::result::Result<T, E>) {
     if let Err(error) = result {
-        tracing::debug!(%error, "the NIC did not take it");
+        tracing::debug!(%error, "the NIC did not execute an operation");
     }
 }

@@ -10,8 +10,7 @@ use culvert_model::HostConfig;
 use culvert_packet::VportId;
 use culvert_policy::Decision;
 use culvert_policy::snapshot::{Snapshot, Target};
-use culvert_slowpath::forward::Outcome;
-use culvert_slowpath::{Handle, SlowPath, Status, Traced};
+use culvert_slowpath::{ForwardOutcome, Handle, PacketTrace, SlowPath, Status};
 
 use super::backend::Backend;
 use super::flow_view::{self, Names};
@@ -163,21 +162,21 @@ impl Datapath for HostDatapath {
 }
 
 fn host_counters(status: &Status) -> [(&'static str, u64); 9] {
-    let tally = &status.tally;
+    let counters = &status.counters;
     [
         ("connections", status.connections as u64),
-        ("upcalls", tally.upcalls),
-        ("tcp_copies", tally.copies),
-        ("underlay_frames", tally.control),
-        ("waited_for_next_hop", tally.held),
-        ("forwarded_in_software", tally.software),
-        ("answered", tally.replies),
-        ("records_offloaded", tally.records),
-        ("lost_in_restarts", status.lost),
+        ("upcalls", counters.upcalls),
+        ("tcp_copies", counters.tcp_copies),
+        ("underlay_frames", counters.underlay_frames),
+        ("waited_for_next_hop", counters.waited_for_next_hop),
+        ("forwarded_in_software", counters.forwarded_in_software),
+        ("answered", counters.replies),
+        ("records_offloaded", counters.records_offloaded),
+        ("lost_in_restarts", status.lost_in_restarts),
     ]
 }
 
-fn reply(traced: &Traced, names: &Names<'_>) -> TraceReply {
+fn reply(traced: &PacketTrace, names: &Names<'_>) -> TraceReply {
     let layers = traced.layers.iter().map(|step| TraceHop {
         layer: step.layer.as_str().to_owned(),
         vport: step.vport.map(|v| v.0),
@@ -185,7 +184,7 @@ fn reply(traced: &Traced, names: &Names<'_>) -> TraceReply {
         action: step.action.clone(),
     });
     let mut reply = TraceReply { layers: layers.collect(), ..TraceReply::default() };
-    if let Outcome::Send(frames) = &traced.outcome {
+    if let ForwardOutcome::Send(frames) = &traced.outcome {
         reply.outputs = frames.iter().map(|(port, _)| flow_view::port_name(*port)).collect();
         reply.frame = frames.first().map(|(_, f)| trace_frame::to_hex(f)).unwrap_or_default();
     }
@@ -196,7 +195,7 @@ fn reply(traced: &Traced, names: &Names<'_>) -> TraceReply {
             if let Err(reason) = forward.offload {
                 reply.reason = format!("not offloaded: {}", reason.as_str());
             }
-            if let Outcome::Drop(reason) = &traced.outcome {
+            if let ForwardOutcome::Drop(reason) = &traced.outcome {
                 // The policy forwards it, but something is missing, such as the next hop's MAC address.
                 reply.reason = format!("cannot be sent now: {}", reason.as_str());
             }

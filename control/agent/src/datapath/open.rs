@@ -76,13 +76,13 @@ fn open_switch(args: &Args) -> Result<(Backend, SlowPath), Error> {
     let mut fanout = [0; 2];
     getrandom::fill(&mut fanout).map_err(|e| unavailable(&e))?;
     let run_dir = run_dir(&args.socket)?;
-    let kernel = (args.provider_address == ProviderAddress::Kernel).then(|| args.uplink.clone());
+    let kernel_interfaces = (args.provider_address == ProviderAddress::Kernel).then(|| args.uplink.clone());
     // The switch's flows end with the process; connections outlive it, in a file named after the socket.
-    let mut connections = args.socket.clone().into_os_string();
-    connections.push(".connections");
-    let connections = Some(connections.into());
+    let mut file = args.socket.clone().into_os_string();
+    file.push(".connections");
+    let connection_file = Some(file.into());
     let limits = Limits::for_switch(flows, switch.workers());
-    let settings = Settings { limits, kernel, connections };
+    let settings = Settings { limits, kernel_interfaces, connection_file };
     let slow_path = SlowPath::start(switch.clone(), settings).map_err(|e| unavailable(&e))?;
     info!(uplinks = args.uplink.join(", "), flows, workers = switch.workers(), "software datapath ready");
     let backend = SwitchBackend::new(switch, args, run_dir, u16::from_ne_bytes(fanout));

@@ -9,8 +9,10 @@ use culvert_offload::{
     DeviceInfo as _, Event, EventQueue, FlowTables as _, PacketIo as _, Upcall, UpcallMeta, UpcallQueue,
 };
 use culvert_packet::{MacAddr, Offload, Reason, arp, craft};
-use culvert_policy::{Snapshot, Step};
-use culvert_slowpath::{AGING_INTERVAL_MS, Address, Engine, HostPolicy, Limits, Plan, SWEEP_INTERVAL_MS};
+use culvert_policy::{Snapshot, TraceStep};
+use culvert_slowpath::{
+    AGING_INTERVAL_MS, Engine, HostPolicy, Limits, NicTables, SWEEP_INTERVAL_MS, ServedAddress,
+};
 use culvert_switch::{HEADROOM, LARGE_BUFFER, MemPort, Switch, SwitchSettings};
 use serde::Serialize;
 
@@ -65,7 +67,7 @@ pub(crate) struct Replayed {
     /// The frames that left, with their ports.
     pub(crate) outputs: Vec<(Port, Vec<u8>)>,
     /// The layers of the policy that decided on it.
-    pub(crate) layers: Vec<Step>,
+    pub(crate) layers: Vec<TraceStep>,
 }
 
 /// Secret of the flow hash. Always the same, so that a replay can be repeated.
@@ -117,11 +119,9 @@ impl Host {
         let engine = Engine::new(policy, capabilities.uplinks, [true; Port::UPLINKS as usize]);
         let (drops, now) = (BTreeMap::new(), 0);
         let mut host = Host { engine, switch, upcalls, events, ports, drops, now, aged: now, swept: now };
-        let plan = Plan::new(snapshot, capabilities.flow_records_per_vport);
+        let tables = NicTables::new(snapshot, capabilities.flow_records_per_vport);
         host.engine.policy().set(snapshot);
-        host.engine
-            .apply(&host.switch, snapshot.host, &plan, &Plan::default(), 0)
-            .map_err(|e| e.to_string())?;
+        host.engine.apply(&host.switch, &tables, &NicTables::default(), 0).map_err(|e| e.to_string())?;
         host.resolve()?;
         host.run(None);
         // The host's own announcements and solicitations.
@@ -138,7 +138,7 @@ impl Host {
             let Some(frame) = answer(ours, hop.addr.into()) else { continue };
             let meta = UpcallMeta {
                 reason: Reason::Control,
-                input: Port::Uplink(ours.serving),
+                input: Port::Uplink(ours.serving_uplink),
                 ticket: None,
                 copy: None,
                 peer: 0,
@@ -177,12 +177,12 @@ impl Host {
 
     /// Runs switch and slow path until both are idle. Returns the reason of the first upcall, and writes the layers of its
     /// decision to `layers`.
-    fn run(&mut self, mut layers: Option<&mut Vec<Step>>) -> Option<Reason> {
+    fn run(&mut self, mut layers: Option<&mut Vec<TraceStep>>) -> Option<Reason> {
         let mut asked = None;
         for _ in 0..MAX_ROUNDS {
             let mut any = self.switch.poll(self.now);
             while let Some(Event::Link(up)) = self.events.next() {
-                self.engine.links(up, self.now);
+                self.engine.set_links(up, self.now);
             }
             // This queue always answers.
             while let Ok(Some(upcall)) = self.upcalls.pop() {
@@ -203,7 +203,7 @@ impl Host {
         asked
     }
 
-    fn layers(&mut self, upcall: &Upcall) -> Vec<Step> {
+    fn layers(&mut self, upcall: &Upcall) -> Vec<TraceStep> {
         // A port that cannot be traced has no layers.
         self.engine.trace(upcall.meta.input, &upcall.frame, self.now).map_or(Vec::new(), |t| t.layers)
     }
@@ -260,7 +260,7 @@ fn refused(reason: Reason) -> Replayed {
 }
 
 /// The ARP reply of a next hop to one of our addresses.
-fn answer(ours: &Address, hop: IpAddr) -> Option<Vec<u8>> {
+fn answer(ours: &ServedAddress, hop: IpAddr) -> Option<Vec<u8>> {
     let (IpAddr::V4(sender), IpAddr::V4(target)) = (hop, ours.pa.addr) else { return None };
     let reply = arp::Packet {
         operation: arp::Operation::REPLY,

@@ -14,7 +14,7 @@ use culvert_policy::acl::{Acl, AclSet, Action, PortRange, Rule};
 use culvert_policy::snapshot::{
     GroupSpec, Location, Mapping, Network, Peer, Snapshot, Subnet, Target, Vport, cell_of,
 };
-use culvert_policy::{Connections, Decision, Forward, Input, Packet, Step, Timeouts, decide};
+use culvert_policy::{Connections, Decision, Forward, Input, Packet, Timeouts, TraceStep, decide};
 
 pub(crate) const CONTOSO: Rdid = Rdid([1; 16]);
 pub(crate) const FABRIKAM: Rdid = Rdid([2; 16]);
@@ -153,7 +153,7 @@ pub(crate) fn ask(
     input: Input,
     frame: &[u8],
     now: u32,
-) -> (Decision, Vec<Step>) {
+) -> (Decision, Vec<TraceStep>) {
     let headers = parse(frame).expect("a well-formed frame");
     let packet = Packet { input, frame, headers, key: key_of(input, frame) };
     let mut trace = Vec::new();

@@ -1,120 +1,93 @@
-//! The file that a daemon keeps its connections in.
+//! The connection file of a daemon: what the previous daemon left, and what this one stores.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use culvert_packet::VportId;
-use culvert_policy::{Connection, ConnectionId};
+use culvert_policy::{Connection, ConnectionId, Snapshot};
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::format::{self, ALIVE, Boot, CHUNK, Header, Identity, MOST, Refused, SLOT, SLOTS, VPORTS};
-use super::former::Former;
+use super::format::{BootId, Header, MAX_ENTRIES, Unusable, VportIdentity};
 use super::lock::Lock;
-use super::mapping::Mapping;
+use super::previous::PreviousConnections;
+use super::writer::Writer;
 use crate::error::{Error, Result};
 
-/// Zero bytes of a chunk.
-static EMPTY: [u8; 8 * CHUNK] = [0; 8 * CHUNK];
-
-/// A daemon's connections in a file, outside of the process: what a former daemon has left, and what this one has.
-///
-/// As long as this exists no other one of the same path can.
+/// The connection file of a daemon. Only one at a time exists for a path.
 pub struct ConnectionFile {
     path: PathBuf,
-    slots: u32,
-    boot: Boot,
-    former: Option<Former>,
-    /// Nobody has asked for that yet.
-    first: bool,
-    now: Option<Written>,
+    entries: u32,
+    boot: BootId,
+    previous: Option<PreviousConnections>,
+    is_unused: bool,
+    /// Once [`begin`](Self::begin) has made this daemon's file.
+    writer: Option<Writer>,
     /// Keeps other daemons away.
     _lock: Lock,
 }
 
-/// The file of this daemon.
-struct Written {
-    file: File,
-    map: Mapping,
-    /// Chunks that have their memory.
-    chunks: Vec<bool>,
-    /// From the slow path's milliseconds to those of the system's clock.
-    offset: u32,
-    /// The system has had no room for a chunk; asked again when a second has passed.
-    full: bool,
-    /// Whether that was told.
-    told: bool,
-}
-
 impl ConnectionFile {
-    /// The file at `path`, or none yet, for a table of at most `limit` connections. A file that is of no use here is left
-    /// out, and a warning says why.
+    /// Opens the file at `path`, which need not exist, for at most `limit` connections. An unusable file is discarded with
+    /// a warning that says why.
     ///
     /// # Errors
-    /// Another daemon has it, or the directory is not to be written to.
+    /// Another daemon uses it, or the directory is not writable.
     pub fn open(path: &Path, limit: usize) -> Result<Self> {
         let system =
             |what: &str, source| Error::System { what: format!("{what} {}", path.display()), source };
         let lock = Lock::acquire(&beside(path, "lock")).map_err(|e| system("the lock of", e))?;
         let lock = lock.ok_or_else(|| Error::ConnectionsInUse { path: path.to_owned() })?;
-        let boot = boot().map_err(|e| system("this machine's start, for", e))?;
-        let slots = limit.min(MOST) as u32;
-        let former = own(path).and_then(|file| Former::read(file, boot));
-        let former = match former {
-            Ok(former) => Some(former),
-            Err(Refused::System(e)) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(error @ Refused::Boot) => {
-                tracing::info!(path = %path.display(), %error, "connections of before are not taken over");
+        let boot = boot_id().map_err(|e| system("the machine's boot id, for", e))?;
+        let entries = limit.min(MAX_ENTRIES) as u32;
+        let previous = match open_private(path).and_then(|file| PreviousConnections::read(file, boot)) {
+            Ok(previous) => Some(previous),
+            Err(Unusable::System(e)) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(error @ Unusable::Boot) => {
+                tracing::info!(path = %path.display(), %error, "saved connections discarded");
                 None
             }
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "connections of before are not taken over");
+                tracing::warn!(path = %path.display(), %error, "saved connections discarded");
                 None
             }
         };
-        Ok(ConnectionFile { path: path.to_owned(), slots, boot, former, first: true, now: None, _lock: lock })
+        let path = path.to_owned();
+        Ok(ConnectionFile { path, entries, boot, previous, is_unused: true, writer: None, _lock: lock })
     }
 
-    /// Whether this is asked for the first time.
-    pub(super) fn is_first(&mut self) -> bool {
-        std::mem::take(&mut self.first)
+    /// `true` at the first call.
+    pub(super) fn is_first_use(&mut self) -> bool {
+        std::mem::take(&mut self.is_unused)
     }
 
-    /// What a former daemon has left, once.
-    pub(super) fn take_former(&mut self) -> Option<Former> {
-        self.former.take()
+    /// Takes what the previous daemon left.
+    pub(super) fn take_previous(&mut self) -> Option<PreviousConnections> {
+        self.previous.take()
     }
 
-    /// Makes this daemon's file, without connections and without its name: until [`publish`](Self::publish) it is the
-    /// former one that counts. The slow path's time is `now` when the system's is `clock`.
+    /// Makes this daemon's file, empty and under another name: until [`publish`](Self::publish) the previous file is the
+    /// valid one. The slow path's time is `now` when the system's clock is `clock`.
     ///
     /// # Errors
-    /// There is no room.
+    /// The file system is full.
     pub(super) fn begin(&mut self, now: u32, clock: u64) -> io::Result<()> {
-        let unnamed = beside(&self.path, "new");
-        // It may be a daemon's that was killed before it had published it.
-        match std::fs::remove_file(&unnamed) {
+        let unpublished = beside(&self.path, "new");
+        // A daemon that was killed before it published its file may have left one.
+        match std::fs::remove_file(&unpublished) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(unnamed)?;
-        let words = Header::words(self.slots);
-        file.set_len(8 * words as u64)?;
-        let map = Mapping::new(&file, words)?;
-        let offset = (clock as u32).wrapping_sub(now);
-        let chunks = vec![false; words.div_ceil(CHUNK)];
-        let mut written = Written { file, map, chunks, offset, full: false, told: false };
-        let header = Header { slots: self.slots, boot: self.boot, alive: clock };
-        written.store(0, &header.encode())?;
-        self.now = Some(written);
+        let header = Header { entries: self.entries, boot: self.boot, alive: clock };
+        self.writer = Some(Writer::create(&unpublished, &header, now)?);
         Ok(())
     }
 
-    /// Gives this daemon's file its name.
+    /// Replaces the previous daemon's file by this daemon's.
     ///
     /// # Errors
     /// The system's.
@@ -122,130 +95,83 @@ impl ConnectionFile {
         std::fs::rename(beside(&self.path, "new"), &self.path)
     }
 
-    /// Keeps nothing any more, and leaves nothing that a later daemon would take for the truth.
+    /// Stops storing connections, and removes the files: a later daemon would restore outdated connections.
     pub(super) fn give_up(&mut self) {
-        self.now = None;
+        self.writer = None;
         for path in [self.path.clone(), beside(&self.path, "new")] {
             if let Err(error) = std::fs::remove_file(&path)
                 && error.kind() != io::ErrorKind::NotFound
             {
-                tracing::warn!(path = %path.display(), %error, "cannot be removed; do so before the next start");
+                tracing::warn!(path = %path.display(), %error, "cannot remove the connection file: remove it before the next start");
             }
         }
     }
 
     /// Writes a connection as it is now.
     pub(crate) fn put(&mut self, id: ConnectionId, connection: &Connection) {
-        if let Some(written) = &mut self.now {
-            let seen = connection.last_seen.wrapping_add(written.offset);
-            written.put(id.place(), connection, seen);
+        if let Some(writer) = &mut self.writer {
+            writer.put(id, connection);
         }
     }
 
-    /// Writes a connection that was last seen at `seen` of the system's clock.
-    pub(super) fn put_seen(&mut self, id: ConnectionId, connection: &Connection, seen: u32) {
-        if let Some(written) = &mut self.now {
-            written.put(id.place(), connection, seen);
+    /// Writes a connection that was last seen at `last_seen` of the system's clock.
+    pub(super) fn put_seen_at(&mut self, id: ConnectionId, connection: &Connection, last_seen: u32) {
+        if let Some(writer) = &mut self.writer {
+            writer.put_seen_at(id, connection, last_seen);
         }
     }
 
-    /// A connection has ended.
+    /// Removes a connection.
     pub(crate) fn clear(&mut self, id: ConnectionId) {
-        if let Some(written) = &self.now {
-            let at = SLOTS + SLOT * id.place() as usize;
-            if written.chunks.get(at / CHUNK) == Some(&true) {
-                written.map.words()[at].store(0, Release);
-            }
+        if let Some(writer) = &self.writer {
+            writer.clear(id);
         }
     }
 
-    /// Writes who has a vport's number now, its connections of before having ended. `None`: nobody.
-    pub(super) fn vport(&mut self, id: VportId, identity: Option<Identity>) {
-        let at = VPORTS + 2 * usize::from(id.0);
-        if let Some(written) = &mut self.now {
-            let words = identity.map_or([0; 2], |i| i.encode());
-            if written.chunks.get(at / CHUNK) == Some(&false) && words == [0; 2] {
-                return;
-            }
-            if let Err(error) = written.store(at, &words) {
-                written.tell(&error);
-            }
+    /// Writes the identity of a vport; `None`: there is no vport of this number. Connections of the VM that had the number
+    /// before must have been removed.
+    pub(super) fn put_vport(&mut self, id: VportId, identity: Option<VportIdentity>) {
+        if let Some(writer) = &mut self.writer {
+            writer.put_vport(id, identity);
         }
     }
 
-    /// This daemon is alive.
-    pub(crate) fn alive(&mut self, now: u64) {
-        if let Some(written) = &mut self.now {
-            written.map.words()[ALIVE].store(now.to_le(), Relaxed);
-            written.full = false;
-        }
-    }
-}
-
-impl Written {
-    fn put(&mut self, place: u32, connection: &Connection, seen: u32) {
-        let at = SLOTS + SLOT * place as usize;
-        // A table that has more port_table than the file keeps those that fit.
-        let there = self.chunks.get(at / CHUNK).copied().unwrap_or_default();
-        if at + SLOT > self.map.words().len() || self.full && !there {
-            return;
-        }
-        if let Err(error) = self.store(at, &format::encode(place, connection, seen)) {
-            self.full = true;
-            self.tell(&error);
+    /// Writes the identities of all vports of a new policy, which replaces `old`.
+    pub(crate) fn put_vports(&mut self, old: Option<&Snapshot>, new: &Snapshot) {
+        let before = old.into_iter().flat_map(|s| s.vports.keys());
+        let all: BTreeSet<VportId> = before.chain(new.vports.keys()).copied().collect();
+        for id in all {
+            let identity = new.vports.get(&id).map(|v| VportIdentity { mac: v.mac, vsid: v.vsid });
+            self.put_vport(id, identity);
         }
     }
 
-    /// Stores words of one chunk, the first of them last.
-    fn store(&mut self, at: usize, words: &[u64]) -> io::Result<()> {
-        let chunk = at / CHUNK;
-        match self.chunks.get_mut(chunk) {
-            Some(true) => {}
-            Some(there) => {
-                // A store to memory that the system has no room for would end the process; a write is only refused.
-                let begin = 8 * CHUNK * chunk;
-                let len = EMPTY.len().min(8 * self.map.words().len() - begin);
-                self.file.write_all_at(&EMPTY[..len], begin as u64)?;
-                *there = true;
-            }
-            None => return Err(io::ErrorKind::InvalidInput.into()),
-        }
-        let (port_table, Some((first, rest))) =
-            (&self.map.words()[at..at + words.len()], words.split_first())
-        else {
-            return Ok(());
-        };
-        for (place, word) in port_table[1..].iter().zip(rest) {
-            place.store(word.to_le(), Relaxed);
-        }
-        port_table[0].store(first.to_le(), Release);
-        Ok(())
-    }
-
-    fn tell(&mut self, error: &io::Error) {
-        if !self.told {
-            self.told = true;
-            tracing::warn!(%error, "no room to keep more connections for the next start: make room beside the API's socket");
+    /// Writes that this daemon is alive, by the system's clock.
+    pub(crate) fn put_alive(&mut self, clock: u64) {
+        if let Some(writer) = &mut self.writer {
+            writer.put_alive(clock);
         }
     }
 }
 
-/// The system's monotonic clock, in milliseconds: the same for all processes from one start of the machine to the next.
-pub(crate) fn clock() -> u64 {
+/// The system's monotonic clock in milliseconds. All processes see the same clock until the machine reboots.
+pub(crate) fn monotonic_ms() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
-/// Opens a file that a daemon like this one has made: others could let in what they like by it.
-fn own(path: &Path) -> std::result::Result<File, Refused> {
-    // Neither another file by way of this name, nor a pipe that nobody writes to.
+/// Opens a regular file that only this user can read and write: others could inject connections by it.
+fn open_private(path: &Path) -> std::result::Result<File, Unusable> {
+    // Follows no symbolic link, and does not wait for the writer of a pipe.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
-    let found = file.metadata()?;
-    let ours = found.is_file() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0;
-    if ours { Ok(file) } else { Err(Refused::Owner) }
+    let metadata = file.metadata()?;
+    let is_private =
+        metadata.is_file() && metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o077 == 0;
+    if is_private { Ok(file) } else { Err(Unusable::Owner) }
 }
 
+/// The path with another extension behind it.
 fn beside(path: &Path, extension: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
@@ -253,10 +179,10 @@ fn beside(path: &Path, extension: &str) -> PathBuf {
     name.into()
 }
 
-/// The machine's start, as the kernel names it (random(4)).
-fn boot() -> io::Result<Boot> {
+/// The kernel's id of the current boot (random(4)).
+fn boot_id() -> io::Result<BootId> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     let id = u128::from_str_radix(&digits, 16).map_err(io::Error::other)?;
-    Ok(Boot(id.to_be_bytes()))
+    Ok(BootId(id.to_be_bytes()))
 }

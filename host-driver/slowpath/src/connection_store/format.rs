@@ -1,19 +1,19 @@
-//! What the file of connections looks like: a header, what each vport was, a slot for each connection.
+//! The format of the connection file: a header, the identity of each vport, an entry for each connection.
 //!
-//! All of it is words of 64 bits, little-endian. The header has its first page for itself; what was vport `n` are two words
-//! at [`VPORTS`]` + 2 n`; the connection at place `n` is a slot of eight words at [`SLOTS`]` + 8 n`:
+//! The file consists of 64-bit words, little-endian. The header has the first chunk for itself; the identity of vport `n` is
+//! two words at [`VPORTS_AT`]` + 2 n`; the connection with index `n` is an entry of eight words at [`ENTRIES_AT`]` + 8 n`:
 //!
-//! | word | |
+//! | word | bits |
 //! | --- | --- |
-//! | 0 | check 0..32, owner 32..48, IP protocol 48..56, state 56..63, IPv6 63; 0: no connection |
-//! | 1 | when it was last seen 0..32, port of the first end 32..48, of the second 48..64 |
+//! | 0 | checksum 0..32, owner 32..48, IP protocol 48..56, state 56..63, IPv6 63; 0: no connection |
+//! | 1 | last last_seen 0..32, port of the first end 32..48, of the second 48..64 |
 //! | 2, 3 | address of the first end; IPv4: its first four bytes |
 //! | 4, 5 | address of the second end |
-//! | 6, 7 | virtual network |
+//! | 6, 7 | RDID |
 //!
-//! Word 0 is written last when a connection begins, and first when it ends; what changes while it lives is in word 0 and in
-//! the first half of word 1, which the check does not cover. So each word that a killed daemon leaves behind is of a whole
-//! slot; the check is for a file that was damaged otherwise.
+//! Word 0 is written last when a connection begins, and first when it ends. What changes during its life is in word 0 and in
+//! the lower half of word 1, which the checksum does not cover. So a daemon that is killed between two words leaves an
+//! intact entry behind; the checksum detects other damage.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -24,26 +24,26 @@ use culvert_policy::connection::{Ends, State};
 
 /// The first word.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"culvconn");
-/// Version of this form. Another check, order or meaning of anything is another version.
+/// Version of the format. Any change of checksum, order or meaning is another version.
 pub(super) const VERSION: u32 = 1;
-/// Words of a slot.
-pub(super) const SLOT: usize = 8;
-/// Words that get their memory at a time: 64 KiB.
-pub(super) const CHUNK: usize = 8192;
-/// The first word about vports.
-pub(super) const VPORTS: usize = CHUNK;
-/// The first word about connections.
-pub(super) const SLOTS: usize = VPORTS + 2 * 65_536;
-/// Most slots that a file may have: more than any host has connections.
-pub(super) const MOST: usize = 1 << 24;
-/// Where the header says when its daemon was last alive, in milliseconds of the system's monotonic clock.
-pub(super) const ALIVE: usize = 5;
+/// Words of an entry.
+pub(super) const ENTRY_WORDS: usize = 8;
+/// Words that are allocated at a time: 64 KiB.
+pub(super) const CHUNK_WORDS: usize = 8192;
+/// The first word of the vports' identities.
+pub(super) const VPORTS_AT: usize = CHUNK_WORDS;
+/// The first word of the connections' entries.
+pub(super) const ENTRIES_AT: usize = VPORTS_AT + 2 * 65_536;
+/// Limit of a file's entries: more than any host has connections.
+pub(super) const MAX_ENTRIES: usize = 1 << 24;
+/// The header's word that says when its daemon was last alive, in milliseconds of the system's monotonic clock.
+pub(super) const ALIVE_AT: usize = 5;
 
 const IPV6: u64 = 1 << 63;
 const PRESENT: u64 = 1 << 63;
 
-/// A change of the flow hash would be a change of this form: a test keeps a slot to be compared with.
-const CHECK: HashSecret = HashSecret([
+/// Secret of the checksum. A change of the flow hash is a change of this format: a test compares an entry.
+const CHECKSUM_SECRET: HashSecret = HashSecret([
     0x9e37_79b9_7f4a_7c15,
     0xf39c_c060_5ced_c834,
     0x1082_276b_f3a2_7251,
@@ -55,32 +55,32 @@ const CHECK: HashSecret = HashSecret([
     0xf06a_d7ae_9717_877e,
 ]);
 
-/// Which start of the machine a file is of: connections end with it, and so does the clock.
+/// The kernel's id of one boot of the machine: a reboot ends connections and restarts the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Boot(pub(super) [u8; 16]);
+pub(super) struct BootId(pub(super) [u8; 16]);
 
 /// The first words of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    pub(super) slots: u32,
-    pub(super) boot: Boot,
+    pub(super) entries: u32,
+    pub(super) boot: BootId,
     pub(super) alive: u64,
 }
 
 /// Why a file is not used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
-    #[error("it is no file of connections")]
-    Other,
-    #[error("it is of version {found}, and this culvertd knows version {VERSION}")]
+pub(super) enum Unusable {
+    #[error("it is no connection file")]
+    Magic,
+    #[error("it has version {found}, and this culvertd reads version {VERSION}")]
     Version { found: u32 },
-    #[error("its slots have {found} bytes and not {}", 8 * SLOT)]
-    SlotSize { found: u32 },
-    #[error("it says that it has {found} slots, more than {MOST}")]
+    #[error("its entries have {found} bytes instead of {}", 8 * ENTRY_WORDS)]
+    EntrySize { found: u32 },
+    #[error("it claims {found} entries, more than {MAX_ENTRIES}")]
     TooMany { found: u64 },
-    #[error("it does not have {expected} bytes, as its {slots} slots need")]
-    Length { slots: u32, expected: usize },
-    #[error("it is not this user's own file, which nobody else may read or write")]
+    #[error("it does not have the {expected} bytes that its {entries} entries need")]
+    Length { entries: u32, expected: usize },
+    #[error("it is not a file that only this user can read and write")]
     Owner,
     #[error("it was written before this machine was started")]
     Boot,
@@ -89,44 +89,44 @@ pub(super) enum Refused {
 }
 
 impl Header {
-    /// Words of a file with so many slots.
-    pub(super) fn words(slots: u32) -> usize {
-        SLOTS + SLOT * slots as usize
+    /// Words of a file with this many entries.
+    pub(super) fn file_words(entries: u32) -> usize {
+        ENTRIES_AT + ENTRY_WORDS * entries as usize
     }
 
     pub(super) fn encode(&self) -> [u64; 6] {
         let [low, high] = halves(&self.boot.0);
-        let form = u64::from(VERSION) | (8 * SLOT as u64) << 32;
-        [MAGIC, form, self.slots.into(), low, high, self.alive]
+        let format = u64::from(VERSION) | (8 * ENTRY_WORDS as u64) << 32;
+        [MAGIC, format, self.entries.into(), low, high, self.alive]
     }
 
-    pub(super) fn decode(words: &[u64; 6]) -> Result<Self, Refused> {
-        let [magic, form, slots, low, high, alive] = *words;
-        let (version, size) = (form as u32, (form >> 32) as u32);
+    pub(super) fn decode(words: &[u64; 6]) -> Result<Self, Unusable> {
+        let [magic, format, entries, low, high, alive] = *words;
+        let (version, size) = (format as u32, (format >> 32) as u32);
         if magic != MAGIC {
-            return Err(Refused::Other);
+            return Err(Unusable::Magic);
         }
         if version != VERSION {
-            return Err(Refused::Version { found: version });
+            return Err(Unusable::Version { found: version });
         }
-        if size as usize != 8 * SLOT {
-            return Err(Refused::SlotSize { found: size });
+        if size as usize != 8 * ENTRY_WORDS {
+            return Err(Unusable::EntrySize { found: size });
         }
-        if slots > MOST as u64 {
-            return Err(Refused::TooMany { found: slots });
+        if entries > MAX_ENTRIES as u64 {
+            return Err(Unusable::TooMany { found: entries });
         }
-        Ok(Header { slots: slots as u32, boot: Boot(whole(low, high)), alive })
+        Ok(Header { entries: entries as u32, boot: BootId(join(low, high)), alive })
     }
 }
 
-/// What a vport is as far as its connections are concerned: whoever has its number later may be somebody else.
+/// The VM behind a vport number: another VM may get the number later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct VportIdentity {
     pub(super) mac: MacAddr,
     pub(super) vsid: u32,
 }
 
-impl Identity {
+impl VportIdentity {
     pub(super) fn encode(&self) -> [u64; 2] {
         let m = self.mac.0;
         let mac = u64::from_le_bytes([m[0], m[1], m[2], m[3], m[4], m[5], 0, 0]);
@@ -136,36 +136,36 @@ impl Identity {
     pub(super) fn decode([mac, vsid]: [u64; 2]) -> Option<Self> {
         let [m0, m1, m2, m3, m4, m5, zero, top] = mac.to_le_bytes();
         let mac = MacAddr([m0, m1, m2, m3, m4, m5]);
-        let is_one = zero == 0 && u64::from(top) << 56 == PRESENT;
-        is_one.then_some(Identity { mac, vsid: u32::try_from(vsid).ok()? })
+        let is_present = zero == 0 && u64::from(top) << 56 == PRESENT;
+        is_present.then_some(VportIdentity { mac, vsid: u32::try_from(vsid).ok()? })
     }
 }
 
-/// The slot of the connection at place `n`, last seen at `seen` milliseconds of the system's clock.
-pub(super) fn encode(n: u32, c: &Connection, seen: u32) -> [u64; SLOT] {
+/// Encodes the entry of the connection with index `n`, last seen at `last_seen` milliseconds of the system's clock.
+pub(super) fn encode(n: u32, c: &Connection, last_seen: u32) -> [u64; ENTRY_WORDS] {
     let (first, second) = (c.ends.first, c.ends.second);
-    // Both are of one family: they were in one packet.
+    // Both ends have one family: they come from one packet.
     let family = if first.0.is_ipv6() { IPV6 } else { 0 };
-    let state = u64::from(number(c.state)) << 56;
+    let state = u64::from(state_number(c.state)) << 56;
     let head = u64::from(c.owner.0) << 32 | u64::from(c.ends.protocol) << 48 | state | family;
     let ports = u64::from(first.1) << 32 | u64::from(second.1) << 48;
     let [a, b] = [first.0, second.0].map(|ip| halves(&bytes(ip)));
     let r = halves(&c.ends.rdid.0);
     let checked = [head, ports | u64::from(n), a[0], a[1], b[0], b[1], r[0], r[1]];
-    let [head, ports] = [head | check(&checked), ports | u64::from(seen)];
+    let [head, ports] = [head | checksum(&checked), ports | u64::from(last_seen)];
     [head, ports, a[0], a[1], b[0], b[1], r[0], r[1]]
 }
 
-/// What is in the slot at place `n`, and when it was last seen. `None`: nothing, or nothing whole.
-pub(super) fn decode(n: u32, words: &[u64; SLOT]) -> Option<(Connection, u32)> {
+/// Decodes the entry with index `n`: the connection, and when it was last seen. `None`: empty or corrupt.
+pub(super) fn decode(n: u32, words: &[u64; ENTRY_WORDS]) -> Option<(Connection, u32)> {
     let [head, ports, a0, a1, b0, b1, r0, r1] = *words;
     let low = u64::from(u32::MAX);
-    if head & low != check(&[head & !low, ports & !low | u64::from(n), a0, a1, b0, b1, r0, r1]) {
+    if head & low != checksum(&[head & !low, ports & !low | u64::from(n), a0, a1, b0, b1, r0, r1]) {
         return None;
     }
-    let state = state_of((head >> 56 & 0x7f) as u8)?;
+    let state = state_from((head >> 56 & 0x7f) as u8)?;
     let address = |low, high| {
-        let all: [u8; 16] = whole(low, high);
+        let all: [u8; 16] = join(low, high);
         match (head & IPV6 != 0, all) {
             (true, all) => Some(IpAddr::from(all)),
             (false, [a, b, c, d, rest @ ..]) => {
@@ -174,7 +174,7 @@ pub(super) fn decode(n: u32, words: &[u64; SLOT]) -> Option<(Connection, u32)> {
         }
     };
     let ends = Ends {
-        rdid: Rdid(whole(r0, r1)),
+        rdid: Rdid(join(r0, r1)),
         protocol: (head >> 48) as u8,
         first: (address(a0, a1)?, (ports >> 32) as u16),
         second: (address(b0, b1)?, (ports >> 48) as u16),
@@ -183,12 +183,12 @@ pub(super) fn decode(n: u32, words: &[u64; SLOT]) -> Option<(Connection, u32)> {
     Some((Connection { ends, owner, state, last_seen: 0, keys: [None, None] }, ports as u32))
 }
 
-fn check(words: &[u64; SLOT]) -> u64 {
-    CHECK.hash(words) >> 32
+fn checksum(words: &[u64; ENTRY_WORDS]) -> u64 {
+    CHECKSUM_SECRET.hash(words) >> 32
 }
 
-/// Never 0: no connection is an empty slot.
-fn number(state: State) -> u8 {
+/// The state's number in an entry. It is never 0, which marks an empty entry.
+fn state_number(state: State) -> u8 {
     match state {
         State::Timed => 1,
         State::Opening => 2,
@@ -199,7 +199,7 @@ fn number(state: State) -> u8 {
     }
 }
 
-fn state_of(number: u8) -> Option<State> {
+fn state_from(number: u8) -> Option<State> {
     Some(match number {
         1 => State::Timed,
         2 => State::Opening,
@@ -226,6 +226,6 @@ fn halves(bytes: &[u8; 16]) -> [u64; 2] {
     [all as u64, (all >> 64) as u64]
 }
 
-fn whole(low: u64, high: u64) -> [u8; 16] {
+fn join(low: u64, high: u64) -> [u8; 16] {
     (u128::from(low) | u128::from(high) << 64).to_le_bytes()
 }

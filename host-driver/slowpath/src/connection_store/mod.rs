@@ -1,23 +1,24 @@
-//! Connections outlive the daemon: they are kept in a file of the host, for the next one.
+//! The connection store: a file that keeps connections across restarts of the daemon.
 //!
-//! A connection is state and its flow records are a cache of it, so connections are all that is kept. The file is mapped
-//! memory: what is stored there is in the file at once, so that neither a killed daemon loses it nor a new connection waits
-//! for it. It lies beside the API's socket, where a host has memory and no disk, and ends with the machine's run as the
-//! connections do.
+//! Connections are the state; flow records are only a cache of it, so the file has connections alone. It is mapped memory:
+//! each change is in the file at once, a killed daemon loses nothing, and a new connection does not wait for a disk. The
+//! file lies beside the API's socket, on a file system in memory. Like the connections, it is void after a reboot.
 //!
-//! * [`ConnectionFile`] has the file; one daemon at a time.
-//! * [`HostPolicy::restore`](crate::HostPolicy::restore) takes over what is still allowed.
+//! * [`ConnectionFile`] is the file, which one daemon at a time uses.
+//! * [`restore`] takes over the previous daemon's connections that the policy still allows.
 
 mod file;
 mod format;
-mod former;
 mod lock;
 mod mapping;
+mod previous;
 mod restore;
+mod writer;
 
 pub use file::ConnectionFile;
-pub(crate) use file::clock;
+pub(crate) use file::monotonic_ms;
 pub use restore::Restored;
+pub(crate) use restore::restore;
 
 #[cfg(test)]
 mod tests;

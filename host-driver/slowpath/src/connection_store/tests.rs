@@ -1,4 +1,4 @@
-//! The form of the file: what was written is read back, and nothing else is.
+//! The format of the connection file: what was written is read back, and nothing else is.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,11 +11,11 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::ConnectionFile;
-use super::format::{self, Boot, Header, Identity, Refused, SLOT, SLOTS, VPORTS};
-use super::former::Former;
+use super::format::{self, BootId, ENTRIES_AT, ENTRY_WORDS, Header, Unusable, VPORTS_AT, VportIdentity};
 use super::lock::Lock;
+use super::previous::PreviousConnections;
 
-const BOOT: Boot = Boot([9; 16]);
+const BOOT: BootId = BootId([9; 16]);
 const STATES: [State; 6] = [
     State::Timed,
     State::Opening,
@@ -48,36 +48,36 @@ fn one() -> Connection {
     Connection { ends, owner: VportId(3), state: State::Established, last_seen: 0, keys: [None, None] }
 }
 
-/// The bytes of a file with these slots.
-fn bytes(slots: &[[u64; SLOT]]) -> Vec<u8> {
-    let header = Header { slots: slots.len() as u32, boot: BOOT, alive: 77 };
-    let mut words = vec![0; SLOTS];
+/// The bytes of a file with these entries.
+fn bytes(entries: &[[u64; ENTRY_WORDS]]) -> Vec<u8> {
+    let header = Header { entries: entries.len() as u32, boot: BOOT, alive: 77 };
+    let mut words = vec![0; ENTRIES_AT];
     words[..6].copy_from_slice(&header.encode());
-    words.extend(slots.iter().flatten());
+    words.extend(entries.iter().flatten());
     words.iter().flat_map(|word: &u64| word.to_le_bytes()).collect()
 }
 
-fn read(bytes: &[u8]) -> Result<Former, Refused> {
-    Former::read(bytes, BOOT)
+fn read(bytes: &[u8]) -> Result<PreviousConnections, Unusable> {
+    PreviousConnections::read(bytes, BOOT)
 }
 
 proptest! {
     #[test]
-    fn a_slot_is_read_as_it_was_written(c in connection(), n: u32, seen: u32) {
+    fn an_entry_is_read_as_it_was_written(c in connection(), n: u32, seen: u32) {
         let words = format::encode(n, &c, seen);
         prop_assert_ne!(words[0], 0);
         prop_assert_eq!(format::decode(n, &words), Some((c, seen)));
     }
 
     #[test]
-    fn random_words_are_no_connection(words: [u64; SLOT], n: u32) {
+    fn random_words_are_no_connection(words: [u64; ENTRY_WORDS], n: u32) {
         prop_assert_eq!(format::decode(n, &words), None);
     }
 
-    /// A bit that has changed, a slot in the place of another, a part of another slot.
+    /// A bit that has changed, an entry in the place of another, a part of another entry.
     #[test]
-    fn a_slot_that_is_not_whole_is_no_connection(
-        (a, b) in (connection(), connection()), n in 0u32..1000, seen: u32, bit in 0usize..512, part in 1usize..SLOT,
+    fn an_entry_that_is_corrupt_is_no_connection(
+        (a, b) in (connection(), connection()), n in 0u32..1000, seen: u32, bit in 0usize..512, part in 1usize..ENTRY_WORDS,
     ) {
         let whole = format::encode(n, &a, seen);
         let mut changed = whole;
@@ -91,7 +91,7 @@ proptest! {
         prop_assert!(found.is_none() || found == Some((a, seen)) || found == Some((b, seen)));
     }
 
-    /// Each word that is stored while a connection lives, or ends, leaves a whole slot or none behind.
+    /// Each word that is stored while a connection lives, or ends, leaves an intact entry or none behind.
     #[test]
     fn a_change_that_is_cut_short_is_one_that_was_or_was_not(
         c in connection(), state in 0..STATES.len(), n: u32, seen: (u32, u32),
@@ -101,9 +101,9 @@ proptest! {
         let after = format::encode(n, &later, seen.1);
         // As they are stored: the first word last.
         let mut now = before;
-        for word in (1..SLOT).chain([0]) {
+        for word in (1..ENTRY_WORDS).chain([0]) {
             now[word] = after[word];
-            let (found, _) = format::decode(n, &now).expect("a whole slot");
+            let (found, _) = format::decode(n, &now).expect("an intact entry");
             prop_assert!(found == c || found == later);
         }
     }
@@ -117,21 +117,21 @@ proptest! {
     fn a_file_with_random_parts_has_only_what_was_written(
         all in vec(connection(), 1..20), at in any::<prop::sample::Index>(), noise in vec(any::<u8>(), 1..200),
     ) {
-        let slots: Vec<_> = (0u32..).zip(&all).map(|(n, c)| format::encode(n, c, 5)).collect();
-        let mut file = bytes(&slots);
+        let entries: Vec<_> = (0u32..).zip(&all).map(|(n, c)| format::encode(n, c, 5)).collect();
+        let mut file = bytes(&entries);
         // The header's first words are another test's.
         let at = 48 + at.index(file.len() - 48 - noise.len());
         file[at..at + noise.len()].copy_from_slice(&noise);
-        let former = read(&file).expect("its header is whole");
+        let previous = read(&file).expect("its header is whole");
         let known = |c: &Connection| all.contains(c);
-        prop_assert!(former.connections.iter().all(|(c, _)| known(c)));
+        prop_assert!(previous.connections.iter().all(|(c, _)| known(c)));
         let touched = noise.len() / 64 + 2;
-        prop_assert!(former.connections.len() + touched >= all.len());
+        prop_assert!(previous.connections.len() + touched >= all.len());
     }
 }
 
 #[test]
-fn a_slot_of_this_version_is_these_words() {
+fn an_entry_of_this_version_is_these_words() {
     let words = format::encode(5, &one(), 0x0102_0304);
     let expected = [
         // The lower half is the check. Another check is another version of the file.
@@ -156,18 +156,19 @@ fn another_form_is_refused_by_name() {
         read(&file).unwrap_err().to_string()
     };
     assert_eq!(read(&file).unwrap().connections, [(one(), 5)]);
-    assert!(told(0, b'C').contains("no file of connections"));
+    assert!(told(0, b'C').contains("no connection file"));
     assert!(told(8, 2).contains("version 2"));
     assert!(told(12, 96).contains("96 bytes"));
-    assert!(told(16, 2).contains("2 slots"), "{}", told(16, 2));
+    assert!(told(16, 2).contains("2 entries"), "{}", told(16, 2));
     assert!(told(23, 1).contains("more than"));
     assert!(told(24, 1).contains("before this machine was started"));
 }
 
 #[test]
 fn a_file_that_was_cut_or_grew_is_refused() {
-    let file = bytes(&[format::encode(0, &one(), 5), [0; SLOT]]);
-    let cuts = [0, 7, 47, 48, 8 * VPORTS - 1, 8 * VPORTS, 8 * SLOTS, file.len() - 64, file.len() - 1];
+    let file = bytes(&[format::encode(0, &one(), 5), [0; ENTRY_WORDS]]);
+    let cuts =
+        [0, 7, 47, 48, 8 * VPORTS_AT - 1, 8 * VPORTS_AT, 8 * ENTRIES_AT, file.len() - 64, file.len() - 1];
     for len in cuts {
         assert!(read(&file[..len]).is_err(), "{len} bytes");
     }
@@ -182,16 +183,16 @@ fn vports_are_read_as_they_were_written() {
     let mut file = bytes(&[]);
     let all = [(0, [2, 0, 0, 0, 0, 1], 5001), (7, [0xfe; 6], 16_777_214), (65_535, [0; 6], 0)];
     for (n, mac, vsid) in all {
-        let at = 8 * (VPORTS + 2 * n);
-        let words = Identity { mac: MacAddr(mac), vsid }.encode();
+        let at = 8 * (VPORTS_AT + 2 * n);
+        let words = VportIdentity { mac: MacAddr(mac), vsid }.encode();
         file[at..at + 16].copy_from_slice(words.map(u64::to_le_bytes).as_flattened());
     }
-    let former = read(&file).unwrap();
-    let expected = all.map(|(n, mac, vsid)| (VportId(n as u16), Identity { mac: MacAddr(mac), vsid }));
-    assert_eq!(former.vports.into_iter().collect::<Vec<_>>(), expected);
+    let previous = read(&file).unwrap();
+    let expected = all.map(|(n, mac, vsid)| (VportId(n as u16), VportIdentity { mac: MacAddr(mac), vsid }));
+    assert_eq!(previous.vports.into_iter().collect::<Vec<_>>(), expected);
 }
 
-fn place() -> (TempDir, PathBuf) {
+fn store_path() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("culvertd.sock.connections");
     (dir, path)
@@ -202,15 +203,15 @@ fn id(place: u32) -> ConnectionId {
 }
 
 /// Opens the file anew, as the next daemon does.
-fn reopened(path: &std::path::Path, limit: usize) -> Former {
-    ConnectionFile::open(path, limit).unwrap().take_former().unwrap()
+fn reopened(path: &std::path::Path, limit: usize) -> PreviousConnections {
+    ConnectionFile::open(path, limit).unwrap().take_previous().unwrap()
 }
 
 #[test]
 fn what_one_daemon_has_written_the_next_one_reads_though_it_never_closed_it() {
-    let (_dir, path) = place();
+    let (_dir, path) = store_path();
     let mut file = ConnectionFile::open(&path, 100_000).unwrap();
-    assert_eq!(file.take_former(), None);
+    assert_eq!(file.take_previous(), None);
     file.begin(10, 1010).unwrap();
     let far = Connection { owner: VportId(9), ..one() };
     file.put(id(0), &Connection { last_seen: 15, ..one() });
@@ -219,16 +220,16 @@ fn what_one_daemon_has_written_the_next_one_reads_though_it_never_closed_it() {
     file.put(id(100_000), &one());
     file.clear(id(1));
     file.clear(id(50_000));
-    file.vport(VportId(3), Some(Identity { mac: MacAddr([2; 6]), vsid: 5001 }));
+    file.put_vport(VportId(3), Some(VportIdentity { mac: MacAddr([2; 6]), vsid: 5001 }));
     file.publish().unwrap();
-    file.alive(1030);
+    file.put_alive(1030);
     // No other daemon meanwhile; when it is gone, whatever ended it, its lock is.
     let refused = ConnectionFile::open(&path, 100_000).err().unwrap();
     assert!(matches!(refused, crate::Error::ConnectionsInUse { .. }), "{refused}");
     drop(file);
-    let former = reopened(&path, 100_000);
-    assert_eq!(former.connections, [(one(), 1015), (far, 1020)]);
-    assert_eq!((former.alive, former.torn, former.vports.len()), (1030, 0, 1));
+    let previous = reopened(&path, 100_000);
+    assert_eq!(previous.connections, [(one(), 1015), (far, 1020)]);
+    assert_eq!((previous.alive, previous.corrupt, previous.vports.len()), (1030, 0, 1));
     // Idle capacity costs no memory.
     let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).unwrap());
     assert!(blocks * 512 < 500_000, "{blocks} blocks");
@@ -236,7 +237,7 @@ fn what_one_daemon_has_written_the_next_one_reads_though_it_never_closed_it() {
 
 #[test]
 fn dropping_the_lock_releases_it_although_a_forked_child_has_a_copy_of_its_descriptor() {
-    let (_dir, path) = place();
+    let (_dir, path) = store_path();
     let lock = Lock::acquire(&path).unwrap().unwrap();
     assert!(Lock::acquire(&path).unwrap().is_none());
     // As a fork does for as long as the child has not called exec.
@@ -248,7 +249,7 @@ fn dropping_the_lock_releases_it_although_a_forked_child_has_a_copy_of_its_descr
 
 #[test]
 fn until_it_is_published_the_former_file_counts() {
-    let (_dir, path) = place();
+    let (_dir, path) = store_path();
     let mut file = ConnectionFile::open(&path, 100).unwrap();
     file.begin(0, 0).unwrap();
     file.put(id(0), &one());
@@ -268,22 +269,22 @@ fn until_it_is_published_the_former_file_counts() {
 
 #[test]
 fn a_file_that_is_none_is_left_out() {
-    let (_dir, path) = place();
+    let (_dir, path) = store_path();
     std::fs::write(&path, b"something else").unwrap();
     let mut file = ConnectionFile::open(&path, 100).unwrap();
-    assert_eq!(file.take_former(), None);
+    assert_eq!(file.take_previous(), None);
     file.begin(0, 0).unwrap();
     file.put(id(7), &one());
     file.publish().unwrap();
     drop(file);
     assert_eq!(reopened(&path, 100).connections, [(one(), 0)]);
-    // One that somebody else might have written, or that is another one, is left out as well.
+    // A symbolic link, or a file that others may write, is discarded as well.
     let other = path.with_file_name("other");
     std::fs::rename(&path, &other).unwrap();
     std::os::unix::fs::symlink(&other, &path).unwrap();
-    assert_eq!(ConnectionFile::open(&path, 100).unwrap().take_former(), None);
+    assert_eq!(ConnectionFile::open(&path, 100).unwrap().take_previous(), None);
     std::fs::rename(&other, &path).unwrap();
     assert_eq!(reopened(&path, 100).connections.len(), 1);
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o660)).unwrap();
-    assert_eq!(ConnectionFile::open(&path, 100).unwrap().take_former(), None);
+    assert_eq!(ConnectionFile::open(&path, 100).unwrap().take_previous(), None);
 }

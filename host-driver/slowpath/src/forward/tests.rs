@@ -50,11 +50,11 @@ fn outbound(actions: Actions) -> (FlowRecord, Classified, Vec<u8>) {
 
 #[test]
 fn a_frame_is_encapsulated() {
-    let mut software = Software::default();
-    software.set_tunnel(5, tunnel().1);
+    let mut forwarder = SoftwareForwarder::default();
+    forwarder.set_tunnel(5, tunnel().1);
     let (record, c, frame) = outbound(Actions::PUSH_OUTER);
-    let outcome = software.forward(&record, &c, (Port::Vport(VportId(3)), &Offload::default()), &frame, 0);
-    let Outcome::Send(copies) = outcome else { panic!("{outcome:?}") };
+    let outcome = forwarder.forward(&record, &c, (Port::Vport(VportId(3)), &Offload::default()), &frame, 0);
+    let ForwardOutcome::Send(copies) = outcome else { panic!("{outcome:?}") };
     let [(Port::Uplink(1), sent)] = &copies[..] else { panic!("{copies:?}") };
     let outer = parse_outer(sent).expect("valid").expect("encapsulated");
     assert_eq!((outer.vsid, &sent[usize::from(outer.inner)..]), (5001, &frame[..]));
@@ -63,9 +63,14 @@ fn a_frame_is_encapsulated() {
 #[test]
 fn a_tunnel_without_next_hop_sends_nothing() {
     let (record, c, frame) = outbound(Actions::PUSH_OUTER);
-    let outcome =
-        Software::default().forward(&record, &c, (Port::Vport(VportId(3)), &Offload::default()), &frame, 0);
-    assert_eq!(outcome, Outcome::Drop(Reason::NextHopUnresolved));
+    let outcome = SoftwareForwarder::default().forward(
+        &record,
+        &c,
+        (Port::Vport(VportId(3)), &Offload::default()),
+        &frame,
+        0,
+    );
+    assert_eq!(outcome, ForwardOutcome::Drop(Reason::NextHopUnresolved));
 }
 
 #[test]
@@ -86,23 +91,28 @@ fn a_packet_from_the_wire_is_decapsulated() {
     let record = FlowRecord { key, hot, ..FlowRecord::default() };
     let wire_part = OuterInfo { inner: 50, inner_len: frame.len() as u16, peer: 1, vsid: 5001, ecn: 0 };
     let c = Classified { key, headers, outer: wire_part };
-    let outcome =
-        Software::default().forward(&record, &c, (Port::Uplink(0), &Offload::default()), &wire[..len], 0);
-    assert_eq!(outcome, Outcome::Send(vec![(Port::Vport(VportId(4)), frame)]));
+    let outcome = SoftwareForwarder::default().forward(
+        &record,
+        &c,
+        (Port::Uplink(0), &Offload::default()),
+        &wire[..len],
+        0,
+    );
+    assert_eq!(outcome, ForwardOutcome::Send(vec![(Port::Vport(VportId(4)), frame)]));
 }
 
 #[test]
 fn a_broadcast_goes_to_all_but_its_sender() {
-    let mut software = Software::default();
-    software.set_tunnel(2, tunnel().1);
+    let mut forwarder = SoftwareForwarder::default();
+    forwarder.set_tunnel(2, tunnel().1);
     let mut group = Group { len: 3, ..Group::default() };
     group.members[0] = Member::Port(Port::Vport(VportId(3))).bits();
     group.members[1] = Member::Tunnel(2).bits();
     group.members[2] = Member::Port(Port::Vport(VportId(4))).bits();
-    software.set_group(5, group);
+    forwarder.set_group(5, group);
     let (record, c, frame) = outbound(Actions::REPLICATE);
-    let outcome = software.forward(&record, &c, (Port::Vport(VportId(3)), &Offload::default()), &frame, 0);
-    let Outcome::Send(copies) = outcome else { panic!("{outcome:?}") };
+    let outcome = forwarder.forward(&record, &c, (Port::Vport(VportId(3)), &Offload::default()), &frame, 0);
+    let ForwardOutcome::Send(copies) = outcome else { panic!("{outcome:?}") };
     let ports: Vec<Port> = copies.iter().map(|(port, _)| *port).collect();
     assert_eq!(ports, [Port::Uplink(1), Port::Vport(VportId(4))]);
     assert_eq!(copies[1].1, frame);

@@ -15,9 +15,9 @@ use culvert_slowpath::{
 use crate::fake::FakeNic;
 use crate::{mac, meta, policy, udp, vport};
 
-const ONE: Restored = Restored { taken: 1, expired: 0, refused: 0, no_room: 0, torn: 0 };
-const EXPIRED: Restored = Restored { taken: 0, expired: 1, ..ONE };
-const REFUSED: Restored = Restored { taken: 0, refused: 1, ..ONE };
+const ONE: Restored = Restored { restored: 1, expired: 0, denied: 0, no_room: 0, corrupt: 0 };
+const EXPIRED: Restored = Restored { restored: 0, expired: 1, ..ONE };
+const DENIED: Restored = Restored { restored: 0, denied: 1, ..ONE };
 /// When the first daemon starts, by the system's clock: beyond what 32 bits count.
 const START: u64 = 5_000_000_000;
 
@@ -54,14 +54,14 @@ fn answer() -> Vec<u8> {
 /// A daemon's slow path without its thread: it keeps its connections in this file.
 fn daemon(path: &Path, policy: &Snapshot, now: u32, clock: u64) -> (Engine<HostPolicy>, Restored) {
     let limits = Limits::default();
-    let file = ConnectionFile::open(path, limits.connections).expect("nobody else has it");
-    let mut engine = Engine::new(HostPolicy::new(&limits).without_records().kept_in(file), 2, [true, true]);
+    let file = ConnectionFile::open(path, limits.connections).expect("no other daemon uses it");
+    let mut engine = Engine::new(HostPolicy::new(&limits).without_records().stored_in(file), 2, [true, true]);
     engine.policy().set(&Arc::new(policy.clone()));
     let restored = engine.policy().restore(now, clock);
     (engine, restored)
 }
 
-/// What becomes of a frame of a vport; `None`: it goes on.
+/// Why a frame of a vport is dropped; `None`: it is forwarded.
 fn dropped(engine: &mut Engine<HostPolicy>, n: u8, frame: Vec<u8>, now: u32) -> Option<Reason> {
     let first = Upcall::parse(meta(vport(n), Reason::Miss, 5), frame);
     engine.upcall(first, now);
@@ -97,7 +97,7 @@ fn an_answer_passes_whose_question_a_former_daemon_let_through() {
     assert_eq!(dropped(&mut engine, 13, answer(), 0), None);
     // What has ended is not in the file.
     let [connection] = *engine.policy().expired(Timeouts::default().udp, 9) else { panic!("one is over") };
-    engine.policy().forget(connection.connection);
+    engine.policy().remove(connection.connection);
     drop(engine);
     let (mut engine, restored) = daemon(&path, &guarded(2), 0, START + 9000);
     assert_eq!(restored, Restored::default());
@@ -157,7 +157,7 @@ fn what_the_new_policy_denies_or_gives_to_others_ends() {
         let mut changed = guarded(2);
         change(&mut changed);
         let (mut engine, restored) = daemon(&path, &changed, 0, START + 2000);
-        assert_eq!((restored, engine.policy().connections()), (REFUSED, 0), "{what}");
+        assert_eq!((restored, engine.policy().connections()), (DENIED, 0), "{what}");
         // It is not there either when the policy is what it was.
         drop(engine);
         assert_eq!(daemon(&path, &guarded(3), 0, START + 3000).1, Restored::default(), "{what}");
@@ -214,18 +214,20 @@ fn fill(dir: &Path) {
     assert_eq!(engine.policy().connections(), all);
     drop(engine);
     let (_, restored) = daemon(&path, &guarded(1), 0, START + 1000);
-    assert!((1000..all).contains(&restored.taken), "{restored:?}");
-    assert_eq!(restored, Restored { taken: restored.taken, ..ONE });
+    assert!((1000..all).contains(&restored.restored), "{restored:?}");
+    assert_eq!(restored, Restored { restored: restored.restored, ..ONE });
     // What this one could keep is there for the next.
     let (_, again) = daemon(&path, &guarded(1), 0, START + 2000);
-    assert!((1000..=restored.taken).contains(&again.taken), "{again:?}");
+    assert!((1000..=restored.restored).contains(&again.restored), "{again:?}");
 }
 
 #[test]
 fn one_slow_path_has_the_file_at_a_time() {
     let dir = tempfile::tempdir().expect("directory");
-    let settings =
-        Settings { connections: Some(dir.path().join("culvertd.sock.connections")), ..Settings::default() };
+    let settings = Settings {
+        connection_file: Some(dir.path().join("culvertd.sock.connections")),
+        ..Settings::default()
+    };
     let start = || SlowPath::start(Arc::new(FakeNic::new(vec![])), settings.clone());
     let first = start().expect("started");
     let error = start().err().expect("refused");
@@ -238,8 +240,10 @@ fn one_slow_path_has_the_file_at_a_time() {
 #[test]
 fn the_thread_takes_them_over_with_its_first_policy() {
     let dir = tempfile::tempdir().expect("directory");
-    let settings =
-        Settings { connections: Some(dir.path().join("culvertd.sock.connections")), ..Settings::default() };
+    let settings = Settings {
+        connection_file: Some(dir.path().join("culvertd.sock.connections")),
+        ..Settings::default()
+    };
     let start = || {
         let nic = FakeNic::new(vec![]);
         let slow_path = SlowPath::start(Arc::new(nic.clone()), settings.clone()).expect("started");

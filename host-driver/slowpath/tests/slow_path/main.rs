@@ -16,9 +16,9 @@ use culvert_packet::{Encap, MacAddr, Offload, Prefix, Rdid, Reason, VportId, arp
 use culvert_policy::acl::AclSet;
 use culvert_policy::snapshot::{self, Location, Network, Subnet, Target, TunnelSpec};
 use culvert_policy::{Mapping, Snapshot};
-use culvert_slowpath::forward::Outcome;
-use culvert_slowpath::next_hop::State as Hop;
-use culvert_slowpath::{Engine, HostPolicy, Limits, Policy, Settings, SlowPath};
+use culvert_slowpath::{
+    Engine, ForwardOutcome, HostPolicy, Limits, NextHopState, Policy, Settings, SlowPath,
+};
 use fake::FakeNic;
 
 const RDID: Rdid = Rdid([7; 16]);
@@ -174,7 +174,7 @@ fn a_policy_is_written_before_its_generations_and_fenced() {
     assert_eq!((state.locals[0].addr[..4].to_vec(), state.peers[0].index), (vec![192, 168, 1, 10], 2));
     drop(state);
     let status = slow_path.handle().status().expect("alive");
-    assert_eq!(status.next_hops[0].1, Hop::Resolved(GATEWAY_MAC));
+    assert_eq!(status.next_hops[0].1, NextHopState::Resolved(GATEWAY_MAC));
 }
 
 #[test]
@@ -249,10 +249,10 @@ fn a_trace_shows_the_way_and_changes_nothing() {
     let sent = nic.state().commands.len();
     let traced = slow_path.handle().trace(vport(11), udp(11, 12)).expect("answered");
     assert!(traced.layers.len() >= 2, "{traced:?}");
-    let Outcome::Send(frames) = &traced.outcome else { panic!("{traced:?}") };
+    let ForwardOutcome::Send(frames) = &traced.outcome else { panic!("{traced:?}") };
     assert_eq!(frames[0].0, Port::Uplink(0));
     let spoofed = slow_path.handle().trace(vport(11), udp(13, 12)).expect("answered");
-    assert_eq!(spoofed.outcome, Outcome::Drop(Reason::SpoofedMac));
+    assert_eq!(spoofed.outcome, ForwardOutcome::Drop(Reason::SpoofedMac));
     assert_eq!(slow_path.handle().status().expect("alive").connections, 0);
     assert_eq!(nic.state().commands.len(), sent);
 }

@@ -1,4 +1,4 @@
-//! The engine on addresses of the kernel: it asks, and is silent on the wire.
+//! The engine on addresses of the kernel: it asks the kernel for next hops, and sends nothing on the wire.
 
 use std::net::Ipv4Addr;
 
@@ -9,22 +9,21 @@ use culvert_packet::craft::{self, Ends};
 use culvert_packet::{Encap, Headers, MacAddr, Offload, Reason, VportId, arp};
 
 use super::*;
-use crate::decide::{Decision, Expired, Question};
-use crate::plan::Plan;
-use crate::uplink::LocalPa;
+use crate::policy::{DecisionRequest, ExpiredConnection};
+use crate::underlay::{LocalPa, TunnelPath};
 
 const OURS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const REMOTE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0x77]);
-const HOP: HopId = HopId { pa: 0, addr: REMOTE };
+const HOP: NextHopId = NextHopId { pa: 0, addr: REMOTE };
 
 /// Sends everything into the tunnel.
 struct Always;
 
 impl Policy for Always {
-    fn decide(&mut self, question: &Question<'_>) -> Decision {
-        let Classified { key, .. } = *question.packet;
+    fn decide(&mut self, request: &DecisionRequest<'_>) -> Decision {
+        let Classified { key, .. } = *request.packet;
         let hot = FlowHot {
             actions: Actions::PUSH_OUTER.bits(),
             tunnel: 7,
@@ -35,19 +34,19 @@ impl Policy for Always {
         Decision::Forward(Box::new(culvert_policy::Forward { record, reverse: None, offload: Ok(()) }))
     }
 
-    fn control(&mut self, _: u64, _: &Headers, _: u32) {}
+    fn tcp_control(&mut self, _: u64, _: &Headers, _: u32) {}
 
-    fn expired(&mut self, _: u32, _: usize) -> Vec<Expired> {
+    fn expired(&mut self, _: u32, _: usize) -> Vec<ExpiredConnection> {
         Vec::new()
     }
 
-    fn knows(&self, _: u64) -> bool {
+    fn contains(&self, _: u64) -> bool {
         true
     }
 
     fn touch(&mut self, _: u64, _: u32) {}
 
-    fn forget(&mut self, _: u64) {}
+    fn remove(&mut self, _: u64) {}
 
     fn connections(&self) -> usize {
         0
@@ -60,9 +59,9 @@ impl Policy for Always {
     fn adopt(&mut self, _: &[FlowRecord], _: u32) {}
 }
 
-fn plan() -> Plan {
+fn tables() -> NicTables {
     let pa = LocalPa { addr: OURS.into(), mac: MacAddr([2, 0, 0, 0, 0, 1]), uplink: 0, vlan: None };
-    let way = Way {
+    let tunnel = TunnelPath {
         index: 7,
         uplink: 0,
         local: OURS.into(),
@@ -73,12 +72,12 @@ fn plan() -> Plan {
         vlan: None,
         mtu: 1600,
     };
-    Plan { locals: vec![pa], ways: vec![way], ..Plan::default() }
+    NicTables { local_pas: vec![pa], tunnels: vec![tunnel], ..NicTables::default() }
 }
 
 fn engine() -> Engine<Always> {
     let mut engine = Engine::new(Always, 2, [true, true]).on_kernel_addresses();
-    engine.plan(&plan(), 0);
+    engine.replace_tables(&tables(), 0);
     engine
 }
 
@@ -115,8 +114,8 @@ fn reached() -> NeighbourEvent {
 #[test]
 fn the_kernel_is_asked_for_hosts_and_the_wire_for_nothing() {
     let mut engine = engine();
-    assert_eq!(engine.take_questions(), [HOP]);
-    assert_eq!(engine.take_questions(), []);
+    assert_eq!(engine.take_kernel_requests(), [HOP]);
+    assert_eq!(engine.take_kernel_requests(), []);
     assert_eq!(engine.take_commands(), []);
 }
 
@@ -125,7 +124,7 @@ fn packets_wait_for_the_kernels_answer() {
     let mut engine = engine();
     engine.upcall(packet(), 1);
     assert_eq!(engine.take_commands(), []);
-    engine.kernel(0, &reached(), 2);
+    engine.kernel_event(0, &reached(), 2);
     let commands = engine.take_commands();
     let [FlowCommand::SetTunnel(7, tunnel), FlowCommand::Insert(_), FlowCommand::Reinject(..)] =
         &commands[..]
@@ -134,7 +133,11 @@ fn packets_wait_for_the_kernels_answer() {
     };
     assert_eq!(tunnel.header[..6], MAC.0);
     let other = MacAddr([2, 0, 0, 0, 0, 0x78]);
-    engine.kernel(0, &NeighbourEvent::Resolved { remote: REMOTE.into(), via: REMOTE.into(), mac: other }, 3);
+    engine.kernel_event(
+        0,
+        &NeighbourEvent::Resolved { remote: REMOTE.into(), via: REMOTE.into(), mac: other },
+        3,
+    );
     let commands = engine.take_commands();
     let [FlowCommand::SetTunnel(7, tunnel)] = &commands[..] else { panic!("{commands:?}") };
     assert_eq!(tunnel.header[..6], other.0);
@@ -148,16 +151,16 @@ fn what_the_kernel_cannot_reach_is_dropped_at_once_and_asked_for_again() {
     ] {
         let mut engine = engine();
         engine.upcall(packet(), 1);
-        engine.take_questions();
-        engine.kernel(0, &event, 2);
+        engine.take_kernel_requests();
+        engine.kernel_event(0, &event, 2);
         let commands = engine.take_commands();
         assert!(matches!(commands[..], [FlowCommand::Dropped(_, Reason::NextHopTimeout)]), "{commands:?}");
         engine.tick(10_000);
-        assert_eq!(engine.take_questions(), [HOP]);
-        engine.kernel(0, &reached(), 10_001);
+        assert_eq!(engine.take_kernel_requests(), [HOP]);
+        engine.kernel_event(0, &reached(), 10_001);
         let commands = engine.take_commands();
         assert!(matches!(commands[..], [FlowCommand::SetTunnel(7, _)]), "{commands:?}");
-        engine.kernel(0, &event, 10_002);
+        engine.kernel_event(0, &event, 10_002);
         engine.upcall(packet(), 10_003);
         let commands = engine.take_commands();
         assert!(
@@ -170,16 +173,16 @@ fn what_the_kernel_cannot_reach_is_dropped_at_once_and_asked_for_again() {
 #[test]
 fn links_move_no_address_and_announce_none() {
     let mut engine = engine();
-    engine.kernel(0, &reached(), 1);
-    engine.take_questions();
+    engine.kernel_event(0, &reached(), 1);
+    engine.take_kernel_requests();
     engine.take_commands();
-    engine.links([false, true], 2);
-    assert_eq!(engine.addresses()[0].serving, 0);
+    engine.set_links([false, true], 2);
+    assert_eq!(engine.addresses()[0].serving_uplink, 0);
     assert_eq!(engine.take_commands(), []);
-    engine.links([true, true], 3);
+    engine.set_links([true, true], 3);
     let commands = engine.take_commands();
-    assert!(commands.iter().all(|step| matches!(step, FlowCommand::SetTunnel(7, _))), "{commands:?}");
-    assert_eq!(engine.take_questions(), [HOP], "the neighbours may be others now");
+    assert!(commands.iter().all(|command| matches!(command, FlowCommand::SetTunnel(7, _))), "{commands:?}");
+    assert_eq!(engine.take_kernel_requests(), [HOP], "the neighbours may be others now");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Answers to ARP and echo on the PA network, against bytes made by hand and the packet crate's parsers.
+//! Replies to ARP and echo on the PA network, compared with bytes made by hand and the packet crate's parsers.
 
 use culvert_packet::{Family, parse};
 
@@ -6,10 +6,11 @@ use super::*;
 
 const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
 const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
+const GATEWAY: Neighbour = Neighbour { pa: 0, addr: Ipv4Addr::new(192, 168, 1, 1), mac: MacAddr(PEER_MAC) };
 
 fn uplinks(vlan: Option<VlanId>) -> Uplinks {
     let mut uplinks = Uplinks::new(2, [true, true]);
-    uplinks.set(vec![LocalPa { addr: [192, 168, 1, 10].into(), mac: MacAddr(OUR_MAC), uplink: 0, vlan }]);
+    uplinks.set_pas(vec![LocalPa { addr: [192, 168, 1, 10].into(), mac: MacAddr(OUR_MAC), uplink: 0, vlan }]);
     uplinks
 }
 
@@ -26,9 +27,9 @@ fn arp_bytes(operation: u8, target: [u8; 4]) -> Vec<u8> {
 }
 
 #[test]
-fn a_request_for_our_address_is_answered_and_its_sender_noted() {
-    let heard = hear(&uplinks(None), 0, &arp_bytes(1, [192, 168, 1, 10]));
-    assert_eq!(heard.neighbour, Some((0, Ipv4Addr::new(192, 168, 1, 1), MacAddr(PEER_MAC))));
+fn a_request_for_our_address_is_answered_and_its_sender_learned() {
+    let outcome = handle_control(&uplinks(None), 0, &arp_bytes(1, [192, 168, 1, 10]));
+    assert_eq!(outcome.neighbour, Some(GATEWAY));
     let mut expected = PEER_MAC.to_vec();
     expected.extend(OUR_MAC);
     expected.extend([0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 2]);
@@ -36,36 +37,45 @@ fn a_request_for_our_address_is_answered_and_its_sender_noted() {
     expected.extend([192, 168, 1, 10]);
     expected.extend(PEER_MAC);
     expected.extend([192, 168, 1, 1]);
-    assert_eq!(heard.answer, Some(expected));
+    assert_eq!(outcome.reply, Some(expected));
 }
 
 #[test]
 fn requests_for_others_and_on_the_wrong_wire_are_not_answered() {
-    assert_eq!(hear(&uplinks(None), 0, &arp_bytes(1, [192, 168, 1, 11])), Heard::default());
-    assert_eq!(hear(&uplinks(None), 1, &arp_bytes(1, [192, 168, 1, 10])), Heard::default());
+    assert_eq!(
+        handle_control(&uplinks(None), 0, &arp_bytes(1, [192, 168, 1, 11])),
+        ControlOutcome::default()
+    );
+    assert_eq!(
+        handle_control(&uplinks(None), 1, &arp_bytes(1, [192, 168, 1, 10])),
+        ControlOutcome::default()
+    );
     let vlan = VlanId::new(7).ok();
-    assert_eq!(hear(&uplinks(vlan), 0, &arp_bytes(1, [192, 168, 1, 10])), Heard::default());
+    assert_eq!(
+        handle_control(&uplinks(vlan), 0, &arp_bytes(1, [192, 168, 1, 10])),
+        ControlOutcome::default()
+    );
 }
 
 #[test]
 fn an_announcement_updates_without_an_answer() {
-    let heard = hear(&uplinks(None), 0, &arp_bytes(1, [192, 168, 1, 1]));
-    assert_eq!(heard.neighbour, Some((0, Ipv4Addr::new(192, 168, 1, 1), MacAddr(PEER_MAC))));
-    assert_eq!(heard.answer, None);
+    let outcome = handle_control(&uplinks(None), 0, &arp_bytes(1, [192, 168, 1, 1]));
+    assert_eq!(outcome.neighbour, Some(GATEWAY));
+    assert_eq!(outcome.reply, None);
 }
 
 #[test]
-fn a_vlan_tag_is_demanded_and_given_back() {
+fn a_vlan_tag_is_required_and_used_in_the_reply() {
     let vlan = VlanId::new(7).ok();
     let mut frame = arp_bytes(1, [192, 168, 1, 10]);
     frame.splice(12..12, [0x81, 0x00, 0, 7]);
-    let answer = hear(&uplinks(vlan), 0, &frame).answer.expect("answered");
-    assert_eq!(answer[12..18], [0x81, 0x00, 0, 7, 0x08, 0x06]);
-    assert_eq!(answer.len(), 14 + 4 + 28);
+    let reply = handle_control(&uplinks(vlan), 0, &frame).reply.expect("answered");
+    assert_eq!(reply[12..18], [0x81, 0x00, 0, 7, 0x08, 0x06]);
+    assert_eq!(reply.len(), 14 + 4 + 28);
 }
 
 #[test]
-fn an_echo_to_our_address_comes_back() {
+fn an_echo_request_to_our_address_gets_a_reply() {
     let ends = craft::Ends {
         src_mac: MacAddr(PEER_MAC),
         dst_mac: MacAddr(OUR_MAC),
@@ -74,10 +84,10 @@ fn an_echo_to_our_address_comes_back() {
     };
     let mut frame = [0; 128];
     let len = craft::ping(&mut frame, &ends, 3, 4, b"are you there").expect("fits");
-    let answer = hear(&uplinks(None), 0, &frame[..len]).answer.expect("answered");
-    let headers = parse(&answer).expect("well formed");
+    let reply = handle_control(&uplinks(None), 0, &frame[..len]).reply.expect("answered");
+    let headers = parse(&reply).expect("well formed");
     assert_eq!((headers.family, headers.l4_src), (Family::V4, 0));
-    let (ip, message) = ipv4::Header::parse(&answer[14..]).expect("IPv4");
+    let (ip, message) = ipv4::Header::parse(&reply[14..]).expect("IPv4");
     assert_eq!((ip.src, ip.dst), (Ipv4Addr::new(192, 168, 1, 10), Ipv4Addr::new(192, 168, 1, 1)));
     assert!(icmp::verify(ends.dst, ends.src, message));
     let (header, data) = icmp::Header::parse(message).expect("ICMP");
@@ -85,25 +95,25 @@ fn an_echo_to_our_address_comes_back() {
 
     let mut wrong = frame;
     wrong[len - 1] ^= 1;
-    assert_eq!(hear(&uplinks(None), 0, &wrong[..len]), Heard::default());
+    assert_eq!(handle_control(&uplinks(None), 0, &wrong[..len]), ControlOutcome::default());
 }
 
 #[test]
-fn questions_and_announcements_parse() {
+fn requests_and_announcements_parse() {
     let pa = uplinks(None).pas()[0];
-    let frame = ask(&pa, Ipv4Addr::new(192, 168, 1, 1), Some(MacAddr(PEER_MAC))).expect("IPv4");
+    let frame = arp_request(&pa, Ipv4Addr::new(192, 168, 1, 1), Some(MacAddr(PEER_MAC))).expect("IPv4");
     let (header, payload) = ethernet::Header::parse(&frame).expect("frame");
     assert_eq!((header.dst, header.src), (MacAddr(PEER_MAC), MacAddr(OUR_MAC)));
     assert_eq!(arp::Packet::parse(payload).expect("ARP").target, Ipv4Addr::new(192, 168, 1, 1));
-    let frame = announce(&pa).expect("IPv4");
+    let frame = arp_announcement(&pa).expect("IPv4");
     let (header, payload) = ethernet::Header::parse(&frame).expect("frame");
     assert!(header.dst.is_broadcast());
     assert!(arp::Packet::parse(payload).expect("ARP").is_gratuitous());
 }
 
 #[test]
-fn garbage_means_nothing() {
+fn garbage_leads_to_nothing() {
     for len in 0..60 {
-        assert_eq!(hear(&uplinks(None), 0, &vec![0x81; len]), Heard::default());
+        assert_eq!(handle_control(&uplinks(None), 0, &vec![0x81; len]), ControlOutcome::default());
     }
 }
