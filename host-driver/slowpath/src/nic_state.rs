@@ -39,3 +39,6 @@ impl NicState {
         if self.is_configured() { NicState::Running } else { NicState::Unconfigured }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,7 +74,7 @@ proptest! {
         prop_assert_eq!(format::decode(n, &words), None);
     }
 
-    /// A bit that has changed, an entry in the place of another, a part of another entry.
+    /// Corrupt: one bit has changed, the entry has another index, or a part is of another entry.
     #[test]
     fn an_entry_that_is_corrupt_is_no_connection(
         (a, b) in (connection(), connection()), n in 0u32..1000, seen: u32, bit in 0usize..512, part in 1usize..ENTRY_WORDS,
@@ -91,15 +91,15 @@ proptest! {
         prop_assert!(found.is_none() || found == Some((a, seen)) || found == Some((b, seen)));
     }
 
-    /// Each word that is stored while a connection lives, or ends, leaves an intact entry or none behind.
+    /// A daemon that is killed within an update leaves an intact entry behind.
     #[test]
-    fn a_change_that_is_cut_short_is_one_that_was_or_was_not(
+    fn after_each_stored_word_of_an_update_the_entry_is_the_old_or_the_new_one(
         c in connection(), state in 0..STATES.len(), n: u32, seen: (u32, u32),
     ) {
         let before = format::encode(n, &c, seen.0);
         let later = Connection { state: STATES[state], ..c };
         let after = format::encode(n, &later, seen.1);
-        // As they are stored: the first word last.
+        // In the order of stores: the first word last.
         let mut now = before;
         for word in (1..ENTRY_WORDS).chain([0]) {
             now[word] = after[word];
@@ -119,7 +119,7 @@ proptest! {
     ) {
         let entries: Vec<_> = (0u32..).zip(&all).map(|(n, c)| format::encode(n, c, 5)).collect();
         let mut file = bytes(&entries);
-        // The header's first words are another test's.
+        // Another test changes the header's first words.
         let at = 48 + at.index(file.len() - 48 - noise.len());
         file[at..at + noise.len()].copy_from_slice(&noise);
         let previous = read(&file).expect("its header is whole");
@@ -134,7 +134,7 @@ proptest! {
 fn an_entry_of_this_version_is_these_words() {
     let words = format::encode(5, &one(), 0x0102_0304);
     let expected = [
-        // The lower half is the check. Another check is another version of the file.
+        // The lower half is the checksum. Another checksum needs another version of the format.
         0x0306_0003_3c93_2428,
         0x0050_03e8_0102_0304,
         0x0b01_010a,
@@ -148,7 +148,7 @@ fn an_entry_of_this_version_is_these_words() {
 }
 
 #[test]
-fn another_form_is_refused_by_name() {
+fn another_format_is_refused_with_its_reason() {
     let file = bytes(&[format::encode(0, &one(), 5); 1]);
     let told = |at: usize, byte: u8| {
         let mut file = file.clone();
@@ -202,13 +202,13 @@ fn id(place: u32) -> ConnectionId {
     ConnectionId(1 << 32 | u64::from(place))
 }
 
-/// Opens the file anew, as the next daemon does.
+/// What the next daemon reads from the file.
 fn reopened(path: &std::path::Path, limit: usize) -> PreviousConnections {
     ConnectionFile::open(path, limit).unwrap().take_previous().unwrap()
 }
 
 #[test]
-fn what_one_daemon_has_written_the_next_one_reads_though_it_never_closed_it() {
+fn the_next_daemon_reads_what_a_killed_daemon_has_written() {
     let (_dir, path) = store_path();
     let mut file = ConnectionFile::open(&path, 100_000).unwrap();
     assert_eq!(file.take_previous(), None);
@@ -223,14 +223,14 @@ fn what_one_daemon_has_written_the_next_one_reads_though_it_never_closed_it() {
     file.put_vport(VportId(3), Some(VportIdentity { mac: MacAddr([2; 6]), vsid: 5001 }));
     file.publish().unwrap();
     file.put_alive(1030);
-    // No other daemon meanwhile; when it is gone, whatever ended it, its lock is.
+    // No other daemon can open the file until this one ends.
     let refused = ConnectionFile::open(&path, 100_000).err().unwrap();
     assert!(matches!(refused, crate::Error::ConnectionsInUse { .. }), "{refused}");
     drop(file);
     let previous = reopened(&path, 100_000);
     assert_eq!(previous.connections, [(one(), 1015), (far, 1020)]);
     assert_eq!((previous.alive, previous.corrupt, previous.vports.len()), (1030, 0, 1));
-    // Idle capacity costs no memory.
+    // Unused entries occupy no blocks.
     let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).unwrap());
     assert!(blocks * 512 < 500_000, "{blocks} blocks");
 }
@@ -248,7 +248,7 @@ fn dropping_the_lock_releases_it_although_a_forked_child_has_a_copy_of_its_descr
 }
 
 #[test]
-fn until_it_is_published_the_former_file_counts() {
+fn until_a_file_is_published_the_previous_one_is_valid() {
     let (_dir, path) = store_path();
     let mut file = ConnectionFile::open(&path, 100).unwrap();
     file.begin(0, 0).unwrap();
@@ -257,7 +257,7 @@ fn until_it_is_published_the_former_file_counts() {
     drop(file);
     let mut next = ConnectionFile::open(&path, 200).unwrap();
     next.begin(0, 0).unwrap();
-    // It is killed here.
+    // The daemon is killed before it publishes its file.
     drop(next);
     assert_eq!(reopened(&path, 100).connections.len(), 1);
     let mut last = ConnectionFile::open(&path, 200).unwrap();
@@ -268,7 +268,7 @@ fn until_it_is_published_the_former_file_counts() {
 }
 
 #[test]
-fn a_file_that_is_none_is_left_out() {
+fn an_unusable_file_is_discarded() {
     let (_dir, path) = store_path();
     std::fs::write(&path, b"something else").unwrap();
     let mut file = ConnectionFile::open(&path, 100).unwrap();

@@ -97,7 +97,7 @@ pub(super) fn frame(to: u16) -> Vec<u8> {
     frame[..len].to_vec()
 }
 
-/// A ticket with this slot; 0: none.
+/// A ticket with this slot; 0: no ticket.
 pub(super) fn ticket(slot: u32) -> Option<Ticket> {
     (slot != 0).then_some(Ticket { slot: slot as u16, sequence: 1 })
 }
@@ -141,7 +141,7 @@ pub(super) fn engine() -> Engine<Script> {
     engine
 }
 
-/// The gateway's answer to our question.
+/// The gateway's reply to our ARP request.
 pub(super) fn arp_reply() -> Vec<u8> {
     let request = culvert_packet::arp::Packet {
         operation: culvert_packet::arp::Operation::REQUEST,

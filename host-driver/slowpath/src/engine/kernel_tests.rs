@@ -66,7 +66,7 @@ fn tables() -> NicTables {
         uplink: 0,
         local: OURS.into(),
         remote: REMOTE.into(),
-        // What the policy thinks; the kernel may know better.
+        // From the policy. The kernel's route is the valid one.
         next_hop: Some(GATEWAY.into()),
         encap: Encap::Vxlan,
         vlan: None,
@@ -107,12 +107,12 @@ fn packet() -> Upcall {
     punted(Port::Vport(VportId(3)), Reason::Miss, frame)
 }
 
-fn reached() -> NeighbourEvent {
+fn gateway_resolved() -> NeighbourEvent {
     NeighbourEvent::Resolved { remote: REMOTE.into(), via: GATEWAY.into(), mac: MAC }
 }
 
 #[test]
-fn the_kernel_is_asked_for_hosts_and_the_wire_for_nothing() {
+fn the_kernel_resolves_hosts_and_no_request_goes_on_the_wire() {
     let mut engine = engine();
     assert_eq!(engine.take_kernel_requests(), [HOP]);
     assert_eq!(engine.take_kernel_requests(), []);
@@ -124,7 +124,7 @@ fn packets_wait_for_the_kernels_answer() {
     let mut engine = engine();
     engine.upcall(packet(), 1);
     assert_eq!(engine.take_commands(), []);
-    engine.kernel_event(0, &reached(), 2);
+    engine.kernel_event(0, &gateway_resolved(), 2);
     let commands = engine.take_commands();
     let [FlowCommand::SetTunnel(7, tunnel), FlowCommand::Insert(_), FlowCommand::Reinject(..)] =
         &commands[..]
@@ -144,7 +144,7 @@ fn packets_wait_for_the_kernels_answer() {
 }
 
 #[test]
-fn what_the_kernel_cannot_reach_is_dropped_at_once_and_asked_for_again() {
+fn packets_to_an_unreachable_host_are_dropped_at_once_and_it_is_resolved_again() {
     for event in [
         NeighbourEvent::Unanswered { remote: REMOTE.into(), via: GATEWAY.into() },
         NeighbourEvent::NoRoute { remote: REMOTE.into() },
@@ -157,7 +157,7 @@ fn what_the_kernel_cannot_reach_is_dropped_at_once_and_asked_for_again() {
         assert!(matches!(commands[..], [FlowCommand::Dropped(_, Reason::NextHopTimeout)]), "{commands:?}");
         engine.tick(10_000);
         assert_eq!(engine.take_kernel_requests(), [HOP]);
-        engine.kernel_event(0, &reached(), 10_001);
+        engine.kernel_event(0, &gateway_resolved(), 10_001);
         let commands = engine.take_commands();
         assert!(matches!(commands[..], [FlowCommand::SetTunnel(7, _)]), "{commands:?}");
         engine.kernel_event(0, &event, 10_002);
@@ -173,7 +173,7 @@ fn what_the_kernel_cannot_reach_is_dropped_at_once_and_asked_for_again() {
 #[test]
 fn links_move_no_address_and_announce_none() {
     let mut engine = engine();
-    engine.kernel_event(0, &reached(), 1);
+    engine.kernel_event(0, &gateway_resolved(), 1);
     engine.take_kernel_requests();
     engine.take_commands();
     engine.set_links([false, true], 2);
@@ -182,11 +182,11 @@ fn links_move_no_address_and_announce_none() {
     engine.set_links([true, true], 3);
     let commands = engine.take_commands();
     assert!(commands.iter().all(|command| matches!(command, FlowCommand::SetTunnel(7, _))), "{commands:?}");
-    assert_eq!(engine.take_kernel_requests(), [HOP], "the neighbours may be others now");
+    assert_eq!(engine.take_kernel_requests(), [HOP], "the neighbours may have changed");
 }
 
 #[test]
-fn the_kernel_answers_for_its_addresses() {
+fn arp_requests_for_the_kernels_addresses_get_no_reply() {
     let mut engine = engine();
     let request = arp::Packet {
         operation: arp::Operation::REQUEST,

@@ -59,7 +59,7 @@ fn flows_wait_for_their_next_hop_and_leave_in_order_behind_its_tunnel() {
 }
 
 #[test]
-fn answers_are_not_installed_before_their_next_hop_is_known() {
+fn a_reverse_record_is_not_installed_before_its_next_hop_is_known() {
     let mut engine = engine();
     engine.take_commands();
     engine.upcall(punted(VPORT, Reason::Miss, 5, frame(LOCAL)), 2);
@@ -71,7 +71,7 @@ fn answers_are_not_installed_before_their_next_hop_is_known() {
 }
 
 #[test]
-fn a_silent_next_hop_drops_what_waited() {
+fn packets_that_wait_for_a_silent_next_hop_are_dropped() {
     let mut engine = engine();
     engine.upcall(punted(VPORT, Reason::Miss, 5, frame(REMOTE)), 0);
     engine.take_commands();
@@ -96,7 +96,7 @@ fn without_a_ticket_nothing_is_installed() {
 }
 
 #[test]
-fn what_must_not_be_offloaded_is_forwarded_with_its_ticket() {
+fn a_flow_that_is_not_offloaded_is_forwarded_with_its_ticket() {
     let mut engine = resolved();
     engine.upcall(punted(VPORT, Reason::Miss, 5, frame(KEPT)), 2);
     let commands = engine.take_commands();
@@ -121,7 +121,7 @@ fn replies_and_drops_return_their_tickets() {
 }
 
 #[test]
-fn a_copy_informs_the_policy_and_goes_nowhere() {
+fn a_copy_of_a_tcp_segment_only_updates_the_connection() {
     let mut engine = resolved();
     let mut copy = punted(VPORT, Reason::TcpControl, 0, frame(REMOTE));
     copy.meta.copy = Some(ControlCopy { connection: 42, outer_len: 0 });
@@ -131,7 +131,7 @@ fn a_copy_informs_the_policy_and_goes_nowhere() {
 }
 
 #[test]
-fn a_dead_uplinks_address_moves_with_its_tunnels() {
+fn the_address_of_a_failed_uplink_moves_with_its_tunnels() {
     let mut engine = resolved();
     engine.set_links([true, false], 10);
     let commands = engine.take_commands();
@@ -155,7 +155,7 @@ fn a_dead_uplinks_address_moves_with_its_tunnels() {
 }
 
 #[test]
-fn a_policy_without_a_tunnel_takes_it_away() {
+fn a_tunnel_that_the_policy_no_longer_has_is_removed() {
     let mut engine = resolved();
     engine.replace_tables(&NicTables { tunnels: Vec::new(), ..tables() }, 5);
     let commands = engine.take_commands();

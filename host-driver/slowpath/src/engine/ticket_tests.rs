@@ -59,7 +59,7 @@ fn count_tickets(commands: Vec<FlowCommand>, seen: &mut HashMap<u32, u32>) {
 }
 
 proptest! {
-    /// Whatever comes in whichever order: each ticket is returned once, and none is left over.
+    /// For any order of events each ticket is returned once, and none is left over.
     #[test]
     fn every_ticket_comes_back_exactly_once(events in proptest::collection::vec(event(), 1..120)) {
         let mut engine = engine();

@@ -1,4 +1,4 @@
-//! A daemon that ends, in whatever way, and the next one: what becomes of the connections.
+//! Connections across restarts of the daemon: which of them the next daemon restores from the connection file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::{mac, meta, policy, udp, vport};
 const ONE: Restored = Restored { restored: 1, expired: 0, denied: 0, no_room: 0, corrupt: 0 };
 const EXPIRED: Restored = Restored { restored: 0, expired: 1, ..ONE };
 const DENIED: Restored = Restored { restored: 0, denied: 1, ..ONE };
-/// When the first daemon starts, by the system's clock: beyond what 32 bits count.
+/// Start of the first daemon by the system's clock: beyond 32 bits.
 const START: u64 = 5_000_000_000;
 
-fn closed() -> Arc<AclSet> {
+fn deny_all() -> Arc<AclSet> {
     let deny = Rule {
         name: "deny".to_owned(),
         priority: 1,
@@ -35,15 +35,15 @@ fn closed() -> Arc<AclSet> {
     Arc::new(AclSet { acls: vec![Acl::new("closed".to_owned(), vec![deny])] })
 }
 
-/// As everywhere here; nothing may come to vport 11 that it has not asked for.
+/// The common policy, but vport 11 receives only replies.
 fn guarded(generation: u32) -> Snapshot {
     let mut s = policy(generation);
-    s.vports.get_mut(&VportId(11)).expect("it is there").acls_in = closed();
+    s.vports.get_mut(&VportId(11)).expect("it is there").acls_in = deny_all();
     s
 }
 
-/// What vport 13 answers to [`udp`]`(11, 13)`.
-fn answer() -> Vec<u8> {
+/// The reply of vport 13 to [`udp`]`(11, 13)`.
+fn reply() -> Vec<u8> {
     let ip = |n| [10, 1, 1, n].into();
     let ends = Ends { src_mac: mac(13), dst_mac: mac(11), src: ip(13), dst: ip(11) };
     let mut frame = [0; 128];
@@ -51,7 +51,7 @@ fn answer() -> Vec<u8> {
     frame[..len].to_vec()
 }
 
-/// A daemon's slow path without its thread: it keeps its connections in this file.
+/// A daemon's slow path without its thread, which stores its connections in this file.
 fn daemon(path: &Path, policy: &Snapshot, now: u32, clock: u64) -> (Engine<HostPolicy>, Restored) {
     let limits = Limits::default();
     let file = ConnectionFile::open(path, limits.connections).expect("no other daemon uses it");
@@ -71,56 +71,56 @@ fn dropped(engine: &mut Engine<HostPolicy>, n: u8, frame: Vec<u8>, now: u32) -> 
     })
 }
 
-/// Where a first daemon has let vport 11 send to vport 13 at its time 0, and has ended `ran` milliseconds later.
-fn begun(ran: u64) -> (tempfile::TempDir, std::path::PathBuf) {
+/// A first daemon: it lets vport 11 send to vport 13 at its time 0, and ends `ran` milliseconds later.
+fn first_daemon(ran: u64) -> (tempfile::TempDir, std::path::PathBuf) {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("culvertd.sock.connections");
     let (mut engine, restored) = daemon(&path, &guarded(1), 0, START);
     assert_eq!(restored, Restored::default());
-    assert_eq!(dropped(&mut engine, 13, answer(), 0), Some(Reason::AclDeny));
+    assert_eq!(dropped(&mut engine, 13, reply(), 0), Some(Reason::AclDeny));
     assert_eq!(dropped(&mut engine, 11, udp(11, 13), 0), None);
-    assert_eq!(dropped(&mut engine, 13, answer(), 0), None);
+    assert_eq!(dropped(&mut engine, 13, reply(), 0), None);
     engine.policy().keep_alive(START + ran);
     (dir, path)
 }
 
 #[test]
-fn an_answer_passes_whose_question_a_former_daemon_let_through() {
-    let (_dir, path) = begun(1000);
+fn a_reply_passes_after_a_restart_if_its_request_passed_before() {
+    let (_dir, path) = first_daemon(1000);
     let (mut engine, restored) = daemon(&path, &guarded(1), 70, START + 4000);
     assert_eq!((restored, engine.policy().connections()), (ONE, 1));
-    assert_eq!(dropped(&mut engine, 13, answer(), 80), None);
-    // And again: the next daemon finds what this one has left.
+    assert_eq!(dropped(&mut engine, 13, reply(), 80), None);
+    // The second daemon has stored what it restored.
     drop(engine);
     let (mut engine, restored) = daemon(&path, &guarded(2), 0, START + 8000);
     assert_eq!(restored, ONE);
-    assert_eq!(dropped(&mut engine, 13, answer(), 0), None);
-    // What has ended is not in the file.
-    let [connection] = *engine.policy().expired(Timeouts::default().udp, 9) else { panic!("one is over") };
+    assert_eq!(dropped(&mut engine, 13, reply(), 0), None);
+    // A removed connection is not in the file.
+    let [connection] = *engine.policy().expired(Timeouts::default().udp, 9) else { panic!("one is expired") };
     engine.policy().remove(connection.connection);
     drop(engine);
     let (mut engine, restored) = daemon(&path, &guarded(2), 0, START + 9000);
     assert_eq!(restored, Restored::default());
-    assert_eq!(dropped(&mut engine, 13, answer(), 0), Some(Reason::AclDeny));
+    assert_eq!(dropped(&mut engine, 13, reply(), 0), Some(Reason::AclDeny));
 }
 
 #[test]
 fn the_time_without_a_daemon_is_idle_time() {
     let udp = u64::from(Timeouts::default().udp);
-    // Until the daemon ended, the NIC's records may have counted packets that it had not asked for yet.
-    let (_dir, path) = begun(udp - 1);
+    // Until the daemon ended, the NIC's records may have counted packets that the daemon had not read yet.
+    let (_dir, path) = first_daemon(udp - 1);
     let (mut engine, restored) = daemon(&path, &guarded(1), 10, START + udp - 1 + udp - 1);
     assert_eq!(restored, ONE);
     assert_eq!(engine.policy().expired(10, 9), []);
     assert_eq!(engine.policy().expired(11, 9).len(), 1, "a millisecond was left");
-    let (_dir, path) = begun(udp - 1);
+    let (_dir, path) = first_daemon(udp - 1);
     assert_eq!(daemon(&path, &guarded(1), 10, START + udp - 1 + udp).1, EXPIRED);
 }
 
 #[test]
-fn daemons_that_are_started_again_and_again_do_not_keep_it_alive() {
+fn restarts_alone_do_not_keep_a_connection() {
     let udp = u64::from(Timeouts::default().udp);
-    let (_dir, path) = begun(0);
+    let (_dir, path) = first_daemon(0);
     let mut clock = START;
     let mut last = ONE;
     while last == ONE {
@@ -128,48 +128,50 @@ fn daemons_that_are_started_again_and_again_do_not_keep_it_alive() {
         let (mut engine, restored) = daemon(&path, &guarded(1), 0, clock);
         engine.policy().keep_alive(clock + 1);
         last = restored;
-        assert!(clock < START + 3 * udp, "nothing passes, and it lives");
+        assert!(clock < START + 3 * udp, "an unused connection is still there");
     }
     assert_eq!(last, EXPIRED);
     assert!(clock >= START + udp);
 }
 
 #[test]
-fn what_the_new_policy_denies_or_gives_to_others_ends() {
+fn a_connection_that_the_new_policy_denies_or_whose_vm_changed_is_not_restored() {
     type Change = fn(&mut Snapshot);
     let changes: [(&str, Change); 5] = [
-        ("the first side may no longer send", |s| {
-            s.vports.get_mut(&VportId(11)).expect("it is there").acls_out = closed();
+        ("the initiator may no longer send", |s| {
+            s.vports.get_mut(&VportId(11)).expect("it is there").acls_out = deny_all();
         }),
-        ("the other side may no longer be sent to", |s| {
-            s.vports.get_mut(&VportId(13)).expect("it is there").acls_in = closed();
+        ("the responder may no longer receive", |s| {
+            s.vports.get_mut(&VportId(13)).expect("it is there").acls_in = deny_all();
         }),
-        ("the owner has become another vm", |s| {
+        ("the owner is another VM", |s| {
             s.vports.get_mut(&VportId(11)).expect("it is there").mac = MacAddr([2; 6]);
         }),
-        ("so has the other", |s| s.vports.get_mut(&VportId(13)).expect("it is there").mac = MacAddr([2; 6])),
+        ("the responder is another VM", |s| {
+            s.vports.get_mut(&VportId(13)).expect("it is there").mac = MacAddr([2; 6])
+        }),
         ("the owner is gone", |s| {
             s.vports.remove(&VportId(11));
         }),
     ];
     for (what, change) in changes {
-        let (_dir, path) = begun(1000);
+        let (_dir, path) = first_daemon(1000);
         let mut changed = guarded(2);
         change(&mut changed);
         let (mut engine, restored) = daemon(&path, &changed, 0, START + 2000);
         assert_eq!((restored, engine.policy().connections()), (DENIED, 0), "{what}");
-        // It is not there either when the policy is what it was.
+        // Nor is it restored when the policy allows it again.
         drop(engine);
         assert_eq!(daemon(&path, &guarded(3), 0, START + 3000).1, Restored::default(), "{what}");
     }
 }
 
 #[test]
-fn a_restored_connection_ends_with_the_vport_of_its_other_side() {
-    let (_dir, path) = begun(1000);
+fn a_restored_connection_ends_with_the_vport_of_its_responder() {
+    let (_dir, path) = first_daemon(1000);
     let (mut engine, restored) = daemon(&path, &guarded(1), 0, START + 2000);
     assert_eq!(restored, ONE);
-    // Nothing of it has come yet.
+    // Before any packet of it.
     let mut changed = guarded(2);
     changed.vports.get_mut(&VportId(13)).expect("it is there").mac = MacAddr([2; 6]);
     engine.policy().set(&Arc::new(changed.clone()));
@@ -178,12 +180,12 @@ fn a_restored_connection_ends_with_the_vport_of_its_other_side() {
     assert_eq!(daemon(&path, &changed, 0, START + 3000).1, Restored::default());
 }
 
-/// Names the directory of a test that runs once more in a mount namespace.
-const SMALL: &str = "CULVERT_SMALL_DIRECTORY";
+/// Environment variable with the small file system's directory, for the run in a mount namespace.
+const DIRECTORY: &str = "CULVERT_SMALL_DIRECTORY";
 
 #[test]
-fn where_there_is_no_room_those_that_fit_are_kept_and_all_go_on() {
-    if let Some(dir) = std::env::var_os(SMALL) {
+fn on_a_full_file_system_the_connections_that_fit_are_stored() {
+    if let Some(dir) = std::env::var_os(DIRECTORY) {
         return fill(Path::new(&dir));
     }
     if !rustix::process::getuid().is_root() {
@@ -193,13 +195,12 @@ fn where_there_is_no_room_those_that_fit_are_kept_and_all_go_on() {
     let dir = tempfile::tempdir().expect("directory");
     let script = "mount -t tmpfs -o size=512k none \"$CULVERT_SMALL_DIRECTORY\" && exec \"$@\"";
     let mut command = std::process::Command::new("unshare");
-    command.args(["--mount", "--", "sh", "-c", script, "sh"]).env(SMALL, dir.path());
+    command.args(["--mount", "--", "sh", "-c", script, "sh"]).env(DIRECTORY, dir.path());
     command.arg(std::env::current_exe().expect("this program"));
-    command
-        .args(["--exact", "connection_store::where_there_is_no_room_those_that_fit_are_kept_and_all_go_on"]);
-    let said = command.output().expect("unshare is there");
-    let stdout = String::from_utf8_lossy(&said.stdout);
-    assert!(said.status.success() && stdout.contains("1 passed"), "{stdout}");
+    command.args(["--exact", "connection_store::on_a_full_file_system_the_connections_that_fit_are_stored"]);
+    let output = command.output().expect("unshare is there");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}");
 }
 
 fn fill(dir: &Path) {
@@ -216,13 +217,13 @@ fn fill(dir: &Path) {
     let (_, restored) = daemon(&path, &guarded(1), 0, START + 1000);
     assert!((1000..all).contains(&restored.restored), "{restored:?}");
     assert_eq!(restored, Restored { restored: restored.restored, ..ONE });
-    // What this one could keep is there for the next.
+    // The next daemon restores what this one could store.
     let (_, again) = daemon(&path, &guarded(1), 0, START + 2000);
     assert!((1000..=restored.restored).contains(&again.restored), "{again:?}");
 }
 
 #[test]
-fn one_slow_path_has_the_file_at_a_time() {
+fn only_one_slow_path_uses_the_file() {
     let dir = tempfile::tempdir().expect("directory");
     let settings = Settings {
         connection_file: Some(dir.path().join("culvertd.sock.connections")),
@@ -238,7 +239,7 @@ fn one_slow_path_has_the_file_at_a_time() {
 }
 
 #[test]
-fn the_thread_takes_them_over_with_its_first_policy() {
+fn the_thread_restores_connections_with_its_first_policy() {
     let dir = tempfile::tempdir().expect("directory");
     let settings = Settings {
         connection_file: Some(dir.path().join("culvertd.sock.connections")),
@@ -256,6 +257,6 @@ fn the_thread_takes_them_over_with_its_first_policy() {
     drop(slow_path);
     let (nic, slow_path) = start();
     assert_eq!(slow_path.handle().status().expect("alive").connections, 1);
-    nic.punt(meta(vport(13), Reason::Miss, 6), &answer());
+    nic.punt(meta(vport(13), Reason::Miss, 6), &reply());
     crate::reinjected(&nic, 6);
 }

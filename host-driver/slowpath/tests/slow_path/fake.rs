@@ -1,4 +1,4 @@
-//! A NIC that records what it is told, and gives out what a test puts into it.
+//! A fake NIC: it records its commands, and delivers the upcalls, frames and events that a test pushes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,7 +18,7 @@ use culvert_packet::{MacAddr, Reason, VportId};
 /// Longest frame that the NIC accepts.
 pub(crate) const MAX_FRAME: usize = 1918;
 
-/// What a NIC holds and was told.
+/// Tables of the fake NIC, and what it was called for.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) commands: Vec<FlowCommand>,
@@ -34,7 +34,7 @@ pub(crate) struct State {
     pub(crate) calls: Vec<&'static str>,
     /// Frames of VMs that were enqueued.
     pub(crate) enqueued: Vec<(VportId, Vec<u8>)>,
-    /// How many more it accepts.
+    /// How many more frames of VMs it accepts.
     pub(crate) room: usize,
     /// Drops at the host that were reported.
     pub(crate) counted: BTreeMap<(u16, &'static str), u64>,
@@ -43,7 +43,7 @@ pub(crate) struct State {
     pub(crate) opened: Vec<u16>,
 }
 
-/// The NIC; clones are the same one.
+/// The fake NIC. Clones share its state.
 #[derive(Clone)]
 pub(crate) struct FakeNic {
     state: Arc<Mutex<State>>,
@@ -56,7 +56,7 @@ pub(crate) struct FakeNic {
 struct FakeQueue<T> {
     queue: Arc<Mutex<VecDeque<T>>>,
     interrupt: EventFd,
-    /// It has stopped, and says so once.
+    /// Whether the next access reports that the queue has stopped.
     stopped: Arc<AtomicBool>,
 }
 
@@ -182,7 +182,7 @@ impl FakeNic {
         self.events.interrupt.signal().expect("eventfd");
     }
 
-    /// Waits until the NIC was told what is wanted.
+    /// Waits until `wanted` finds something in the NIC's state.
     pub(crate) fn wait<T>(&self, what: &str, mut wanted: impl FnMut(&State) -> Option<T>) -> T {
         let end = Instant::now() + Duration::from_secs(5);
         loop {

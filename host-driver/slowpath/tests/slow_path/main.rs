@@ -1,4 +1,4 @@
-//! The slow path's thread with the real policy, on a NIC that records what it is told.
+//! The slow path's thread with the real policy, on a fake NIC that records its commands.
 
 mod connection_store;
 #[expect(dead_code, reason = "the tests of the VMQ bridge use the rest of it")]
@@ -35,7 +35,7 @@ fn prefix(text: &str) -> Prefix {
     text.parse().expect("prefix")
 }
 
-/// Two vports here, one vm on another host behind the gateway.
+/// Two local vports, and a VM on another host behind the gateway.
 fn policy(generation: u32) -> Snapshot {
     let mut s = Snapshot::empty(MacAddr::ZERO, HashSecret([1; 9]));
     s.networks.insert(RDID, Network { encap: Encap::Vxlan, distributed_router: false });
@@ -126,7 +126,7 @@ fn arp_reply() -> Vec<u8> {
     frame[..len].to_vec()
 }
 
-/// A ticket with this slot; 0: none.
+/// A ticket with this slot; 0: no ticket.
 fn ticket(slot: u16) -> Option<Ticket> {
     (slot != 0).then_some(Ticket { slot, sequence: 1 })
 }
@@ -141,7 +141,7 @@ fn vport(n: u8) -> Port {
 }
 
 fn reinjected(nic: &FakeNic, slot: u16) -> usize {
-    nic.wait("the packet is sent back", |s| {
+    nic.wait("the packet is reinjected", |s| {
         let wanted = ticket(slot);
         let is_it = |c: &FlowCommand| matches!(c, FlowCommand::Reinject(meta, _, _) if meta.ticket == wanted);
         s.commands.iter().position(is_it)
@@ -178,7 +178,7 @@ fn a_policy_is_written_before_its_generations_and_fenced() {
 }
 
 #[test]
-fn a_first_packet_gets_both_records_and_goes_behind_them() {
+fn a_first_packet_is_reinjected_behind_the_records_of_both_directions() {
     let (nic, slow_path) = started(vec![]);
     nic.punt(meta(vport(11), Reason::Miss, 5), &udp(11, 12));
     let at = reinjected(&nic, 5);
@@ -190,7 +190,7 @@ fn a_first_packet_gets_both_records_and_goes_behind_them() {
 }
 
 #[test]
-fn a_restarted_firmware_gets_everything_back() {
+fn restarted_firmware_gets_its_tables_back() {
     let (nic, _slow_path) = started(vec![]);
     nic.punt(meta(vport(11), Reason::Miss, 5), &udp(11, 12));
     reinjected(&nic, 5);
@@ -211,7 +211,7 @@ fn a_restarted_firmware_gets_everything_back() {
 }
 
 #[test]
-fn a_new_daemon_takes_the_flows_over() {
+fn a_new_daemon_adopts_the_flows_of_a_running_nic() {
     let (nic, slow_path) = started(vec![]);
     nic.punt(meta(vport(11), Reason::Miss, 5), &udp(11, 12));
     reinjected(&nic, 5);
@@ -221,7 +221,7 @@ fn a_new_daemon_takes_the_flows_over() {
     let (nic, slow_path) = started(records.clone());
     assert_eq!(slow_path.handle().status().expect("alive").connections, 1);
     assert_eq!(nic.state().records, records);
-    // A mapping that went while no daemon ran: its flows are decided again.
+    // A mapping that was removed while no daemon ran: its flows become stale.
     let nic = FakeNic::new(records);
     let other = SlowPath::start(Arc::new(nic.clone()), Settings::default()).expect("started");
     let mut without = policy(1);
@@ -231,7 +231,7 @@ fn a_new_daemon_takes_the_flows_over() {
 }
 
 #[test]
-fn flows_of_a_vport_that_is_gone_are_deleted_with_it() {
+fn flows_of_a_removed_vport_are_deleted() {
     let (nic, slow_path) = started(vec![]);
     nic.punt(meta(vport(11), Reason::Miss, 5), &udp(11, 13));
     reinjected(&nic, 5);
@@ -244,7 +244,7 @@ fn flows_of_a_vport_that_is_gone_are_deleted_with_it() {
 }
 
 #[test]
-fn a_trace_shows_the_way_and_changes_nothing() {
+fn a_trace_shows_the_layers_and_frames_and_changes_nothing() {
     let (nic, slow_path) = started(vec![]);
     let sent = nic.state().commands.len();
     let traced = slow_path.handle().trace(vport(11), udp(11, 12)).expect("answered");
@@ -258,7 +258,7 @@ fn a_trace_shows_the_way_and_changes_nothing() {
 }
 
 #[test]
-fn a_connection_ends_when_nothing_has_passed_in_the_nic_either() {
+fn a_connection_ends_only_if_the_nic_counted_no_packets() {
     let nic = FakeNic::new(vec![]);
     let mut engine = Engine::new(HostPolicy::new(&Limits::default()), 2, [true, true]);
     engine.policy().set(&Arc::new(policy(1)));
@@ -283,9 +283,9 @@ fn a_connection_ends_when_nothing_has_passed_in_the_nic_either() {
 }
 
 #[test]
-fn of_many_connections_whose_time_is_over_all_are_looked_at() {
+fn all_of_many_expired_connections_are_removed() {
     let nic = FakeNic::new(vec![]);
-    // This NIC does not lose its tables: it gets no record twice, and all are deleted all the same.
+    // Without copies of the records: this NIC does not lose its tables. All records are deleted nevertheless.
     let policy_of_host = HostPolicy::new(&Limits::default()).without_records();
     let mut engine = Engine::new(policy_of_host, 2, [true, true]);
     engine.policy().set(&Arc::new(policy(1)));

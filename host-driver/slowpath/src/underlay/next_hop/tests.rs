@@ -57,7 +57,7 @@ fn a_hop_holds_no_more_than_its_bound() {
 }
 
 #[test]
-fn a_known_mac_is_asked_again_by_unicast_and_kept_when_silent() {
+fn a_known_mac_is_checked_by_unicast_and_kept_without_an_answer() {
     let mut hops = resolving(0);
     hops.learn(HOP, MAC, 0);
     assert_eq!(hops.tick(REFRESH_MS - 1), vec![]);

@@ -34,7 +34,7 @@ fn without_any_link_addresses_stay_at_home_and_are_announced_when_one_returns() 
 }
 
 #[test]
-fn a_nic_with_one_port_has_nowhere_to_move_to() {
+fn addresses_of_a_nic_with_one_port_do_not_move() {
     let mut uplinks = Uplinks::new(1, [true, false]);
     uplinks.set_pas(vec![pa(0)]);
     assert!(uplinks.set_links([false, true]).is_empty());
