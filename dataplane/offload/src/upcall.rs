@@ -155,3 +155,6 @@ pub trait VmqQueue: RxQueue {
     /// The queue has stopped.
     fn pop(&mut self, buffer: &mut [u8]) -> Result<Option<VmqFrame>>;
 }
+
+#[cfg(test)]
+mod tests;
