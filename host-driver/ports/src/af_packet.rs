@@ -1,55 +1,54 @@
-//! An interface of the kernel's, which stays in use beside us: a packet socket (packet(7)).
+//! A packet socket (packet(7)) on an interface that the kernel uses, too.
 //!
-//! Received frames come in a ring in shared memory. It is TPACKET_V2: a frame is there when its slot's status says so,
-//! whereas TPACKET_V3 hands over blocks of frames when they are full or at least a millisecond old, which two VMs that
-//! ask and answer would wait for at every turn. A frame that is larger than a slot, because the other end of a veth has
-//! left its segments uncut, comes through the socket's queue instead, whole, and its slot says so.
+//! Frames are received from a TPACKET_V2 ring: each is visible as soon as its slot's status says so. TPACKET_V3 hands over
+//! blocks of frames that are full or at least a millisecond old, which would delay each turn of a request and its answer.
+//! A frame that is larger than a slot, because the other end of a veth left it unsegmented, comes whole through the socket's
+//! receive queue instead, and its slot says so (`TP_STATUS_COPY`).
 
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use culvert_packet::ChecksumState;
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with, sockopt};
-
-use super::filter::Filter;
-use super::outbox::Outbox;
-use super::sys::{self, About, Ring};
-use super::vnet;
 use culvert_netlink::Guard;
+use culvert_packet::ChecksumState;
 use culvert_switch::{BUFFER, HEADROOM, Packet, Pool, Sent, SwitchPort};
+use rustix::io::Errno;
 
-/// The kernel allocates a ring in blocks; a slot lies in one.
+use crate::filter::Filter;
+use crate::packet_tx::PacketTx;
+use crate::sys::{PacketRing, PacketSocket};
+use crate::vnet_hdr;
+
+/// The kernel allocates a ring in blocks of this length; a slot lies within one.
 const BLOCK: usize = 1 << 16;
-/// What a slot needs beside a frame's IP packet: the ring's header, alignment, our header, MACs and tags.
-const OVERHEAD: usize = libc::TPACKET2_HDRLEN + 32 + vnet::SHORT_LEN + 14 + 2 * TAG;
-/// The largest MTU for which slots are made.
-const LARGEST: usize = 9216;
+/// Bytes of a slot beside the IP packet: the ring's header, alignment, `virtio_net_hdr`, Ethernet header and tags.
+const OVERHEAD: usize = libc::TPACKET2_HDRLEN + 32 + vnet_hdr::SHORT_LEN + 14 + 2 * TAG;
+/// Slots have room for the interface's MTU up to this one.
+const MAX_SLOT_MTU: usize = 9216;
 /// Length of a VLAN tag.
 const TAG: usize = 4;
-/// Bytes of large frames that may wait in the socket's queue.
-const QUEUE: usize = 8 << 20;
-/// Bytes of sent frames that the interface may hold before it counts as full.
-const UNDER_WAY: usize = 4 << 20;
+/// Bytes of large frames that may wait in the socket's receive queue.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// Bytes of sent frames that the kernel may hold before the interface counts as full.
+const SEND_BUFFER: usize = 4 << 20;
 
 /// How an interface is used.
 #[derive(Clone, Copy, Debug)]
 pub struct AfPacketOptions {
-    /// The frames that are taken.
+    /// The frames that are received.
     pub filter: Filter,
-    /// Also takes frames for MACs that the interface does not know.
+    /// Also receives frames for MACs that the interface does not have.
     pub promiscuous: bool,
-    /// Shares the interface's frames with all sockets of this group, by flow (`PACKET_FANOUT_HASH`). Frames that cannot
-    /// be told apart by flow come to one of them.
+    /// Shares the interface's frames with all sockets of this group, by flow (`PACKET_FANOUT_HASH`). Frames
+    /// without a flow all go to one of them.
     pub fanout: Option<u16>,
-    /// Frames that may wait.
+    /// Number of received frames that may wait.
     pub slots: usize,
-    /// Keeps from the kernel what [`Filter::Overlay`] takes, see [`Guard`].
+    /// Drops in the kernel what [`Filter::Overlay`] takes, see [`Guard`].
     pub guard: bool,
 }
 
 impl Default for AfPacketOptions {
-    /// All frames, also for other MACs, not shared.
+    /// All frames, promiscuous, not shared.
     fn default() -> Self {
         AfPacketOptions {
             filter: Filter::Everything,
@@ -61,95 +60,85 @@ impl Default for AfPacketOptions {
     }
 }
 
-/// The interface.
+/// A packet socket as a port.
 pub struct AfPacket {
-    socket: OwnedFd,
-    ring: Ring,
-    /// The slot that comes next.
+    socket: PacketSocket,
+    ring: PacketRing,
+    /// The slot of the next frame.
     next: usize,
-    outbox: Outbox,
-    index: u32,
-    /// Frames that were lost in here.
-    unfit: u64,
-    gone: bool,
-    /// Ends with the port.
+    tx: PacketTx,
+    /// Frames that did not fit into a buffer, or were invalid.
+    unusable: u64,
+    /// The interface was removed.
+    removed: bool,
+    /// Dropped with the port.
     _guard: Option<Guard>,
 }
 
 impl AfPacket {
-    /// Takes frames of an interface, and sends on it.
+    /// Opens a packet socket on an interface.
     ///
     /// # Errors
-    /// There is no such interface, or no right to do so.
+    /// There is no such interface, the process lacks `CAP_NET_RAW`, or the guard cannot be installed.
     pub fn open(interface: &str, options: &AfPacketOptions) -> io::Result<AfPacket> {
-        let name = sys::name(interface)?;
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let packet_socket = || socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None);
-        let owned = packet_socket()?;
-        let socket = owned.as_fd();
-        let index = netdevice::name_to_index(socket, interface)?;
-        let mtu = i32::from_ne_bytes(sys::ask(socket, About::Mtu, &name, [0; 4])?);
-        // Nothing is taken before the filter says what: a socket without a protocol receives nothing. One that is to join
-        // a group takes nothing before it has: others have got those frames already.
+        let socket = PacketSocket::open(interface)?;
+        let mtu = socket.mtu()?;
+        // Attaches the filter before the socket is bound: without a protocol it receives nothing. A socket that will join a
+        // group takes nothing before it has: the members have received those frames already.
         let program = options.filter.program();
         let first = if options.fanout.is_some() { Filter::NOTHING.to_vec() } else { program.clone() };
-        sys::attach_filter(socket, &first)?;
-        sys::set_packet(socket, libc::PACKET_VERSION, &(libc::tpacket_versions::TPACKET_V2 as i32))?;
-        sys::set_packet(socket, libc::PACKET_VNET_HDR, &1)?;
-        sys::set_packet(socket, libc::PACKET_COPY_THRESH, &1)?;
-        // What we send ourselves does not come back to us.
-        sys::set_packet(socket, libc::PACKET_IGNORE_OUTGOING, &1)?;
-        // An ordinary user gets no more than anybody (net.core.rmem_max), which is short for large frames.
-        sockopt::set_socket_recv_buffer_size_force(socket, QUEUE)
-            .or_else(|_| sockopt::set_socket_recv_buffer_size(socket, QUEUE))?;
-        let slot = (OVERHEAD + usize::try_from(mtu).unwrap_or(0).min(LARGEST)).next_power_of_two();
+        socket.attach_filter(&first)?;
+        socket.set_option(libc::PACKET_VERSION, &(libc::tpacket_versions::TPACKET_V2 as i32))?;
+        socket.set_option(libc::PACKET_VNET_HDR, &1)?;
+        socket.set_option(libc::PACKET_COPY_THRESH, &1)?;
+        // Frames that this host sends are not received.
+        socket.set_option(libc::PACKET_IGNORE_OUTGOING, &1)?;
+        socket.set_receive_buffer(RECEIVE_BUFFER)?;
+        let slot = (OVERHEAD + mtu.min(MAX_SLOT_MTU)).next_power_of_two();
         let blocks = (options.slots.max(1) * slot).div_ceil(BLOCK);
         let slots = blocks * BLOCK / slot;
         let request = [BLOCK, blocks, slot, slots].map(|n| n as u32);
-        sys::set_packet(socket, libc::PACKET_RX_RING, &request)?;
-        let ring = Ring::map(socket, slots, slot)?;
-        sys::bind(socket, index, libc::ETH_P_ALL as u16)?;
+        socket.set_option(libc::PACKET_RX_RING, &request)?;
+        let ring = PacketRing::map(socket.as_fd(), slots, slot)?;
+        socket.bind(libc::ETH_P_ALL as u16)?;
         if options.promiscuous {
-            // struct packet_mreq: interface, type, no address.
-            let membership = [index, libc::PACKET_MR_PROMISC as u32, 0, 0];
-            sys::set_packet(socket, libc::PACKET_ADD_MEMBERSHIP, &membership)?;
+            socket.set_promiscuous()?;
         }
         if let Some(group) = options.fanout {
-            // What a member was told about outgoing frames does not hold for the group.
-            let how = libc::PACKET_FANOUT_HASH | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
-            sys::set_packet(socket, libc::PACKET_FANOUT, &(how << 16 | u32::from(group)))?;
-            sys::attach_filter(socket, &program)?;
+            // A member's own setting about outgoing frames does not hold for the group.
+            let mode = libc::PACKET_FANOUT_HASH | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
+            socket.set_option(libc::PACKET_FANOUT, &(mode << 16 | u32::from(group)))?;
+            socket.attach_filter(&program)?;
         }
-        let sender = packet_socket()?;
-        sys::set_packet(sender.as_fd(), libc::PACKET_QDISC_BYPASS, &1)?;
-        sockopt::set_socket_send_buffer_size_force(&sender, UNDER_WAY)
-            .or_else(|_| sockopt::set_socket_send_buffer_size(&sender, UNDER_WAY))?;
-        sys::bind(sender.as_fd(), index, 0)?;
+        let sender = socket.open_another()?;
+        sender.set_option(libc::PACKET_QDISC_BYPASS, &1)?;
+        sender.set_send_buffer(SEND_BUFFER)?;
+        sender.bind(0)?;
         let guard = match options.filter {
             Filter::Overlay { address, .. } if options.guard => Some(Guard::install(interface, &[address])?),
             _ => None,
         };
-        let outbox = Outbox::new(sender, index);
-        Ok(AfPacket { socket: owned, ring, next: 0, outbox, index, unfit: 0, gone: false, _guard: guard })
+        let tx = PacketTx::new(sender);
+        Ok(AfPacket { socket, ring, next: 0, tx, unusable: 0, removed: false, _guard: guard })
     }
 }
 
-/// What the ring says of a frame (`struct tpacket2_hdr`, whose first word is the status).
+/// A slot's header and frame (`struct tpacket2_hdr`, whose first word is the status).
 struct RxSlot<'a> {
-    /// The tag that the kernel has taken out of the frame.
+    /// The VLAN tag that the kernel has removed from the frame.
     tag: Option<[u8; TAG]>,
-    /// Whether the frame is in the socket's queue.
+    /// Whether the frame is in the socket's receive queue.
     queued: bool,
     /// Length of the frame without the tag.
     len: usize,
-    vnet: [u8; vnet::SHORT_LEN],
-    /// As much of the frame as the slot has.
+    vnet: [u8; vnet_hdr::SHORT_LEN],
+    /// As much of the frame as fits into the slot.
     bytes: &'a [u8],
 }
 
 impl<'a> RxSlot<'a> {
-    /// `None`: it makes no sense.
-    fn read(status: u32, behind_status: &'a [u8]) -> Option<Self> {
+    /// Parses a slot. `None`: it is invalid.
+    fn parse(status: u32, behind_status: &'a [u8]) -> Option<Self> {
         let from = |at: usize| behind_status.get(at.checked_sub(4)?..);
         let half = |at: usize| from(at)?.first_chunk().map(|b| u16::from_ne_bytes(*b));
         let word = |at: usize| from(at)?.first_chunk().map(|b| u32::from_ne_bytes(*b));
@@ -161,13 +150,13 @@ impl<'a> RxSlot<'a> {
         } else {
             None
         };
-        let vnet = *from(mac.checked_sub(vnet::SHORT_LEN)?)?.first_chunk()?;
+        let vnet = *from(mac.checked_sub(vnet_hdr::SHORT_LEN)?)?.first_chunk()?;
         let queued = status & libc::TP_STATUS_COPY != 0;
         Some(RxSlot { tag, queued, len, vnet, bytes: from(mac)?.get(..kept)? })
     }
 
-    /// Makes the frame the packet's. `false`: it is not whole.
-    fn take(&self, socket: BorrowedFd<'_>, packet: &mut Packet) -> bool {
+    /// Copies the frame into a packet. `false`: it is truncated or invalid.
+    fn copy_to(&self, socket: BorrowedFd<'_>, packet: &mut Packet) -> bool {
         let (tag, mut vnet) = (self.tag.map_or(0, |_| TAG), self.vnet);
         if self.len < 14 || !packet.set(0, self.len + tag) {
             return false;
@@ -176,7 +165,7 @@ impl<'a> RxSlot<'a> {
         let (place, rest) = rest.split_at_mut(tag);
         place.copy_from_slice(self.tag.as_ref().map_or(&[], |tag| tag));
         if self.queued {
-            if from_queue(socket, &mut [&mut vnet, macs, rest].map(IoSliceMut::new)) != self.len + vnet.len()
+            if read_queued(socket, &mut [&mut vnet, macs, rest].map(IoSliceMut::new)) != self.len + vnet.len()
             {
                 return false;
             }
@@ -188,22 +177,22 @@ impl<'a> RxSlot<'a> {
             macs.copy_from_slice(from);
             rest.copy_from_slice(behind);
         }
-        let Some(mut offload) = vnet::read(&vnet) else { return false };
-        // The kernel counts from the beginning of the frame without the tag.
+        let Some(mut offload) = vnet_hdr::read(&vnet) else { return false };
+        // The kernel's offset does not count the tag.
         if offload.checksum == ChecksumState::Partial {
             offload.start = offload.start.saturating_add(tag as u16);
         }
-        vnet::accept(packet, offload);
+        vnet_hdr::set_offload(packet, offload);
         true
     }
 }
 
-/// The next frame of the socket's queue. Its length, as far as there is room.
-fn from_queue(socket: BorrowedFd<'_>, pieces: &mut [IoSliceMut<'_>]) -> usize {
+/// Reads the next frame of the socket's receive queue. Returns its length, as far as there is room.
+fn read_queued(socket: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> usize {
     loop {
-        match rustix::io::readv(socket, pieces) {
+        match rustix::io::readv(socket, parts) {
             Ok(len) => return len,
-            // The interface went down since: said once, and before the frames that came earlier.
+            // The interface went down: reported once, before the frames that were received earlier.
             Err(Errno::NETDOWN | Errno::INTR) => {}
             Err(_) => return 0,
         }
@@ -211,62 +200,62 @@ fn from_queue(socket: BorrowedFd<'_>, pieces: &mut [IoSliceMut<'_>]) -> usize {
 }
 
 impl SwitchPort for AfPacket {
-    fn receive(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>, most: usize) -> io::Result<()> {
-        if self.gone {
+    fn receive(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>, max: usize) -> io::Result<()> {
+        if self.removed {
             return Err(Errno::NODEV.into());
         }
         let socket = self.socket.as_fd();
-        while packets.len() < most {
+        while packets.len() < max {
             let Some((status, bytes)) = self.ring.slot(self.next) else { break };
-            let slot = RxSlot::read(status, bytes);
+            let slot = RxSlot::parse(status, bytes);
             let common = slot.as_ref().is_none_or(|slot| slot.len + TAG <= BUFFER - HEADROOM);
             let Some(mut packet) = (if common { pool.take() } else { pool.take_large() }) else {
                 if common {
                     break;
                 }
-                // All that is behind it, for whichever VM, would wait with it.
+                // Drops it: waiting for a large buffer would block the frames behind it, for all VMs.
                 if slot.is_some_and(|slot| slot.queued) {
-                    from_queue(socket, &mut [IoSliceMut::new(&mut [0])]);
+                    read_queued(socket, &mut [IoSliceMut::new(&mut [0])]);
                 }
-                self.unfit += 1;
-                self.ring.give(self.next);
+                self.unusable += 1;
+                self.ring.release(self.next);
                 self.next = self.ring.after(self.next);
                 continue;
             };
-            if slot.is_some_and(|slot| slot.take(socket, &mut packet)) {
+            if slot.is_some_and(|slot| slot.copy_to(socket, &mut packet)) {
                 packets.push(packet);
             } else {
                 pool.give(packet);
-                self.unfit += 1;
+                self.unusable += 1;
             }
-            self.ring.give(self.next);
+            self.ring.release(self.next);
             self.next = self.ring.after(self.next);
         }
         Ok(())
     }
 
     fn send(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>) -> io::Result<Sent> {
-        self.outbox.send(pool, packets)
+        self.tx.send(pool, packets)
     }
 
     fn take_rx_drops(&mut self) -> u64 {
-        let dropped = sys::packet_drops(self.socket.as_fd()).unwrap_or(0);
-        std::mem::take(&mut self.unfit) + u64::from(dropped)
+        let dropped = self.socket.take_drops().unwrap_or(0);
+        std::mem::take(&mut self.unusable) + u64::from(dropped)
     }
 
     fn link(&mut self) -> bool {
-        sys::link(self.socket.as_fd(), self.index)
+        self.socket.has_carrier()
     }
 
     fn arm(&mut self) -> bool {
         if self.ring.slot(self.next).is_some() {
             return false;
         }
-        // An interface that was taken down leaves an error behind, with which the socket is readable until it is asked.
-        if let Ok(Err(_)) = sockopt::socket_error(&self.socket) {
-            self.gone = netdevice::index_to_name_inlined(&self.socket, self.index).is_err();
+        // An interface that was set down leaves an error, which keeps the socket readable until it is taken.
+        if self.socket.take_error() {
+            self.removed = !self.socket.interface_exists();
         }
-        !self.gone
+        !self.removed
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

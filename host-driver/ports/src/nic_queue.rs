@@ -1,40 +1,41 @@
-//! A queue of a Culvert NIC as a port: a VMQ for the frames to one vport, and the NIC's queue 0 for its frames to the NIC.
+//! A vport of a Culvert NIC as a port: receives from a VMQ, and sends through PF queue 0.
 //!
-//! The NIC looks up, encapsulates and steers. It treats frames of this port like those of a VF, which fills checksums and
-//! sends no frame longer than its MTU. Large frames are therefore segmented here.
+//! The NIC looks up, encapsulates and steers. It expects complete frames up to the MTU, as a VF sends them. So this port
+//! completes checksums and segments large packets.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use culvert_packet::{Gso, Reason, VportId};
-
 use culvert_offload::{Error, OffloadNic, VmqQueue};
-use culvert_packet::segment::{MAX_HEADERS, Segmentation};
+use culvert_packet::segment::MAX_HEADERS;
+use culvert_packet::{Reason, VportId};
 use culvert_switch::{BURST, Packet, Pool, Sent, SwitchPort};
 
-/// A VMQ and the way back.
+use crate::tx_offload::{TxFrames, TxOffloads};
+
+/// A VMQ, and the PF's transmit queue for the same vport.
 ///
-/// Frames that the NIC has no room for wait in a backlog of up to a burst, because a large frame may have more segments
-/// than the NIC ever has room for. A caller that wants to lose nothing sends nothing while there
+/// Packets for which the NIC has no room wait in a backlog of up to a burst, because a large packet may have more segments
+/// than the NIC's queue has room for. A caller that must not lose packets sends none while there
 /// [is a backlog](Self::is_backlogged).
 pub struct NicQueue {
     nic: Arc<dyn OffloadNic>,
     vmq: Box<dyn VmqQueue>,
     vport: VportId,
-    /// Frames that wait for room, in order.
+    /// Packets that wait for room, in order.
     backlog: VecDeque<Packet>,
-    /// Segments of the first one that the NIC already has.
+    /// Segments of the first packet that were already sent.
     segments_sent: usize,
-    /// Whether interrupts are asked for.
+    /// Whether the VMQ's interrupt is enabled.
     armed: bool,
-    /// Frames that were too long for a buffer.
+    /// Received frames that were too long for a buffer.
     truncated: u64,
 }
 
 impl NicQueue {
-    /// Sets VMQ `n` up for the frames of `vport`, which the NIC's filters steer there.
+    /// Opens VMQ `n`, into which the NIC's filters steer the frames of `vport`.
     ///
     /// # Errors
     /// There is no such queue, or it does not run.
@@ -51,12 +52,12 @@ impl NicQueue {
         })
     }
 
-    /// Whether frames wait until the NIC has room.
+    /// Whether packets wait until the NIC has room.
     pub fn is_backlogged(&self) -> bool {
         !self.backlog.is_empty()
     }
 
-    /// Sends waiting frames while the NIC has room.
+    /// Sends waiting packets while the NIC has room.
     ///
     /// # Errors
     /// The NIC is lost.
@@ -87,21 +88,20 @@ impl NicQueue {
         Ok(sent)
     }
 
-    /// Enqueues a frame, or its remaining segments. `false`: the NIC has no room for all of them.
+    /// Enqueues a packet, or its remaining segments. `false`: the NIC has no room for all of them.
     fn enqueue(&mut self, packet: &mut Packet, sent: &mut Sent) -> Result<bool, Error> {
-        let offload = packet.offload;
-        if offload.gso == Gso::None {
-            // One that nobody could complete is treated as any machine's whose checksum is wrong.
-            let _filled = offload.fill_checksum(packet.bytes_mut());
-            return self.put([packet.bytes(), &[]], sent);
-        }
-        let Some(cut) = Segmentation::of(packet.bytes(), &offload) else {
-            sent.refused += 1;
-            return Ok(true);
+        let segments = match TxFrames::of(packet, TxOffloads::NONE) {
+            // A frame whose checksum cannot be completed is sent like any with a wrong checksum.
+            TxFrames::Whole { .. } | TxFrames::BadChecksum => return self.put([packet.bytes(), &[]], sent),
+            TxFrames::Segments(segments) => segments,
+            TxFrames::BadSegmentation => {
+                sent.refused += 1;
+                return Ok(true);
+            }
         };
         let mut header = [0; MAX_HEADERS];
-        while self.segments_sent < cut.count() {
-            let (len, payload) = cut.segment(packet.bytes(), self.segments_sent, &mut header);
+        while self.segments_sent < segments.count() {
+            let (len, payload) = segments.segment(packet.bytes(), self.segments_sent, &mut header);
             if !self.put([&header[..len], &packet.bytes()[payload]], sent)? {
                 return Ok(false);
             }
@@ -110,6 +110,7 @@ impl NicQueue {
         Ok(true)
     }
 
+    /// Enqueues a frame. `false`: the NIC has no room.
     fn put(&self, parts: [&[u8]; 2], sent: &mut Sent) -> Result<bool, Error> {
         match self.nic.enqueue(self.vport, parts) {
             Ok(true) => {
@@ -125,13 +126,13 @@ impl NicQueue {
         }
     }
 
-    /// Has the NIC count frames of the vport that ended at the host. `false`: it cannot now.
+    /// Has the NIC count frames of the vport that the host dropped. `false`: the queue has no room now.
     pub fn count(&self, reason: Reason, frames: u32) -> bool {
-        // What is wrong with the queue is found when frames are sent.
+        // An error of the queue is reported when packets are sent.
         self.nic.enqueue_drops(self.vport, reason, frames).unwrap_or(false)
     }
 
-    /// Drops the waiting frames. Returns how many there were.
+    /// Drops the waiting packets. Returns their number.
     pub fn drop_backlog(&mut self, pool: &mut Pool) -> u64 {
         self.segments_sent = 0;
         self.backlog.drain(..).map(|packet| pool.give(packet)).count() as u64

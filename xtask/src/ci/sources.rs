@@ -27,12 +27,13 @@ const UNSAFE: &[&str] = &[
     // The mapped words of the connection store.
     "host-driver/slowpath/src/connection_store/mapping.rs",
     // The packet ring and the requests that rustix lacks; in its tests, a thread's network namespace and a socket's option.
-    "host-driver/ports/src/sys.rs",
+    "host-driver/ports/src/sys",
     "host-driver/ports/tests/ports/namespace.rs",
     "host-driver/ports/tests/ports/streams.rs",
     // bpf(2), and the memory that XDP sockets share with the kernel.
     "host-driver/ports/src/xdp/bpf.rs",
-    "host-driver/ports/src/xdp/rings.rs",
+    "host-driver/ports/src/xdp/umem.rs",
+    "host-driver/ports/src/xdp/xsk_rings.rs",
     // Registers, traps and the SoC's RAM.
     "nic-firmware/image/src",
     // Calls between fork and exec, and namespaces.

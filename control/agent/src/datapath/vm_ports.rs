@@ -100,7 +100,7 @@ impl VmPorts {
         let Attachment { kind, mac, mtu, .. } = attachment.clone();
         match kind {
             SoftwarePort::Tap => {
-                Box::new(move || Ok(Box::new(Tap::open_to_stay(&tap_name(id), mtu, Some(mac))?)))
+                Box::new(move || Ok(Box::new(Tap::open_persistent(&tap_name(id), mtu, Some(mac))?)))
             }
             SoftwarePort::VhostUser => {
                 let socket = self.socket(id);

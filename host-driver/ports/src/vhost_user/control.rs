@@ -1,112 +1,119 @@
-//! What the connection's thread tells the one that moves packets, which takes it between two bursts and never waits: rings
-//! that begin and end. Whatever an order replaces goes back with the answer, so that memory is unmapped by who may wait.
+//! Commands of the connection's thread to the thread that forwards packets, such as to start and stop vrings.
+//!
+//! The forwarding thread processes them between two bursts and never waits. It returns what a command replaces, so that the
+//! connection's thread unmaps memory and closes files.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use culvert_virtio::{PinnedParts, Ring};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
+use super::call_fd::CallFd;
 use super::features::Features;
 
-/// How often somebody who waits for an answer looks whether the port is going.
-const TURN: Duration = Duration::from_millis(20);
+/// Interval in which a sender that waits for an answer checks whether the port is being closed.
+const STOP_POLL: Duration = Duration::from_millis(20);
 
-/// A file to write to when a ring has something to say.
-pub(super) type Notifier = Option<Arc<OwnedFd>>;
-
-/// A ring and what belongs to it.
+/// A vring in use, with its settings.
 pub(super) struct ActiveVring {
     pub(super) ring: Ring,
-    /// Where the ring is in the guest's memory.
+    /// Descriptor table, available and used ring in the guest's memory.
     pub(super) parts: PinnedParts,
-    /// What was agreed on when it began.
+    /// The features that were negotiated when it was started.
     pub(super) features: Features,
     /// The guest's interrupt.
-    pub(super) call: Notifier,
-    /// Told of faults.
-    pub(super) error: Notifier,
+    pub(super) call: Option<CallFd>,
+    /// Notified of faults.
+    pub(super) error: Option<CallFd>,
+    /// Whether the VMM has enabled it.
     pub(super) enabled: bool,
-    /// The driver has no file to kick with: it is to be looked after all the time.
+    /// The driver has no kick eventfd: the ring must be polled.
     pub(super) polled: bool,
-    /// A fault has stopped it.
+    /// Stopped by a fault.
     pub(super) broken: bool,
 }
 
-/// What is to be done.
+/// A command of the connection's thread.
 pub(super) enum VringCommand {
-    /// The ring of this number is this one from now on, or none.
-    Exchange(usize, Option<Box<ActiveVring>>),
-    /// Whether the ring is used.
+    /// Replaces the vring of this number, by none to stop it.
+    Replace(usize, Option<Box<ActiveVring>>),
+    /// Enables or disables a vring.
     Enable(usize, bool),
-    /// The guest's interrupt.
-    Call(usize, Notifier),
-    /// There are no more orders.
-    End,
+    /// Sets the eventfd of the guest's interrupt.
+    SetCall(usize, Option<CallFd>),
+    /// The connection's thread has ended.
+    Close,
 }
 
-/// What was there before.
+/// What a command has replaced.
 #[derive(Default)]
-pub(super) struct Answer {
-    pub(super) ring: Option<Box<ActiveVring>>,
-    /// Kept until it is dropped on this side.
-    pub(super) _bell: Notifier,
+pub(super) struct Replaced {
+    pub(super) vring: Option<Box<ActiveVring>>,
+    /// The connection's thread closes it.
+    pub(super) _call: Option<CallFd>,
 }
 
-/// The side that gives orders.
+/// The sending side, of the connection's thread.
 pub(super) struct ControlTx {
-    orders: Sender<VringCommand>,
-    answers: Receiver<Answer>,
-    waiting: Arc<AtomicBool>,
-    /// Readable when orders have come, and when a guest has kicked.
+    commands: Sender<VringCommand>,
+    answers: Receiver<Replaced>,
+    /// Set while a command waits.
+    pending: Arc<AtomicBool>,
+    /// Readable when a command was sent, and when a guest has kicked.
     epoll: Arc<OwnedFd>,
-    notifier: OwnedFd,
+    /// An eventfd that `epoll` watches.
+    wake: OwnedFd,
+    /// Set when the port is being closed.
     stop: Arc<AtomicBool>,
 }
 
-/// The side that takes them.
+/// The receiving side, of the thread that forwards packets.
 pub(super) struct ControlRx {
-    orders: Receiver<VringCommand>,
-    answers: Sender<Answer>,
-    waiting: Arc<AtomicBool>,
+    commands: Receiver<VringCommand>,
+    answers: Sender<Replaced>,
+    pending: Arc<AtomicBool>,
 }
 
-/// Both sides. When `stop` is set, nobody waits for answers any more.
-pub(super) fn pair(epoll: &Arc<OwnedFd>, stop: &Arc<AtomicBool>) -> std::io::Result<(ControlTx, ControlRx)> {
-    let notifier = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    watch(epoll, &notifier)?;
-    let ((orders, take), (answer, answers)) = (channel(), channel());
-    let waiting = Arc::new(AtomicBool::new(false));
-    let inbox = ControlRx { orders: take, answers: answer, waiting: Arc::clone(&waiting) };
+/// Creates both sides. When `stop` is set, the sender no longer waits for answers.
+pub(super) fn channel(
+    epoll: &Arc<OwnedFd>,
+    stop: &Arc<AtomicBool>,
+) -> std::io::Result<(ControlTx, ControlRx)> {
+    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    watch(epoll, &wake)?;
+    let ((commands, command_rx), (answer_tx, answers)) = (mpsc::channel(), mpsc::channel());
+    let pending = Arc::new(AtomicBool::new(false));
+    let rx = ControlRx { commands: command_rx, answers: answer_tx, pending: Arc::clone(&pending) };
     let (epoll, stop) = (Arc::clone(epoll), Arc::clone(stop));
-    Ok((ControlTx { orders, answers, waiting, epoll, notifier, stop }, inbox))
+    Ok((ControlTx { commands, answers, pending, epoll, wake, stop }, rx))
 }
 
-/// Makes `epoll` readable when `fd` is written to. By the edge: so nobody has to read there, which would wait if its owner
-/// liked it to.
+/// Makes `epoll` readable when `fd` is written to. Edge-triggered, so that `fd` need not be read: its owner could make that
+/// read block.
 fn watch(epoll: &OwnedFd, fd: &impl AsFd) -> rustix::io::Result<()> {
     epoll::add(epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::ET)
 }
 
-/// Takes note of all writes until now.
-pub(super) fn forget_kicks(epoll: &OwnedFd) {
-    const AT_ONCE: usize = 64;
+/// Consumes all events until now.
+pub(super) fn drain_kicks(epoll: &OwnedFd) {
+    const MAX_EVENTS: usize = 64;
     let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut events =
         [const { epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) } };
-            AT_ONCE];
-    while epoll::wait(epoll, &mut events[..], Some(&now)).is_ok_and(|n| n == AT_ONCE) {}
+            MAX_EVENTS];
+    while epoll::wait(epoll, &mut events[..], Some(&now)).is_ok_and(|n| n == MAX_EVENTS) {}
 }
 
 impl ControlTx {
-    /// Has an order carried out. `None`: the port is going.
-    pub(super) fn give(&self, order: VringCommand) -> Option<Answer> {
-        self.send(order);
+    /// Has a command executed, and waits for the answer. `None`: the port is being closed.
+    pub(super) fn execute(&self, command: VringCommand) -> Option<Replaced> {
+        self.send(command);
         loop {
-            match self.answers.recv_timeout(TURN) {
+            match self.answers.recv_timeout(STOP_POLL) {
                 Ok(answer) => return Some(answer),
                 Err(RecvTimeoutError::Timeout) if !self.stop.load(Ordering::Acquire) => {}
                 Err(_) => return None,
@@ -114,49 +121,50 @@ impl ControlTx {
         }
     }
 
-    fn send(&self, order: VringCommand) {
-        // Whether anybody is there to take it shows when no answer comes, and when this cannot be written.
-        let _sent = self.orders.send(order);
-        self.waiting.store(true, Ordering::Release);
-        let _rung = rustix::io::write(&self.notifier, &1u64.to_ne_bytes());
+    fn send(&self, command: VringCommand) {
+        // If the receiver is gone there is no answer.
+        let _sent = self.commands.send(command);
+        self.pending.store(true, Ordering::Release);
+        let _woken = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
-    /// Wakes whoever sleeps when a guest kicks here.
+    /// Has a guest's kick wake the forwarding thread.
     pub(super) fn watch(&self, kick: &OwnedFd) -> rustix::io::Result<()> {
         watch(&self.epoll, kick)
     }
 
-    /// Does so no longer.
+    /// Stops watching a kick eventfd.
     pub(super) fn unwatch(&self, kick: &OwnedFd) {
-        // It was added, unless the guest's file cannot be waited for.
+        // Fails only if the file was never added.
         let _removed = epoll::delete(&self.epoll, kick);
     }
 }
 
 impl ControlRx {
-    /// The next order. Each is to be answered before the next is asked for.
+    /// The next command. The caller answers it before it asks for another.
     #[inline]
     pub(super) fn next(&self) -> Option<VringCommand> {
-        // Somebody who is just sending would be waited for in the channel: who sets the flag has sent.
-        if !self.waiting.load(Ordering::Relaxed) || !self.waiting.swap(false, Ordering::Acquire) {
+        // The flag is set after the send, so that the channel is not entered while the sender holds its lock.
+        if !self.pending.load(Ordering::Relaxed) || !self.pending.swap(false, Ordering::Acquire) {
             return None;
         }
-        self.orders.try_recv().ok()
+        self.commands.try_recv().ok()
     }
 
-    /// Whether an order is waiting.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.waiting.load(Ordering::Acquire)
+    /// Whether a command is waiting.
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Acquire)
     }
 
-    pub(super) fn answer(&self, answer: Answer) {
-        // Who does not wait for it any more needs none.
-        let _gone = self.answers.send(answer);
+    /// Answers a command.
+    pub(super) fn answer(&self, replaced: Replaced) {
+        // Fails only if the sender no longer waits.
+        let _sent = self.answers.send(replaced);
     }
 }
 
 impl Drop for ControlTx {
     fn drop(&mut self) {
-        self.send(VringCommand::End);
+        self.send(VringCommand::Close);
     }
 }

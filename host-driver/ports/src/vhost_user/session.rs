@@ -1,83 +1,73 @@
-//! The connection of a VMM: what it says of its guest's memory and rings (the vhost-user protocol, back-end side).
+//! Executes a VMM's requests: memory table and vrings of its guest (the vhost-user protocol, back-end side).
 //!
-//! A ring begins when everything that it needs is known, its file for kicks as the last, and ends when the VMM asks
-//! where it stands. Whatever changes what a running ring rests on ends it and begins it anew; it goes on where its used
-//! index says.
+//! A vring starts when all its settings are known, usually with its kick eventfd, and stops when the VMM gets its base. A
+//! request that changes the settings of a running vring restarts it; it continues at its used index.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use culvert_virtio::{Layout, Options, PinnedParts, Ring, RingFault};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use super::control::{ActiveVring, ControlTx, Notifier, VringCommand};
+use super::call_fd::{CallFd, nonblocking_eventfd};
+use super::control::{ActiveVring, ControlTx, VringCommand};
 use super::features::Features;
-use super::memory::{Description, Memory};
+use super::mem_table::{MemRegion, MemTable};
 use super::message::{Reply, Request, VringAddr};
-use super::status::Shared;
+use super::status::PortStatus;
 
-/// Protocol features: more than one pair of rings, and acknowledged requests.
+/// Protocol features: several queue pairs, and acknowledged requests.
 const MQ: u64 = 1 << 0;
 const REPLY_ACK: u64 = 1 << 3;
 
-/// Largest ring that is taken, as it is for QEMU.
+/// Largest size of a vring, the same as QEMU's.
 const MAX_SIZE: u16 = 1024;
 
-/// A result, or what is wrong with a request.
+/// A result, or why a request is refused.
 type Result<T> = std::result::Result<T, &'static str>;
 
-/// How a guest says that it has made something available.
+/// How a guest kicks.
 #[derive(Default)]
 enum Kick {
-    /// Nothing was said yet: the ring is not to begin.
+    /// Not set yet: the vring must not start.
     #[default]
     Unknown,
-    /// Not at all: it is to be looked for.
+    /// Not at all: the vring must be polled.
     Polled,
-    File(OwnedFd),
+    EventFd(OwnedFd),
 }
 
-/// What is known of a ring.
+/// The settings of a vring.
 #[derive(Default)]
-struct Setup {
+struct VringSetup {
     size: u16,
-    places: Option<VringAddr>,
+    addr: Option<VringAddr>,
     base: u16,
     kick: Kick,
-    call: Notifier,
-    error: Notifier,
+    call: Option<CallFd>,
+    error: Option<CallFd>,
     enabled: bool,
     running: bool,
 }
 
-/// The connection, or none.
+/// State of the connection.
 pub(super) struct Session {
     control: ControlTx,
-    shared: Arc<Shared>,
+    status: Arc<PortStatus>,
     features: Option<Features>,
+    /// Whether requests that ask for it are acknowledged.
     acknowledges: bool,
-    memory: Option<Arc<Memory>>,
-    rings: Vec<Setup>,
+    memory: Option<Arc<MemTable>>,
+    vrings: Vec<VringSetup>,
 }
 
-/// A file of the VMM's to be written to: an eventfd, made not to wait, since other files might have one wait for them.
-fn eventfd(fd: OwnedFd) -> Result<OwnedFd> {
-    let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    if link.ok().as_deref().and_then(std::path::Path::to_str) != Some("anon_inode:[eventfd]") {
-        return Err("a file that is no eventfd");
-    }
-    let flags = fcntl_getfl(&fd).map_err(|_| "an odd file")?;
-    fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(|_| "an odd file")?;
-    Ok(fd)
+/// The eventfd of a request, if it has one.
+fn call_fd(file: Option<OwnedFd>) -> Result<Option<CallFd>> {
+    file.map(CallFd::new).transpose()
 }
 
-fn bell(file: Option<OwnedFd>) -> Result<Notifier> {
-    file.map(|file| eventfd(file).map(Arc::new)).transpose()
-}
-
-/// A ring in the guest's memory, which continues where its used index says.
-fn open_ring(
-    memory: &Memory,
+/// Opens a vring in the guest's memory, which continues at its used index.
+fn open_vring(
+    memory: &MemTable,
     layout: &Layout,
     features: Features,
 ) -> std::result::Result<(Ring, PinnedParts), RingFault> {
@@ -88,63 +78,63 @@ fn open_ring(
 }
 
 impl Session {
-    /// Nothing is known yet of up to `pairs` pairs of rings.
-    pub(super) fn new(control: ControlTx, shared: &Arc<Shared>, pairs: usize) -> Self {
-        let rings = std::iter::repeat_with(Setup::default).take(2 * pairs).collect();
+    /// A session without a connection, for up to `pairs` queue pairs.
+    pub(super) fn new(control: ControlTx, status: &Arc<PortStatus>, pairs: usize) -> Self {
+        let vrings = std::iter::repeat_with(VringSetup::default).take(2 * pairs).collect();
         Session {
             control,
-            shared: Arc::clone(shared),
+            status: Arc::clone(status),
             features: None,
             acknowledges: false,
             memory: None,
-            rings,
+            vrings,
         }
     }
 
-    /// The connection is over: nothing of it is kept.
+    /// Ends the connection: stops all vrings and forgets all settings.
     pub(super) fn end(&mut self) {
-        for n in 0..self.rings.len() {
-            // Without an answer the port itself is going.
+        for n in 0..self.vrings.len() {
+            // Fails only if the port itself is being closed.
             let _stopped = self.stop(n);
-            self.forget_kick(n);
+            self.remove_kick(n);
         }
-        self.rings.fill_with(Setup::default);
+        self.vrings.fill_with(VringSetup::default);
         (self.features, self.acknowledges, self.memory) = (None, false, None);
     }
 
-    fn setup(&mut self, n: usize) -> Result<&mut Setup> {
-        self.rings.get_mut(n).ok_or("there is no such ring")
+    fn setup(&mut self, n: usize) -> Result<&mut VringSetup> {
+        self.vrings.get_mut(n).ok_or("no such vring")
     }
 
-    fn give(&self, order: VringCommand) -> Result<Option<Box<ActiveVring>>> {
-        Ok(self.control.give(order).ok_or("the port is going")?.ring)
+    fn command(&self, command: VringCommand) -> Result<Option<Box<ActiveVring>>> {
+        Ok(self.control.execute(command).ok_or("the port is being closed")?.vring)
     }
 
-    /// Ends a ring. It is not touched any more when this returns.
+    /// Stops a vring. It is no longer in use when this returns.
     fn stop(&mut self, n: usize) -> Result<()> {
         if self.setup(n)?.running {
-            let ring = self.give(VringCommand::Exchange(n, None))?;
+            let stopped = self.command(VringCommand::Replace(n, None))?;
             let setup = self.setup(n)?;
             setup.running = false;
-            setup.base = ring.map_or(setup.base, |running| running.ring.next());
+            setup.base = stopped.map_or(setup.base, |vring| vring.ring.next());
         }
         Ok(())
     }
 
-    /// Begins a ring if all is known that it needs, anew if it is running.
+    /// Starts a vring if all its settings are known; restarts it if it is running.
     fn start(&mut self, n: usize) -> Result<()> {
         self.stop(n)?;
         let (Some(memory), Some(features)) = (self.memory.clone(), self.features) else { return Ok(()) };
         let setup = self.setup(n)?;
-        let Some(places) = setup.places else { return Ok(()) };
+        let Some(addr) = setup.addr else { return Ok(()) };
         if setup.size == 0 || matches!(setup.kick, Kick::Unknown) {
             return Ok(());
         }
-        let VringAddr { descriptors, available, used } = places;
+        let VringAddr { descriptors, available, used } = addr;
         let layout = Layout { size: setup.size, descriptors, available, used };
-        let (ring, parts) = open_ring(&memory, &layout, features).map_err(|fault| self.fault(n, fault))?;
+        let (ring, parts) = open_vring(&memory, &layout, features).map_err(|fault| self.fault(n, fault))?;
         let setup = self.setup(n)?;
-        let running = ActiveVring {
+        let vring = ActiveVring {
             ring,
             parts,
             features,
@@ -155,46 +145,46 @@ impl Session {
             broken: false,
         };
         setup.running = true;
-        self.give(VringCommand::Exchange(n, Some(Box::new(running)))).map(drop)
+        self.command(VringCommand::Replace(n, Some(Box::new(vring)))).map(drop)
     }
 
     fn fault(&self, n: usize, fault: RingFault) -> &'static str {
-        self.shared.fault(fault);
-        tracing::warn!(path = %self.shared.path.display(), ring = n, %fault, "a ring of a VM cannot begin");
-        "a ring cannot begin"
+        self.status.count_fault(fault);
+        tracing::warn!(path = %self.status.path.display(), vring = n, %fault, "cannot start a vring");
+        "cannot start the vring"
     }
 
-    /// Begins those rings anew that are running.
+    /// Restarts all running vrings.
     fn restart(&mut self) -> Result<()> {
-        for n in 0..self.rings.len() {
-            if self.rings[n].running {
+        for n in 0..self.vrings.len() {
+            if self.vrings[n].running {
                 self.start(n)?;
             }
         }
         Ok(())
     }
 
-    fn forget_kick(&mut self, n: usize) {
-        let Some(setup) = self.rings.get_mut(n) else { return };
-        if let Kick::File(file) = std::mem::take(&mut setup.kick) {
+    fn remove_kick(&mut self, n: usize) {
+        let Some(setup) = self.vrings.get_mut(n) else { return };
+        if let Kick::EventFd(file) = std::mem::take(&mut setup.kick) {
             self.control.unwatch(&file);
         }
     }
 
-    /// Whether requests are acknowledged that ask for it.
+    /// Whether requests that ask for it are acknowledged.
     pub(super) fn acknowledges(&self) -> bool {
         self.acknowledges
     }
 
-    /// Does what is asked for.
+    /// Executes a request.
     pub(super) fn execute(&mut self, request: Request) -> Result<Reply> {
         match request {
             Request::GetFeatures => return Ok(Reply::Number(Features::OFFERED)),
             Request::GetProtocolFeatures => return Ok(Reply::Number(MQ | REPLY_ACK)),
-            // Of a network device: pairs.
-            Request::GetQueues => return Ok(Reply::Number(self.rings.len() as u64 / 2)),
-            Request::GetBase(n) => return self.base(n),
-            // The latter is deprecated, and was never the same everywhere.
+            // For a network device this is the number of queue pairs.
+            Request::GetQueueNum => return Ok(Reply::Number(self.vrings.len() as u64 / 2)),
+            Request::GetVringBase(n) => return self.get_base(n),
+            // RESET_OWNER is deprecated, and front ends disagree about its meaning.
             Request::SetOwner | Request::ResetOwner => {}
             Request::SetFeatures(bits) => self.set_features(bits)?,
             Request::SetProtocolFeatures(bits) if bits & !(MQ | REPLY_ACK) != 0 => {
@@ -203,73 +193,74 @@ impl Session {
             Request::SetProtocolFeatures(bits) => self.acknowledges = bits & REPLY_ACK != 0,
             Request::SetMemTable(regions) => self.set_memory(regions)?,
             Request::SetVringNum(n, size) => {
-                let good = size.is_power_of_two() && size <= u32::from(MAX_SIZE);
-                self.setup(n)?.size = if good { size as u16 } else { return Err("an odd size of a ring") };
+                let valid = size.is_power_of_two() && size <= u32::from(MAX_SIZE);
+                self.setup(n)?.size =
+                    if valid { size as u16 } else { return Err("invalid size of a vring") };
             }
-            Request::SetVringAddr(n, places) => {
+            Request::SetVringAddr(n, addr) => {
                 let setup = self.setup(n)?;
-                setup.places = Some(places);
+                setup.addr = Some(addr);
                 if setup.running {
                     self.start(n)?;
                 }
             }
-            // It counts only for a ring that never runs: else its own used index says where to go on, which is right also
-            // when who used it before has died between two frames.
-            Request::SetBase(n, base) => self.setup(n)?.base = base as u16,
-            Request::SetKick(n, file) => self.set_kick(n, file)?,
-            Request::SetCall(n, file) => {
-                let call = bell(file)?;
+            // Only the base of a vring that never runs: others continue at their used index, which is right also if the
+            // former back end died between two frames.
+            Request::SetVringBase(n, base) => self.setup(n)?.base = base as u16,
+            Request::SetVringKick(n, file) => self.set_kick(n, file)?,
+            Request::SetVringCall(n, file) => {
+                let call = call_fd(file)?;
                 let setup = self.setup(n)?;
                 setup.call.clone_from(&call);
                 if setup.running {
-                    self.give(VringCommand::Call(n, call))?;
+                    self.command(VringCommand::SetCall(n, call))?;
                 }
             }
-            Request::SetError(n, file) => {
-                let error = bell(file)?;
+            Request::SetVringErr(n, file) => {
+                let error = call_fd(file)?;
                 let setup = self.setup(n)?;
                 setup.error = error;
                 if setup.running {
                     self.start(n)?;
                 }
             }
-            Request::Enable(n, enabled) => {
+            Request::SetVringEnable(n, enabled) => {
                 let setup = self.setup(n)?;
                 setup.enabled = enabled;
                 if setup.running {
-                    self.give(VringCommand::Enable(n, enabled))?;
+                    self.command(VringCommand::Enable(n, enabled))?;
                 }
             }
         }
-        Ok(Reply::Done)
+        Ok(Reply::Ack)
     }
 
     fn set_features(&mut self, bits: u64) -> Result<()> {
-        let features = Features::accept(bits).ok_or("a feature that was not offered")?;
-        // QEMU says it once for each pair of rings.
+        let features = Features::negotiate(bits).ok_or("a feature that was not offered")?;
+        // QEMU sets the features once for each queue pair.
         if self.features.replace(features) == Some(features) { Ok(()) } else { self.restart() }
     }
 
-    fn set_memory(&mut self, regions: Vec<(Description, OwnedFd)>) -> Result<()> {
-        let memory = Memory::new(regions).ok_or("memory that cannot be mapped")?;
+    fn set_memory(&mut self, regions: Vec<(MemRegion, OwnedFd)>) -> Result<()> {
+        let memory = MemTable::map(regions).ok_or("memory cannot be mapped")?;
         self.memory = Some(Arc::new(memory));
         self.restart()
     }
 
-    fn base(&mut self, n: usize) -> Result<Reply> {
+    fn get_base(&mut self, n: usize) -> Result<Reply> {
         self.stop(n)?;
-        self.forget_kick(n);
-        Ok(Reply::Base(n, self.setup(n)?.base))
+        self.remove_kick(n);
+        Ok(Reply::VringBase(n, self.setup(n)?.base))
     }
 
     fn set_kick(&mut self, n: usize, file: Option<OwnedFd>) -> Result<()> {
         self.stop(n)?;
-        self.forget_kick(n);
+        self.remove_kick(n);
         let kick = match file {
             Some(file) => {
-                let file = eventfd(file)?;
-                self.control.watch(&file).map_err(|_| "a file that cannot be waited for")?;
-                Kick::File(file)
+                let file = nonblocking_eventfd(file)?;
+                self.control.watch(&file).map_err(|_| "the kick eventfd cannot be polled")?;
+                Kick::EventFd(file)
             }
             None => Kick::Polled,
         };

@@ -1,4 +1,4 @@
-//! What a port tells others of itself: its connection, what its guest got wrong.
+//! Counters of a vhost-user port: connections, ring faults, dropped frames.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,83 +6,84 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use culvert_virtio::RingFault;
 
-/// Why a frame of a guest was discarded; the ring goes on.
+/// Why a guest's frame was dropped. The vring keeps running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Discard {
+pub enum VhostUserDrop {
     /// Shorter than an Ethernet header.
     Truncated,
     /// Longer than 64 KiB.
     Oversize,
-    /// A checksum outside the frame, or an offload that was not agreed on.
+    /// A checksum outside the frame, or an offload that was not negotiated.
     BadOffload,
 }
 
-impl Discard {
-    /// Number of kinds.
+impl VhostUserDrop {
+    /// Number of reasons.
     pub const COUNT: usize = 3;
 }
 
-/// What a port has seen until now.
+/// Counters of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VhostUserCounters {
     /// Whether a VMM is connected.
     pub connected: bool,
     /// Connections that were accepted.
     pub connections: u64,
-    /// Connections that ended because the VMM sent something impossible.
+    /// Connections that were closed because of an invalid request.
     pub refused: u64,
     /// Faults that stopped the port, in the order of [`RingFault::ALL`].
     pub faults: [u64; RingFault::COUNT],
-    /// Frames that were discarded, in the order of [`Discard`].
-    pub discards: [u64; Discard::COUNT],
+    /// Dropped frames, in the order of [`VhostUserDrop`].
+    pub drops: [u64; VhostUserDrop::COUNT],
 }
 
-pub(super) struct Shared {
-    /// Where VMMs connect.
+/// The counters, shared by the connection's thread, the forwarding thread and readers.
+pub(super) struct PortStatus {
+    /// Path of the socket.
     pub(super) path: PathBuf,
     connected: AtomicBool,
     connections: AtomicU64,
     refused: AtomicU64,
     faults: [AtomicU64; RingFault::COUNT],
-    discards: [AtomicU64; Discard::COUNT],
+    drops: [AtomicU64; VhostUserDrop::COUNT],
 }
 
-impl Shared {
+impl PortStatus {
     pub(super) fn new(path: &Path) -> Self {
-        Shared {
+        PortStatus {
             path: path.to_owned(),
             connected: AtomicBool::new(false),
             connections: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             faults: [const { AtomicU64::new(0) }; RingFault::COUNT],
-            discards: [const { AtomicU64::new(0) }; Discard::COUNT],
+            drops: [const { AtomicU64::new(0) }; VhostUserDrop::COUNT],
         }
     }
 
-    pub(super) fn connected(&self, now: bool) {
-        self.connected.store(now, Ordering::Relaxed);
-        self.connections.fetch_add(now.into(), Ordering::Relaxed);
+    pub(super) fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+        self.connections.fetch_add(connected.into(), Ordering::Relaxed);
     }
 
-    pub(super) fn refused(&self) {
+    pub(super) fn count_refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn fault(&self, fault: RingFault) {
+    pub(super) fn count_fault(&self, fault: RingFault) {
         self.faults[fault.index()].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn discard(&self, why: Discard) {
-        self.discards[why as usize].fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_drop(&self, reason: VhostUserDrop) {
+        self.drops[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// A port's counters, which other threads may read. Cloning gives another handle.
+/// A handle to a port's counters, for other threads.
 #[derive(Clone)]
-pub struct VhostUserStatus(pub(super) Arc<Shared>);
+pub struct VhostUserStatus(pub(super) Arc<PortStatus>);
 
 impl VhostUserStatus {
-    /// The counters now.
+    /// The current counters.
     pub fn counters(&self) -> VhostUserCounters {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         VhostUserCounters {
@@ -90,7 +91,7 @@ impl VhostUserStatus {
             connections: get(&self.0.connections),
             refused: get(&self.0.refused),
             faults: self.0.faults.each_ref().map(get),
-            discards: self.0.discards.each_ref().map(get),
+            drops: self.0.drops.each_ref().map(get),
         }
     }
 }

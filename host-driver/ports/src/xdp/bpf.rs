@@ -1,4 +1,4 @@
-//! The system call bpf(2), of which rustix and libc have but the number: a map, a program, and its place on an interface.
+//! The system call bpf(2), of which libc has the number only: creates a map, loads a program, attaches it to an interface.
 #![allow(
     unsafe_code,
     reason = "bpf(2) is only reached as a raw system call, with addresses in its arguments"
@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use zerocopy::{Immutable, IntoBytes};
 
-use super::assemble::Instruction;
+use super::ebpf::Instruction;
 
 // Commands, types and flags of linux/bpf.h.
 const MAP_CREATE: libc::c_long = 0;
@@ -18,36 +18,36 @@ const MAP_UPDATE: libc::c_long = 2;
 const PROGRAM_LOAD: libc::c_long = 5;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_DETACH: libc::c_long = 34;
-const MAP_OF_XDP_SOCKETS: u32 = 17;
-const PROGRAM_OF_XDP: u32 = 6;
+const MAP_TYPE_XSKMAP: u32 = 17;
+const PROGRAM_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
-/// The program also sees frames that do not lie in one piece, the first of which it can read.
+/// `BPF_F_XDP_HAS_FRAGS`: the program also gets frames in several buffers, of which it can read the first.
 const HAS_FRAGS: u32 = 1 << 5;
 
-/// How a program gets frames.
+/// Where a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// From the driver.
+    /// In the driver.
     Native = 1 << 2,
-    /// From the kernel, when it has made its own buffer of the frame: works on every interface.
+    /// In the kernel, after it has allocated a buffer for the frame: works on every interface.
     Generic = 1 << 1,
 }
 
 /// # Safety
 /// All addresses in `attributes` are those of memory that the command may use as it does, and outlive the call.
 unsafe fn bpf<T: IntoBytes + Immutable>(command: libc::c_long, attributes: &T) -> io::Result<RawFd> {
-    // SAFETY: the kernel reads the attributes, and what they point to is the caller's promise.
+    // SAFETY: the kernel reads the attributes; the caller answers for what they point to.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
 }
 
 fn owned(fd: RawFd) -> OwnedFd {
-    // SAFETY: the kernel has just made this file for us, close-on-exec as all of bpf(2) are.
+    // SAFETY: the kernel has just created this file descriptor for us.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// A map (`BPF_MAP_TYPE_XSKMAP`) with room for the sockets of `queues` queues.
-pub(super) fn map_of_sockets(queues: u32) -> io::Result<OwnedFd> {
+/// Creates a map (`BPF_MAP_TYPE_XSKMAP`) for the XDP sockets of `queues` queues.
+pub(super) fn create_xskmap(queues: u32) -> io::Result<OwnedFd> {
     #[derive(IntoBytes, Immutable)]
     #[repr(C)]
     struct Attributes {
@@ -56,13 +56,13 @@ pub(super) fn map_of_sockets(queues: u32) -> io::Result<OwnedFd> {
         value_size: u32,
         max_entries: u32,
     }
-    let attributes = Attributes { kind: MAP_OF_XDP_SOCKETS, key_size: 4, value_size: 4, max_entries: queues };
+    let attributes = Attributes { kind: MAP_TYPE_XSKMAP, key_size: 4, value_size: 4, max_entries: queues };
     // SAFETY: there are no addresses in it.
     unsafe { bpf(MAP_CREATE, &attributes) }.map(owned)
 }
 
-/// Makes `socket` the one of `queue`. It stays in the map until it is closed.
-pub(super) fn put_socket(map: BorrowedFd<'_>, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+/// Sets the XDP socket of a queue. It stays in the map until it is closed.
+pub(super) fn insert_socket(map: BorrowedFd<'_>, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
     #[derive(IntoBytes, Immutable)]
     #[repr(C)]
     struct Attributes {
@@ -101,14 +101,14 @@ struct Load {
     attach_type: u32,
 }
 
-/// Has the kernel verify a program for XDP.
+/// Loads an XDP program.
 ///
 /// # Errors
-/// No right to do so, or the verifier's words when it refuses the program.
+/// The process lacks `CAP_BPF`, or the verifier refuses the program: the error has its log.
 pub(super) fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
     const LICENCE: &CStr = c"MIT";
     let mut attributes = Load {
-        kind: PROGRAM_OF_XDP,
+        kind: PROGRAM_TYPE_XDP,
         count: program.len() as u32,
         instructions: program.as_ptr().addr() as u64,
         licence: LICENCE.as_ptr().addr() as u64,
@@ -123,32 +123,32 @@ pub(super) fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
     };
     // SAFETY: program and licence outlive the call and are only read; there is no log.
     match unsafe { bpf(PROGRAM_LOAD, &attributes) } {
-        // Frames in pieces are known since Linux 5.18.
+        // Before Linux 5.18 there is no such flag.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => attributes.flags = 0,
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Err(error),
         Err(_) => {}
         Ok(program) => return Ok(owned(program)),
     }
-    // A program that the verifier refuses is refused again, and this time it says why.
+    // Loads it once more, to get the verifier's log.
     let mut log = vec![0u8; 1 << 16];
     (attributes.log_level, attributes.log_size) = (1, log.len() as u32);
     attributes.log = log.as_mut_ptr().expose_provenance() as u64;
     // SAFETY: program and licence outlive the call and are only read; the log is ours, and as long as `log_size` says.
     unsafe { bpf(PROGRAM_LOAD, &attributes) }.map(owned).map_err(|error| {
         let text = CStr::from_bytes_until_nul(&log).unwrap_or_default().to_string_lossy();
-        io::Error::new(error.kind(), format!("the kernel refuses the XDP program: {error}\n{text}"))
+        io::Error::new(error.kind(), format!("the kernel refused the XDP program: {error}\n{text}"))
     })
 }
 
-/// A program's place on an interface. The program goes with this value, and with the process.
+/// A program's attachment to an interface (`BPF_LINK_CREATE`). It ends with this value, and with the process.
 #[derive(Debug)]
 pub(super) struct Link(OwnedFd);
 
 impl Link {
-    /// Puts a program on an interface.
+    /// Attaches a program to an interface.
     ///
     /// # Errors
-    /// There is a program on the interface already (`EBUSY`), or its driver has no such mode.
+    /// Another program is attached (`EBUSY`), or the driver does not support the mode.
     pub(super) fn attach(program: BorrowedFd<'_>, index: u32, mode: Mode) -> io::Result<Link> {
         #[derive(IntoBytes, Immutable)]
         #[repr(C)]
@@ -171,7 +171,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // Closing is not enough at once while a child that is about to become another program has the file, too.
+        // Detaches at once: a child between fork and exec may hold the descriptor for a moment.
         let attributes = self.0.as_raw_fd() as u32;
         // SAFETY: there are no addresses in it.
         let _ = unsafe { bpf(LINK_DETACH, &attributes) };

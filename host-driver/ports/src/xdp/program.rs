@@ -1,23 +1,23 @@
-//! The program on the interface: what is ours goes to the socket of its queue, and everything else on to the kernel.
+//! Builds the XDP program: it redirects frames that the filter takes to the XDP socket of their queue, and passes the rest.
 //!
-//! The kernel never sees what is taken here. So of control traffic, unlike with a packet socket, only what is meant for
-//! the provider address alone is taken: the kernel's own neighbours keep talking to it.
+//! The kernel does not see redirected frames. So, unlike a packet socket's filter, the program takes control traffic only if
+//! it concerns the provider address: the kernel's other addresses stay reachable.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::assemble::{Assembler, Instruction, Label, Register, Size, When};
-use crate::filter::{Check, ETHERTYPE, Filter, ipv4, ipv6, overlay, words};
+use super::ebpf::{Assembler, Instruction, Label, Register, Size, When};
+use crate::filter::{ETHERTYPE, Filter, Match, ipv4, ipv6, ipv6_address, overlay_rules};
 
 use Register::{R0, R1, R2, R3, R6, R7, R8};
 
-/// Fields of `struct xdp_md`, with which the program is called.
+/// Fields of `struct xdp_md`, the program's argument.
 const DATA: i16 = 0;
 const DATA_END: i16 = 4;
 const RX_QUEUE: i16 = 16;
-/// What the program returns: the frame goes on to the kernel.
+/// Result of the program: passes the frame to the kernel.
 const XDP_PASS: i32 = 2;
-/// Number of the function that hands a frame to an entry of a map.
+/// Number of the helper `bpf_redirect_map`, which redirects a frame to a map's entry.
 const REDIRECT_MAP: i32 = 51;
 /// Length of an Ethernet header.
 const ETHERNET: u32 = 14;
@@ -26,20 +26,20 @@ const TAGS: [u16; 2] = [0x8100, 0x88a8];
 /// Length of a VLAN tag.
 const TAG: i32 = 4;
 
-/// The program for a filter; `sockets` is the map with the socket of each receive queue.
-pub(super) fn assemble(filter: &Filter, sockets: BorrowedFd<'_>) -> Vec<Instruction> {
+/// Builds the program of a filter. `sockets`: the map with the XDP socket of each receive queue.
+pub(super) fn build(filter: &Filter, sockets: BorrowedFd<'_>) -> Vec<Instruction> {
     let mut asm = Assembler::default();
     let (take, pass) = (asm.label(), asm.label());
     asm.copy(R6, R1);
     match *filter {
         Filter::Everything => asm.jump(take),
-        Filter::Overlay { address, control: with_control } => {
-            begin(&mut asm, pass);
-            let mut alternatives = overlay(address);
-            if with_control {
-                alternatives.extend(control(address));
+        Filter::Overlay { address, control } => {
+            load_frame(&mut asm, pass);
+            let mut rules = overlay_rules(address);
+            if control {
+                rules.extend(control_rules(address));
             }
-            alternatives.iter().for_each(|checks| alternative(&mut asm, checks, take));
+            rules.iter().for_each(|matches| rule(&mut asm, matches, take));
             asm.place(pass);
             asm.set(R0, XDP_PASS);
             asm.exit();
@@ -48,16 +48,16 @@ pub(super) fn assemble(filter: &Filter, sockets: BorrowedFd<'_>) -> Vec<Instruct
     asm.place(take);
     asm.load_map(R1, sockets.as_raw_fd());
     asm.load(Size::Word, R2, R6, RX_QUEUE);
-    // If there is no socket for this queue, the kernel gets the frame.
+    // Result if there is no socket for this queue.
     asm.set(R3, XDP_PASS);
     asm.call(REDIRECT_MAP);
     asm.exit();
     asm.finish()
 }
 
-/// R7 becomes the frame, without the first four bytes if it has a VLAN tag: then the EtherType is where it would be without.
-/// R8 becomes the frame's end.
-fn begin(asm: &mut Assembler, pass: Label) {
+/// Sets R7 to the frame's start and R8 to its end. Behind a VLAN tag R7 is four bytes further, so that all offsets behind the
+/// MACs are those of an untagged frame.
+fn load_frame(asm: &mut Assembler, pass: Label) {
     let (tagged, untagged) = (asm.label(), asm.label());
     asm.load(Size::Word, R7, R6, DATA);
     asm.load(Size::Word, R8, R6, DATA_END);
@@ -72,38 +72,38 @@ fn begin(asm: &mut Assembler, pass: Label) {
     asm.place(untagged);
 }
 
-/// Goes to `take` if all checks hold, else on to what follows.
-fn alternative(asm: &mut Assembler, checks: &[Check], take: Label) {
+/// Jumps to `take` if the frame fulfils all matches of a rule.
+fn rule(asm: &mut Assembler, matches: &[Match], take: Label) {
     let next = asm.label();
-    let end = checks.iter().map(|check| match *check {
-        Check::Byte(at, _) => at + 1,
-        Check::Half(at, _) | Check::Clear(at, _) => at + 2,
-        Check::Word(at, _) => at + 4,
-        Check::BehindIpv4(..) => ETHERNET + 1,
+    let end = matches.iter().map(|field| match *field {
+        Match::Byte(at, _) => at + 1,
+        Match::Half(at, _) | Match::Clear(at, _) => at + 2,
+        Match::Word(at, _) => at + 4,
+        Match::BehindIpv4(..) => ETHERNET + 1,
     });
-    // The kernel's verifier wants to see that what is read lies within the frame.
+    // The kernel's verifier requires a bounds check before each read.
     asm.copy(R1, R7);
     asm.add(R1, end.max().unwrap_or(ETHERNET) as i32);
     asm.jump_if_beyond(R1, R8, next);
-    for check in checks {
-        match *check {
-            Check::Byte(at, value) => {
+    for field in matches {
+        match *field {
+            Match::Byte(at, value) => {
                 asm.load(Size::Byte, R2, R7, at as i16);
                 asm.jump_if(R2, When::NotEqual, value, next);
             }
-            Check::Half(at, value) => {
+            Match::Half(at, value) => {
                 asm.load(Size::Half, R2, R7, at as i16);
                 asm.jump_if(R2, When::NotEqual, half(value), next);
             }
-            Check::Word(at, value) => {
+            Match::Word(at, value) => {
                 asm.load(Size::Word, R2, R7, at as i16);
                 asm.jump_if(R2, When::NotEqual, u32::from_ne_bytes(value.to_be_bytes()), next);
             }
-            Check::Clear(at, bits) => {
+            Match::Clear(at, bits) => {
                 asm.load(Size::Half, R2, R7, at as i16);
                 asm.jump_if(R2, When::AnySet, half(bits), next);
             }
-            Check::BehindIpv4(at, value) => {
+            Match::BehindIpv4(at, value) => {
                 let at = (ETHERNET + at) as i16;
                 asm.load(Size::Byte, R2, R7, ETHERNET as i16);
                 asm.and(R2, 15);
@@ -122,27 +122,28 @@ fn alternative(asm: &mut Assembler, checks: &[Check], take: Label) {
     asm.place(next);
 }
 
-/// A half word of a packet as a load on this machine brings it.
+/// A half word of a packet, as this machine loads it.
 fn half(value: u32) -> u32 {
     u16::from_ne_bytes((value as u16).to_be_bytes()).into()
 }
 
-/// Control traffic for the address alone.
-fn control(address: IpAddr) -> Vec<Vec<Check>> {
+/// Rules for control traffic that concerns the address only.
+fn control_rules(address: IpAddr) -> Vec<Vec<Match>> {
     match address {
         IpAddr::V4(address) => {
-            // Questions for the address, and answers to its questions (RFC 826: the target protocol address).
-            let arp = vec![Check::Half(ETHERTYPE, 0x0806), Check::Word(38, address.into())];
+            // Requests for the address, and replies to it (RFC 826: the target protocol address).
+            let arp = vec![Match::Half(ETHERTYPE, 0x0806), Match::Word(38, address.into())];
             vec![arp, ipv4(address, 1).to_vec()]
         }
         IpAddr::V6(address) => {
-            // The solicited-node multicast address (RFC 4291, 2.7.1), which others may have too: the target tells them
-            // apart (RFC 4861, 4.3).
+            // The solicited-node multicast address (RFC 4291, 2.7.1) may belong to several addresses: the target address
+            // tells them apart (RFC 4861, 4.3).
             let [.., a, b, c] = address.octets();
             let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);
-            let (to, solicitation) = (words(38, address), [Check::Byte(54, 135)]);
-            let asked = [&ipv6(58)[..], &words(38, group), &solicitation, &words(62, address)].concat();
-            vec![[&ipv6(58)[..], &to].concat(), asked]
+            let (to, solicitation) = (ipv6_address(38, address), [Match::Byte(54, 135)]);
+            let solicited =
+                [&ipv6(58)[..], &ipv6_address(38, group), &solicitation, &ipv6_address(62, address)].concat();
+            vec![[&ipv6(58)[..], &to].concat(), solicited]
         }
     }
 }

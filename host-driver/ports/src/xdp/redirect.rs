@@ -1,4 +1,4 @@
-//! The program on an interface with its map of sockets: for all the workers that have a part of the interface.
+//! The XDP program on an interface and its map of sockets, shared by the ports of all workers.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,8 +10,8 @@ use super::bpf::{self, Link, Mode};
 use super::program;
 use crate::filter::Filter;
 
-/// Shares an interface's receive queues among so many ports: each is given those whose number, divided by how many there
-/// are, leaves its own. Clones are of the same interface.
+/// Divides an interface's receive queues among the ports of several workers: part `n` of `count` has the queues whose number
+/// modulo `count` is `n`. Clones refer to the same interface.
 #[derive(Clone, Debug)]
 pub struct AfXdpParts {
     count: u32,
@@ -19,17 +19,17 @@ pub struct AfXdpParts {
 }
 
 impl AfXdpParts {
-    /// For so many ports, at least one.
+    /// Divides the queues among `count` ports, at least one.
     pub fn new(count: u32) -> Self {
         AfXdpParts { count: count.max(1), shared: Arc::default() }
     }
 
-    /// The queues of one of the ports, of so many that there are.
-    pub(super) fn of(&self, part: u32, queues: u32) -> impl Iterator<Item = u32> {
+    /// The queues of a part, of `queues` that there are.
+    pub(super) fn queues_of(&self, part: u32, queues: u32) -> impl Iterator<Item = u32> {
         (part..queues).step_by(self.count as usize)
     }
 
-    /// What the ports share: made by the first of them.
+    /// The program that the ports share: the first port attaches it.
     pub(super) fn redirect(&self, index: u32, queues: u32, filter: &Filter) -> io::Result<Arc<Redirect>> {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(redirect) = shared.upgrade().filter(|r| (r.index, r.queues) == (index, queues)) {
@@ -41,7 +41,7 @@ impl AfXdpParts {
     }
 }
 
-/// The program. It leaves the interface with its last owner.
+/// The attached program. It is detached when its last owner is dropped.
 #[derive(Debug)]
 pub(super) struct Redirect {
     _link: Link,
@@ -53,29 +53,29 @@ pub(super) struct Redirect {
 
 impl Redirect {
     fn new(index: u32, queues: u32, filter: &Filter) -> io::Result<Self> {
-        let map = bpf::map_of_sockets(queues)?;
-        let program = bpf::load(&program::assemble(filter, map.as_fd()))?;
-        // If somebody else has a program here, that shows at once. Frames pass to the kernel until there are sockets.
+        let map = bpf::create_xskmap(queues)?;
+        let program = bpf::load(&program::build(filter, map.as_fd()))?;
+        // Fails at once if another program is attached. Frames pass to the kernel until there are sockets.
         let (link, mode) = attach(program.as_fd(), index)?;
         Ok(Redirect { _link: link, map, index, mode, queues })
     }
 
-    /// Has a queue's frames go to a socket.
-    pub(super) fn put(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
-        bpf::put_socket(self.map.as_fd(), queue, socket)
+    /// Redirects a queue's frames to a socket.
+    pub(super) fn insert(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        bpf::insert_socket(self.map.as_fd(), queue, socket)
     }
 }
 
 fn attach(program: BorrowedFd<'_>, index: u32) -> io::Result<(Link, Mode)> {
     let native = Link::attach(program, index, Mode::Native).map(|link| (link, Mode::Native));
     let result = native.or_else(|error| {
-        tracing::debug!(%error, "no XDP program in the driver");
+        tracing::debug!(%error, "the driver runs no XDP programs");
         Link::attach(program, index, Mode::Generic).map(|link| (link, Mode::Generic))
     });
     result.map_err(|error| match Errno::from_io_error(&error) {
         Some(Errno::BUSY | Errno::EXIST) => {
             let why =
-                "there is an XDP program on the interface already: find it with `ip link`, and remove it";
+                "another XDP program is attached to the interface: find it with `ip link`, and remove it";
             io::Error::new(io::ErrorKind::ResourceBusy, why)
         }
         _ => error,

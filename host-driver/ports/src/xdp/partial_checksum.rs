@@ -1,25 +1,24 @@
-//! Checksums that a sender has left to its NIC, which is none: the other end of a veth, a TAP, a bridge.
+//! Completes checksums that a sender on the same host left to its NIC: behind a veth, a TAP or a bridge there is no NIC.
 //!
-//! With such a frame goes a note that its checksum is yet to be completed; it does not come as far as an XDP socket. What
-//! stands in the field then is the sum of the pseudo-header alone. A frame in which that is so, and whose checksum is
-//! wrong, is completed here. A damaged frame passes for one once in 65,536 times, as often as it passes for a good one in
-//! any case.
+//! The kernel marks such a frame (`CHECKSUM_PARTIAL`), but an XDP socket does not get the mark. The checksum field holds the
+//! pseudo-header's sum only. A frame with that value in its field, and with a wrong checksum, is completed here. A damaged
+//! frame is mistaken for such a frame once in 65,536 times, as often as for a good one.
 
 use std::ops::Range;
 
 use culvert_packet::checksum::Checksum;
 use culvert_packet::{ChecksumState, Encap, Family, Fragment, Offload, Protocol, parse, parse_outer};
 
-/// A transport header whose checksum is looked at.
-struct Part {
+/// A transport header whose checksum may be partial.
+struct Transport {
     /// Source and destination address.
     addresses: Range<usize>,
-    /// From its first byte to the end of the IP packet.
+    /// From the header's first byte to the end of the IP packet.
     covered: Range<usize>,
     protocol: Protocol,
 }
 
-/// Completes the checksum of a frame if that was left to be done: the outer one, or else the inner one.
+/// Completes the checksum of a frame if it is partial: the outer one, or else the inner one.
 pub(super) fn complete(frame: &mut [u8]) {
     let Some((end, offload)) = find(frame) else { return };
     if let Some(frame) = frame.get_mut(..end) {
@@ -28,7 +27,7 @@ pub(super) fn complete(frame: &mut [u8]) {
     }
 }
 
-/// The checksum that is to be completed, in a frame that ends there.
+/// The partial checksum, and the end of the IP packet that it covers.
 fn find(frame: &[u8]) -> Option<(usize, Offload)> {
     let outer = parse_outer(frame).ok().flatten();
     if let Some(outer) = &outer
@@ -37,8 +36,9 @@ fn find(frame: &[u8]) -> Option<(usize, Offload)> {
     {
         let (l3, l4) = (usize::from(outer.l3), usize::from(outer.l4));
         let end = usize::from(outer.inner) + usize::from(outer.inner_len);
-        let part = Part { addresses: addresses(outer.family, l3), covered: l4..end, protocol: Protocol::UDP };
-        if let Some(found) = part.left_undone(frame) {
+        let transport =
+            Transport { addresses: addresses(outer.family, l3), covered: l4..end, protocol: Protocol::UDP };
+        if let Some(found) = transport.partial(frame) {
             return Some(found);
         }
     }
@@ -50,15 +50,15 @@ fn find(frame: &[u8]) -> Option<(usize, Offload)> {
     let (l3, l4) = (base + usize::from(headers.l3), base + usize::from(headers.l4));
     let covered = l4..l3 + usize::from(headers.l3_len);
     let protocol = Protocol(headers.protocol);
-    Part { addresses: addresses(headers.family, l3), covered, protocol }.left_undone(frame)
+    Transport { addresses: addresses(headers.family, l3), covered, protocol }.partial(frame)
 }
 
 fn addresses(family: Family, l3: usize) -> Range<usize> {
     if family == Family::V6 { l3 + 8..l3 + 40 } else { l3 + 12..l3 + 20 }
 }
 
-impl Part {
-    fn left_undone(&self, frame: &[u8]) -> Option<(usize, Offload)> {
+impl Transport {
+    fn partial(&self, frame: &[u8]) -> Option<(usize, Offload)> {
         let offset = match self.protocol {
             Protocol::TCP => 16,
             Protocol::UDP => 6,

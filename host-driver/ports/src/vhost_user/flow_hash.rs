@@ -1,9 +1,9 @@
-//! Which of a guest's receive rings a frame goes to: all frames of a flow to the same one, so that they keep their order.
+//! Selects a guest's receive ring by flow hash: all frames of a flow use the same ring, so that they keep their order.
 
 use culvert_packet::{Family, Fragment, parse};
 
-/// A number below `n`, the same for all frames of a flow, whose fragments may differ from the rest.
-pub(super) fn choose(frame: &[u8], n: usize) -> usize {
+/// Selects one of `n` rings, the same for all frames of a flow. Its fragments may use another one.
+pub(super) fn select_ring(frame: &[u8], n: usize) -> usize {
     if n < 2 {
         return 0;
     }
@@ -17,7 +17,7 @@ pub(super) fn choose(frame: &[u8], n: usize) -> usize {
     let Some(addresses) = addresses else { return 0 };
     let ports = u64::from(headers.l4_src) << 16 | u64::from(headers.l4_dst);
     let ports = if headers.fragment == Fragment::None { ports } else { 0 };
-    // A guest can only be made to use one of its own rings more than others: no secret is needed.
+    // Needs no secret: an attacker can only make the guest use one of its own rings more than others.
     let mix = |hash: u64, word: u64| (hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let words = addresses.as_chunks::<4>().0.iter().map(|word| u64::from(u32::from_ne_bytes(*word)));
     let hash = mix(words.fold(u64::from(headers.protocol), mix), ports);

@@ -1,4 +1,4 @@
-//! Instructions of eBPF (the kernel's instruction-set.rst), as few as a filter needs, and jumps to offsets by name.
+//! An assembler for eBPF (instruction-set.rst): the instructions that the filter needs, with labels for jumps.
 
 use zerocopy::{Immutable, IntoBytes};
 
@@ -13,7 +13,7 @@ pub(super) struct Instruction {
     immediate: i32,
 }
 
-/// A register: R0 is what the program returns, R1 to R5 are arguments that a call overwrites, R6 to R9 outlive calls.
+/// A register. R0 is the program's result, a call overwrites R1 to R5, its arguments, and preserves R6 to R9.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Register {
     R0,
@@ -25,7 +25,7 @@ pub(super) enum Register {
     R8,
 }
 
-/// How much a load reads.
+/// Width of a load.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Size {
     Word = 0x00,
@@ -33,7 +33,7 @@ pub(super) enum Size {
     Byte = 0x10,
 }
 
-/// When a jump is taken. The comparison is one of 32 bits, so that a word of a packet is not taken for negative.
+/// Condition of a jump. It compares 32 bits, so that a packet's word is not sign-extended.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum When {
     Equal = 0x10,
@@ -42,7 +42,7 @@ pub(super) enum When {
     NotEqual = 0x50,
 }
 
-/// A place in the program.
+/// A target of jumps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Label(usize);
 
@@ -64,11 +64,11 @@ const REGISTER: u8 = 0x08;
 /// The immediate of a wide load is a map's file descriptor.
 const MAP: u8 = 1;
 
-/// A program in the making.
+/// A program under construction.
 #[derive(Default)]
 pub(super) struct Assembler {
     code: Vec<Instruction>,
-    /// Where labels stand; `None` until then.
+    /// Index of each label's instruction; `None` until it is placed.
     labels: Vec<Option<usize>>,
     jumps: Vec<(usize, Label)>,
 }
@@ -80,23 +80,23 @@ impl Assembler {
         self.code.push(Instruction { code, registers, offset, immediate });
     }
 
-    /// A label, to be [placed](Self::place) later.
+    /// Creates a label, to be [placed](Self::place) later.
     pub(super) fn label(&mut self) -> Label {
         self.labels.push(None);
         Label(self.labels.len() - 1)
     }
 
-    /// The label stands for the next instruction.
+    /// Places a label at the next instruction.
     pub(super) fn place(&mut self, label: Label) {
         self.labels[label.0] = Some(self.code.len());
     }
 
-    /// `to = *(from + at)`, in the packet's order of bytes.
+    /// `to = *(from + at)`, in the packet's byte order.
     pub(super) fn load(&mut self, size: Size, to: Register, from: Register, at: i16) {
         self.push(LOAD | size as u8, to as u8, from as u8, at, 0);
     }
 
-    /// `to` becomes a map.
+    /// `to` = address of the map with this file descriptor.
     pub(super) fn load_map(&mut self, to: Register, fd: i32) {
         self.push(LOAD_WIDE, to as u8, MAP, 0, fd);
         self.push(0, 0, 0, 0, 0);
@@ -132,35 +132,35 @@ impl Assembler {
         self.push(ALU64 | SHIFT_LEFT, to as u8, 0, 0, by);
     }
 
-    /// Goes to `label` if `a > b`, which are addresses.
+    /// Jumps to `label` if `a > b`, as addresses.
     pub(super) fn jump_if_beyond(&mut self, a: Register, b: Register, label: Label) {
         self.jumps.push((self.code.len(), label));
         self.push(JUMP | GREATER | REGISTER, a as u8, b as u8, 0, 0);
     }
 
-    /// Goes to `label` if the comparison of `register` with `value` holds.
+    /// Jumps to `label` if `register` compares with `value` as `when` says.
     pub(super) fn jump_if(&mut self, register: Register, when: When, value: u32, label: Label) {
         self.jumps.push((self.code.len(), label));
         self.push(JUMP32 | when as u8, register as u8, 0, 0, value.cast_signed());
     }
 
-    /// Goes to `label`.
+    /// Jumps to `label`.
     pub(super) fn jump(&mut self, label: Label) {
         self.jumps.push((self.code.len(), label));
         self.push(JUMP, 0, 0, 0, 0);
     }
 
-    /// Calls a function of the kernel's, by its number in linux/bpf.h.
+    /// Calls a kernel helper, by its number in linux/bpf.h.
     pub(super) fn call(&mut self, function: i32) {
         self.push(JUMP | CALL, 0, 0, 0, function);
     }
 
-    /// The program ends.
+    /// Ends the program.
     pub(super) fn exit(&mut self) {
         self.push(JUMP | EXIT, 0, 0, 0, 0);
     }
 
-    /// The program. All labels that jumps lead to have been placed.
+    /// The finished program. All labels of jumps must have been placed.
     pub(super) fn finish(mut self) -> Vec<Instruction> {
         for (at, label) in self.jumps {
             let target = self.labels[label.0].expect("a label that is jumped to has been placed");

@@ -1,24 +1,24 @@
-//! `virtio_net_hdr` (virtio 1.2, 5.1.6), with which the kernel says what is left to do for a frame, and is told the same.
+//! Reads and writes `virtio_net_hdr` (virtio 1.2, 5.1.6): the offloads of a frame, exchanged with the kernel and with guests.
 
 use culvert_flow::Checksum;
 use culvert_packet::{ChecksumState, Gso, Offload};
-
 use culvert_switch::Packet;
 
-/// Length with the count of buffers, as TAPs are set to have it.
+/// Length with `num_buffers`: the setting for TAPs.
 pub(super) const LEN: usize = 12;
-/// Length without that count, as packet sockets have it.
+/// Length without `num_buffers`: what packet sockets use.
 pub(super) const SHORT_LEN: usize = 10;
 
+/// The checksum field holds the pseudo-header's sum only.
 pub(super) const NEEDS_CSUM: u8 = 1;
 const DATA_VALID: u8 = 2;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 const GSO_UDP_L4: u8 = 5;
-/// A flag beside the type: the TCP header has CWR set.
+/// A flag in the GSO type: the TCP header has CWR set.
 const GSO_ECN: u8 = 0x80;
 
-/// What a header says of a frame. `None`: the frame is to be cut in a way that is not known here.
+/// Reads a header. `None`: the GSO type is unknown.
 pub(super) fn read(header: &[u8; SHORT_LEN]) -> Option<Offload> {
     let word = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
     let gso = match header[1] & !GSO_ECN {
@@ -41,7 +41,7 @@ pub(super) fn read(header: &[u8; SHORT_LEN]) -> Option<Offload> {
     Some(offload)
 }
 
-/// A header for a frame, whose headers are `header_len` bytes long if it is to be cut.
+/// The header of a frame. `header_len`: length of the frame's own headers if it is to be segmented.
 pub(super) fn write(offload: &Offload, header_len: u16) -> [u8; LEN] {
     let mut header = [0; LEN];
     let mut put = |at: usize, word: u16| header[at..at + 2].copy_from_slice(&word.to_ne_bytes());
@@ -67,9 +67,9 @@ pub(super) fn write(offload: &Offload, header_len: u16) -> [u8; LEN] {
     header
 }
 
-/// Makes what the kernel says of a frame the packet's: a checksum that it has left to us is completed, unless there are
-/// segments to be made, which get one each. Such frames come from this host, and no wire was between.
-pub(super) fn accept(packet: &mut Packet, offload: Offload) {
+/// Sets a received packet's offload. Completes a partial checksum, unless the packet is to be segmented: then each segment
+/// gets its own. Such frames come from this host and did not pass a wire, so that the checksum counts as verified.
+pub(super) fn set_offload(packet: &mut Packet, offload: Offload) {
     packet.offload = Offload { gso: offload.gso, mss: offload.mss, ..Offload::default() };
     let trusted = match offload.checksum {
         ChecksumState::Partial => offload.gso != Gso::None || offload.fill_checksum(packet.bytes_mut()),
