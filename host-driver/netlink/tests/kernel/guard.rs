@@ -10,16 +10,17 @@ use culvert_ports::{AfPacket, AfPacketOptions, Filter};
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, send, socket_with};
 
-use crate::lan_host::FdbEntry;
-use crate::namespace::{LIMIT, Namespace, may_begin, until};
+use crate::frames::built;
+use crate::namespace::{Namespace, TIMEOUT, can_make_namespaces, wait_until};
+use crate::test_port::TestPort;
 use crate::watch::{ip, mac, network};
 
-/// Makes this process one that only holds a guard.
+/// Set for the process that only holds a guard.
 const HOLDER: &str = "CULVERT_TEST_HOLDS_A_GUARD";
-/// A port where nobody listens.
+/// A port without a socket.
 const CLOSED: u16 = 4790;
 
-/// Kinds of packets that are answered by an error.
+/// Kinds of packets that the kernel answers with an ICMP error.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Refused {
     Vxlan,
@@ -28,19 +29,19 @@ enum Refused {
     Closed,
 }
 
-/// A neighbour of a kernel whose address is the provider address.
-struct Peer {
-    station: FdbEntry<AfPacket>,
+/// A host that sends to the provider address.
+struct Sender {
+    port: TestPort<AfPacket>,
     ends: craft::Ends,
 }
 
-impl Peer {
+impl Sender {
     fn new(here: &Namespace, there: &Namespace, src: &str, dst: &str) -> Self {
         // Each error counts.
         here.run("sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0");
         let (src_mac, dst_mac) = (mac(there, "far"), mac(here, "eth0"));
         let ends = craft::Ends { src_mac, dst_mac, src: ip(src), dst: ip(dst) };
-        Peer { station: FdbEntry::on(there, "far", AfPacketOptions::default()), ends }
+        Sender { port: TestPort::packet_socket(there, "far", AfPacketOptions::default()), ends }
     }
 
     fn overlay(&self, encap: Encap) -> Vec<u8> {
@@ -53,35 +54,28 @@ impl Peer {
         built(|out| craft::udp(out, &self.ends, 5002, port, b"any").unwrap())
     }
 
-    /// Sends VXLAN, GRE and, last, a datagram that the kernel refuses in any case. Which of them it has refused.
+    /// Sends VXLAN, GRE and, last, a datagram that the kernel always refuses. Returns which of them it has refused.
     fn refused(&mut self) -> Vec<Refused> {
         let frames = [self.overlay(Encap::Vxlan), self.overlay(Encap::Nvgre), self.udp(CLOSED)];
-        assert_eq!(self.station.send(&frames).packets, 3);
-        let got = self.station.receive_until(|frame| refused(frame) == Some(Refused::Closed));
+        assert_eq!(self.port.send(&frames).packets, 3);
+        let got = self.port.receive_until(|frame| refused(frame) == Some(Refused::Closed));
         let mut refused: Vec<Refused> = got.iter().filter_map(|frame| refused(frame)).collect();
         refused.sort();
         refused
     }
 
-    /// Whether the kernel answers an echo.
-    fn is_answered(&mut self, number: u16) {
+    /// Waits until the kernel answers an echo.
+    fn expect_pong(&mut self, number: u16) {
         let ping = built(|out| craft::ping(out, &self.ends, 7, number, &[1; 20]).unwrap());
         let pong = built(|out| craft::pong(out, &self.ends.reversed(), 7, number, &[1; 20]).unwrap());
-        self.station.send(&[ping]);
-        // TTL, identification and with them the checksum of IPv4 are the kernel's.
+        self.port.send(&[ping]);
+        // The kernel chooses TTL and identification, and so the checksum, of IPv4.
         let message = if self.ends.src.is_ipv4() { 34 } else { 54 };
-        self.station.receive_until(|frame| frame.get(message..) == Some(&pong[message..]));
+        self.port.receive_until(|frame| frame.get(message..) == Some(&pong[message..]));
     }
 }
 
-fn built(make: impl FnOnce(&mut [u8]) -> usize) -> Vec<u8> {
-    let mut frame = vec![0; 400];
-    let len = make(&mut frame);
-    frame.truncate(len);
-    frame
-}
-
-/// What an ICMP error says that its sender did not want.
+/// Which packet an ICMP error refuses.
 fn refused(frame: &[u8]) -> Option<Refused> {
     let (protocol, port) = match frame.get(12..14)? {
         // Destination unreachable.
@@ -111,46 +105,46 @@ const ALL: [Refused; 3] = [Refused::Vxlan, Refused::Gre, Refused::Closed];
 
 #[test]
 fn the_kernel_refuses_the_overlay_unless_guarded() {
-    if !may_begin() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
-    let peers = || ENDS.map(|(src, dst)| Peer::new(&here, &there, src, dst));
-    for mut peer in peers() {
-        assert_eq!(peer.refused(), ALL, "without a guard");
+    let senders = || ENDS.map(|(src, dst)| Sender::new(&here, &there, src, dst));
+    for mut sender in senders() {
+        assert_eq!(sender.refused(), ALL, "without a guard");
     }
     let held = guard(&here, BOTH).unwrap();
-    for mut peer in peers() {
-        assert_eq!(peer.refused(), [Refused::Closed]);
+    for mut sender in senders() {
+        assert_eq!(sender.refused(), [Refused::Closed]);
     }
     drop(held);
-    for mut peer in peers() {
-        assert_eq!(peer.refused(), ALL, "when the guard is gone");
+    for mut sender in senders() {
+        assert_eq!(sender.refused(), ALL, "when the guard is gone");
     }
 }
 
 #[test]
-fn what_is_kept_from_the_kernel_comes_to_the_port() {
-    if !may_begin() {
+fn guarded_packets_reach_the_port() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
     let _held = guard(&here, BOTH).unwrap();
     for (src, dst) in ENDS {
-        let mut peer = Peer::new(&here, &there, src, dst);
+        let mut sender = Sender::new(&here, &there, src, dst);
         let filter = Filter::Overlay { address: ip(dst), control: false };
         let options = AfPacketOptions { filter, promiscuous: false, ..AfPacketOptions::default() };
-        let mut port = FdbEntry::on(&here, "eth0", options);
-        assert_eq!(peer.refused(), [Refused::Closed]);
-        let expected = [peer.overlay(Encap::Vxlan), peer.overlay(Encap::Nvgre)];
+        let mut port = TestPort::packet_socket(&here, "eth0", options);
+        assert_eq!(sender.refused(), [Refused::Closed]);
+        let expected = [sender.overlay(Encap::Vxlan), sender.overlay(Encap::Nvgre)];
         let got = port.receive_until(|frame| frame == expected[1]);
         assert_eq!(got, expected);
     }
 }
 
 #[test]
-fn other_traffic_goes_to_the_kernel() {
-    if !may_begin() {
+fn other_traffic_reaches_the_kernel() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
@@ -158,34 +152,34 @@ fn other_traffic_goes_to_the_kernel() {
     let _held = guard(&here, BOTH).unwrap();
     for (src, dst) in ENDS {
         let socket = here.within(move || UdpSocket::bind((ip(dst), 5003)).unwrap());
-        socket.set_read_timeout(Some(LIMIT)).unwrap();
-        let mut peer = Peer::new(&here, &there, src, dst);
-        peer.is_answered(3);
-        let datagram = peer.udp(5003);
-        peer.station.send(&[datagram]);
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let mut sender = Sender::new(&here, &there, src, dst);
+        sender.expect_pong(3);
+        let datagram = sender.udp(5003);
+        sender.port.send(&[datagram]);
         let mut bytes = [0; 8];
         assert_eq!(socket.recv(&mut bytes).unwrap(), 3);
         assert_eq!(&bytes[..3], b"any");
     }
-    let mut peer = Peer::new(&here, &there, "192.0.2.2", "192.0.2.9");
-    assert_eq!(peer.refused(), ALL, "an address that is no provider address");
+    let mut sender = Sender::new(&here, &there, "192.0.2.2", "192.0.2.9");
+    assert_eq!(sender.refused(), ALL, "an address that is no provider address");
 }
 
 #[test]
 fn a_guard_stays_while_its_interface_goes_down_and_up() {
-    if !may_begin() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
     let _held = guard(&here, BOTH).unwrap();
     here.run("ip link set eth0 down");
     here.run("ip link set eth0 up");
-    let mut peer = Peer::new(&here, &there, "192.0.2.2", "192.0.2.1");
-    assert_eq!(peer.refused(), [Refused::Closed]);
+    let mut sender = Sender::new(&here, &there, "192.0.2.2", "192.0.2.1");
+    assert_eq!(sender.refused(), [Refused::Closed]);
 }
 
-/// An order to nf_tables about tables, from a socket that owns none: kind, flags, family and, if it is to have one, a name.
-fn about_tables(kind: u16, flags: u16, family: u8, name: &str) {
+/// Sends nf_tables a request about tables, from a socket that owns none: kind, flags, family and, unless empty, a name.
+fn request_tables(kind: u16, flags: u16, family: u8, name: &str) {
     let socket =
         socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(NETFILTER)).unwrap();
     bind(&socket, &SocketAddrNetlink::new(0, 0)).unwrap();
@@ -200,8 +194,8 @@ fn about_tables(kind: u16, flags: u16, family: u8, name: &str) {
         attribute = [&len.to_ne_bytes()[..], &1u16.to_ne_bytes(), name.as_bytes(), &[0]].concat();
         attribute.resize(attribute.len().next_multiple_of(4), 0);
     }
-    let order = message(10 << 8 | kind, flags | 5, family, &[&[0, 0], &attribute[..]].concat());
-    let batch = [message(16, 1, 0, &[0, 10]), order, message(17, 1, 0, &[0, 10])].concat();
+    let request = message(10 << 8 | kind, flags | 5, family, &[&[0, 0], &attribute[..]].concat());
+    let batch = [message(16, 1, 0, &[0, 10]), request, message(17, 1, 0, &[0, 10])].concat();
     assert_eq!(send(&socket, &batch, SendFlags::empty()).unwrap(), batch.len());
     let mut answer = [0; 64];
     rustix::net::recv(&socket, &mut answer[..], RecvFlags::DONTWAIT).unwrap();
@@ -210,42 +204,42 @@ fn about_tables(kind: u16, flags: u16, family: u8, name: &str) {
 
 /// What `nft flush ruleset` does: NFT_MSG_DELTABLE of no name in no family.
 fn flush_ruleset() {
-    about_tables(2, 0, 0, "");
+    request_tables(2, 0, 0, "");
 }
 
-/// A table as somebody makes by hand, and as a process leaves that does not own its table.
+/// Makes a table without an owner, as an operator or another program may leave it.
 fn leave_a_table() {
-    about_tables(0, 0x400, 5, "culvert-eth0");
+    request_tables(0, 0x400, 5, "culvert-eth0");
 }
 
 #[test]
-fn what_a_former_process_left_is_replaced() {
-    if !may_begin() {
+fn a_table_without_an_owner_is_replaced() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
     here.within(leave_a_table);
-    let mut peer = Peer::new(&here, &there, "192.0.2.2", "192.0.2.1");
-    assert_eq!(peer.refused(), ALL);
+    let mut sender = Sender::new(&here, &there, "192.0.2.2", "192.0.2.1");
+    assert_eq!(sender.refused(), ALL);
     let held = guard(&here, BOTH).unwrap();
-    assert_eq!(peer.refused(), [Refused::Closed]);
+    assert_eq!(sender.refused(), [Refused::Closed]);
     here.within(flush_ruleset);
-    assert_eq!(peer.refused(), [Refused::Closed]);
+    assert_eq!(sender.refused(), [Refused::Closed]);
     drop(held);
-    assert_eq!(peer.refused(), ALL);
+    assert_eq!(sender.refused(), ALL);
 }
 
 #[test]
-fn another_process_neither_takes_nor_flushes_it() {
-    if !may_begin() {
+fn another_process_can_neither_take_nor_flush_the_table() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
     let held = guard(&here, BOTH).unwrap();
     assert_eq!(guard(&here, BOTH).err().unwrap().kind(), ErrorKind::AddrInUse);
     here.within(flush_ruleset);
-    let mut peer = Peer::new(&here, &there, "192.0.2.2", "192.0.2.1");
-    assert_eq!(peer.refused(), [Refused::Closed]);
+    let mut sender = Sender::new(&here, &there, "192.0.2.2", "192.0.2.1");
+    assert_eq!(sender.refused(), [Refused::Closed]);
     drop(held);
     drop(guard(&here, &["192.0.2.1"]).unwrap());
     let missing = here.within(|| Guard::install("eth9", &[ip("192.0.2.1")])).err().unwrap();
@@ -264,12 +258,12 @@ impl Holder {
         });
         let output = BufReader::new(child.stdout.take().unwrap());
         let holder = Holder(child);
-        // The end of a process that holds none is the end of its output.
+        // If the process gets no guard, its output ends.
         assert!(output.lines().any(|line| line.unwrap().contains("held")), "the process has a guard");
         holder
     }
 
-    /// In the process itself: holds a guard until somebody ends it, or whoever started it has ended.
+    /// In the process itself: holds a guard until it is killed or its parent ends.
     fn hold() {
         let _held = Guard::install("eth0", &BOTH.map(ip)).unwrap();
         println!("held");
@@ -290,18 +284,18 @@ fn a_killed_process_leaves_nothing() {
     if std::env::var_os(HOLDER).is_some() {
         return Holder::hold();
     }
-    if !may_begin() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
-    let mut peer = Peer::new(&here, &there, "192.0.2.2", "192.0.2.1");
+    let mut sender = Sender::new(&here, &there, "192.0.2.2", "192.0.2.1");
     let holder = Holder::start(&here, "guard::a_killed_process_leaves_nothing");
-    assert_eq!(peer.refused(), [Refused::Closed]);
+    assert_eq!(sender.refused(), [Refused::Closed]);
     assert_eq!(guard(&here, BOTH).err().unwrap().kind(), ErrorKind::AddrInUse);
     drop(holder);
-    until("nothing is left", || peer.refused() == ALL);
+    wait_until("nothing is left", || sender.refused() == ALL);
     let held = guard(&here, BOTH).unwrap();
-    assert_eq!(peer.refused(), [Refused::Closed]);
+    assert_eq!(sender.refused(), [Refused::Closed]);
     drop(held);
-    assert_eq!(peer.refused(), ALL);
+    assert_eq!(sender.refused(), ALL);
 }

@@ -1,13 +1,16 @@
-//! What is needed beside a kernel that keeps its address: next hops from it, and its silence about the overlay.
+//! Next hops from the kernel, and the guard that keeps the overlay's packets from it.
 //!
-//! Every test makes its own network namespaces. An ordinary user needs user namespaces for that.
+//! Every test makes its own network namespaces. Without root it needs user namespaces.
 
-mod guard;
-#[path = "../../../ports/tests/ports/lan_host.rs"]
+#[path = "../../../ports/tests/ports/frames.rs"]
 #[allow(dead_code, reason = "tests of ports need more of it")]
-mod lan_host;
+mod frames;
+mod guard;
 #[path = "../../../ports/tests/ports/namespace.rs"]
 #[allow(dead_code, reason = "tests of ports need more of it")]
 mod namespace;
 mod neighbours;
+#[path = "../../../ports/tests/ports/test_port.rs"]
+#[allow(dead_code, reason = "tests of ports need more of it")]
+mod test_port;
 mod watch;

@@ -6,14 +6,14 @@ use std::io::ErrorKind;
 use culvert_netlink::{Interface, NeighbourEvent, Neighbours};
 use culvert_packet::MacAddr;
 
-use crate::namespace::{Namespace, may_begin, may_begin_with_taps, until};
+use crate::namespace::{Namespace, can_make_namespaces, can_use_taps, wait_until};
 use crate::watch::{Watch, ip, mac, network};
 
 const OTHER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0x77]);
 
 #[test]
-fn an_interface_is_as_the_kernel_has_it() {
-    if !may_begin() {
+fn an_interface_is_read() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, _there) = network();
@@ -48,8 +48,8 @@ fn an_interface_is_as_the_kernel_has_it() {
 }
 
 #[test]
-fn a_host_on_the_wire_is_its_own_next_hop() {
-    if !may_begin() {
+fn a_host_on_the_link_is_its_own_next_hop() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
@@ -58,15 +58,15 @@ fn a_host_on_the_wire_is_its_own_next_hop() {
         let mut watch = Watch::open(&here, ours);
         watch.resolve(other);
         watch.expect_resolved(other, other, far);
-        assert_eq!(watch.poll(), [], "nothing is said twice");
+        assert_eq!(watch.poll(), [], "nothing is reported twice");
         watch.resolve(other);
         watch.expect_resolved(other, other, far);
     }
 }
 
 #[test]
-fn a_host_beyond_a_gateway_is_reached_by_its_mac() {
-    if !may_begin() {
+fn a_host_behind_a_gateway_resolves_to_the_gateways_mac() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
@@ -85,8 +85,8 @@ fn a_host_beyond_a_gateway_is_reached_by_its_mac() {
 }
 
 #[test]
-fn the_route_is_that_of_our_address() {
-    if !may_begin() {
+fn the_route_depends_on_the_source_address() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
@@ -105,8 +105,8 @@ fn the_route_is_that_of_our_address() {
 }
 
 #[test]
-fn a_silent_neighbour_is_asked_again() {
-    if !may_begin() {
+fn an_unanswered_neighbour_is_solicited_again() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
@@ -122,8 +122,8 @@ fn a_silent_neighbour_is_asked_again() {
 }
 
 #[test]
-fn a_neighbour_whose_mac_changes_is_found_again() {
-    if !may_begin() {
+fn a_neighbour_whose_mac_changes_is_resolved_again() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
@@ -135,7 +135,7 @@ fn a_neighbour_whose_mac_changes_is_found_again() {
         watch.resolve(remote);
         watch.expect_resolved(remote, "192.0.2.2", far);
     }
-    // It tells nobody, and the kernel does not ask about what is stale unless somebody uses it.
+    // The neighbour does not announce it, and the kernel confirms a stale entry only when it is used.
     there.run("ip link set far address 02:00:00:00:00:77");
     here.run(&format!("ip neigh change 192.0.2.2 lladdr {far} dev eth0 nud stale"));
     let mut seen = Vec::new();
@@ -150,8 +150,8 @@ fn a_neighbour_whose_mac_changes_is_found_again() {
 }
 
 #[test]
-fn a_mac_that_is_announced_is_taken_over() {
-    if !may_begin() {
+fn an_announced_mac_is_reported() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
@@ -167,7 +167,7 @@ fn a_mac_that_is_announced_is_taken_over() {
 
 #[test]
 fn routes_come_and_go() {
-    if !may_begin() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
@@ -199,19 +199,19 @@ fn routes_come_and_go() {
         watch.expect_no_route(remote);
         watch.neighbours.retain(|_| false);
         here.run(&format!("ip route del {remote}"));
-        assert_eq!(watch.poll(), [], "nobody wants to know any more");
+        assert_eq!(watch.poll(), [], "the host was forgotten");
     }
 }
 
 #[test]
 fn next_hop_objects_change_routes() {
-    if !may_begin() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
     let far = mac(&there, "far");
     there.run("ip addr add 192.0.2.3/24 dev far");
-    // Routes that only have another next hop by it are not told of.
+    // The kernel then does not notify of routes whose next hop object changes.
     here.run("sysctl -qw net.ipv4.nexthop_compat_mode=0");
     here.run("ip nexthop add id 7 via 192.0.2.2 dev eth0");
     here.run("ip route add 198.51.100.0/24 nhid 7");
@@ -223,14 +223,14 @@ fn next_hop_objects_change_routes() {
 }
 
 #[test]
-fn the_interface_goes_down_and_up_and_away() {
-    if !may_begin() {
+fn interface_changes_are_reported() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
     let far = mac(&there, "far");
     let mut watch = Watch::open(&here, "192.0.2.1");
-    until("the wire is up", || {
+    wait_until("the wire is up", || {
         watch.poll();
         watch.neighbours.interface().up
     });
@@ -261,8 +261,8 @@ fn the_interface_goes_down_and_up_and_away() {
 }
 
 #[test]
-fn what_was_not_heard_is_looked_up() {
-    if !may_begin() {
+fn lost_notifications_cause_a_full_look_up() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = network();
@@ -272,7 +272,7 @@ fn what_was_not_heard_is_looked_up() {
     let mut watch = Watch::open(&here, "192.0.2.1");
     watch.resolve("198.51.100.9");
     watch.expect_resolved("198.51.100.9", "192.0.2.2", far);
-    // More than can wait, and what matters comes last.
+    // More notifications than the queue holds; the one that matters is the last.
     let mut lines = String::new();
     for n in 0..20_000 {
         writeln!(lines, "route add 10.{}.{}.0/24 via 192.0.2.2", n / 256, n % 256).unwrap();
@@ -285,8 +285,8 @@ fn what_was_not_heard_is_looked_up() {
 }
 
 #[test]
-fn what_is_not_there_cannot_be_watched() {
-    if !may_begin() {
+fn a_missing_interface_is_refused() {
+    if !can_make_namespaces() {
         return;
     }
     let missing = Namespace::new().within(|| Neighbours::open("eth9", ip("192.0.2.1")).map(drop));
@@ -294,8 +294,8 @@ fn what_is_not_there_cannot_be_watched() {
 }
 
 #[test]
-fn what_has_no_mac_cannot_be_watched() {
-    if !may_begin_with_taps() {
+fn an_interface_without_a_mac_is_refused() {
+    if !can_use_taps() {
         return;
     }
     let here = Namespace::new();

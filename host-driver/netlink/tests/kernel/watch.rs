@@ -1,4 +1,4 @@
-//! A host whose next hops are watched, and the network that it is in.
+//! Watches a host's next hops, in a network of two hosts.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -9,21 +9,21 @@ use culvert_packet::MacAddr;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
-use crate::namespace::{LIMIT, Namespace};
+use crate::namespace::{Namespace, TIMEOUT};
 
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// Two hosts on one wire: `eth0` of `here` has 192.0.2.1 and 2001:db8::1, `far` of `there` the addresses that end in 2.
+/// Two hosts on one link: `eth0` of `here` has 192.0.2.1 and 2001:db8::1, `far` of `there` the addresses that end in 2.
 pub(crate) fn network() -> (Namespace, Namespace) {
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("eth0", &there, "far");
+    here.connect("eth0", &there, "far");
     here.run("ip addr add 192.0.2.1/24 dev eth0");
     here.run("ip addr add 2001:db8::1/64 dev eth0");
     there.run("ip addr add 192.0.2.2/24 dev far");
     there.run("ip addr add 2001:db8::2/64 dev far");
-    // Three unanswered questions take a second each otherwise.
+    // Three unanswered solicitations take a second each otherwise.
     here.run("sysctl -qw net.ipv4.neigh.eth0.retrans_time_ms=100 net.ipv6.neigh.eth0.retrans_time_ms=100");
     (here, there)
 }
@@ -73,7 +73,7 @@ impl Watch {
 
     /// Sleeps on the file descriptor, as a caller does, until an event fulfils `this`.
     pub(crate) fn until(&mut self, what: &str, this: impl Fn(&NeighbourEvent) -> bool) -> NeighbourEvent {
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + TIMEOUT;
         let mut others = Vec::new();
         loop {
             let now = self.now();

@@ -1,4 +1,4 @@
-//! What the filter of a packet socket passes.
+//! Which frames a packet socket's filter accepts.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -6,21 +6,22 @@ use culvert_packet::{Encap, OuterSpec, Protocol, craft, tcp};
 use culvert_ports::{AfPacketOptions, Filter};
 use culvert_switch::SwitchPort;
 
-use crate::lan_host::{FdbEntry, ends};
-use crate::namespace::{Namespace, may_begin};
+use crate::frames::{built, ends};
+use crate::namespace::{Namespace, can_make_namespaces};
+use crate::test_port::TestPort;
 
-/// A kind of frame, and to which sockets it goes.
+/// A named frame, and which ports receive it.
 pub(crate) type Case = (&'static str, Vec<u8>, Goes);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Goes {
-    /// To each that takes the overlay.
+    /// Every port that takes the overlay.
     Overlay,
-    /// To each that takes control traffic, too.
+    /// Every port that also takes control traffic.
     Control,
-    /// The same, but to the kernel where only one of both gets a frame: it is not about the address.
+    /// The same, except XDP: the frame does not concern the provider address, and the kernel must get it.
     ControlOfAll,
-    /// To those that take everything.
+    /// Ports that take everything.
     Elsewhere,
 }
 
@@ -31,18 +32,11 @@ pub(crate) fn encapsulated(encap: Encap, dst: IpAddr) -> Vec<u8> {
     built(|out| craft::encapsulated(out, &template, 5001, 9, &[0xab; 60]).unwrap())
 }
 
-fn built(make: impl FnOnce(&mut [u8]) -> usize) -> Vec<u8> {
-    let mut frame = vec![0; 400];
-    let len = make(&mut frame);
-    frame.truncate(len);
-    frame
-}
-
 fn udp(dst: IpAddr, from: u16, to: u16) -> Vec<u8> {
     built(|out| craft::udp(out, &ends(dst), from, to, &[1; 50]).unwrap())
 }
 
-fn any(dst: IpAddr, protocol: Protocol, payload: &[u8]) -> Vec<u8> {
+fn ip(dst: IpAddr, protocol: Protocol, payload: &[u8]) -> Vec<u8> {
     built(|out| craft::ip_packet(out, &ends(dst), protocol, payload).unwrap())
 }
 
@@ -56,7 +50,7 @@ fn changed(mut frame: Vec<u8>, at: usize, byte: u8) -> Vec<u8> {
     frame
 }
 
-/// The UDP header four bytes further back, behind an option, as it would stand behind any.
+/// The frame with an IPv4 option of four bytes in front of the UDP header.
 fn with_option(mut frame: Vec<u8>) -> Vec<u8> {
     frame.splice(34..34, [1; 4]);
     frame[14] = 0x46;
@@ -72,16 +66,16 @@ pub(crate) fn cases(ours: IpAddr, other: IpAddr, foreign: IpAddr) -> Vec<Case> {
         ("VXLAN with a tag", tagged(encapsulated(Encap::Vxlan, ours)), Overlay),
         ("GRE", encapsulated(Encap::Nvgre, ours), Overlay),
         ("GRE with a tag", tagged(encapsulated(Encap::Nvgre, ours)), Overlay),
-        ("malformed GRE", any(ours, Protocol::GRE, &[0xff]), Overlay),
+        ("malformed GRE", ip(ours, Protocol::GRE, &[0xff]), Overlay),
         ("VXLAN to another", encapsulated(Encap::Vxlan, other), Elsewhere),
         ("GRE to another", encapsulated(Encap::Nvgre, other), Elsewhere),
         ("VXLAN of the other family", encapsulated(Encap::Vxlan, foreign), Elsewhere),
         ("another port", udp(ours, 4789, 4790), Elsewhere),
         ("DNS", udp(ours, 53, 40_000), Elsewhere),
         ("TCP", built(|out| craft::tcp(out, &ends(ours), &ports, &[]).unwrap()), Elsewhere),
-        ("another protocol", any(ours, Protocol(132), &[0x12, 0xb5, 0x12, 0xb5]), Elsewhere),
+        ("another protocol", ip(ours, Protocol(132), &[0x12, 0xb5, 0x12, 0xb5]), Elsewhere),
         ("ICMP", built(|out| craft::ping(out, &ends(ours), 1, 1, &[]).unwrap()), Control),
-        ("truncated", any(ours, Protocol::UDP, &[0x12]), Elsewhere),
+        ("truncated", ip(ours, Protocol::UDP, &[0x12]), Elsewhere),
         (
             "LLDP",
             built(|out| {
@@ -97,7 +91,7 @@ pub(crate) fn cases(ours: IpAddr, other: IpAddr, foreign: IpAddr) -> Vec<Case> {
         let group = Ipv6Addr::from_bits(first.to_bits() | address.to_bits() & 0xff_ffff);
         let solicitation = |of: Ipv6Addr| {
             let body = [&[135, 0, 0, 0, 0, 0, 0, 0][..], &of.octets()].concat();
-            any(group.into(), Protocol::ICMPV6, &body)
+            ip(group.into(), Protocol::ICMPV6, &body)
         };
         cases.extend([
             ("solicitation", solicitation(address), Control),
@@ -127,12 +121,14 @@ pub(crate) fn cases(ours: IpAddr, other: IpAddr, foreign: IpAddr) -> Vec<Case> {
     cases
 }
 
-fn passes(address: &str, other: &str, foreign: &str) {
+fn check_filter(address: &str, other: &str, foreign: &str) {
     let [address, other, foreign] = [address, other, foreign].map(|text| text.parse().unwrap());
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("wire", &there, "far");
-    let open = |filter| FdbEntry::on(&here, "wire", AfPacketOptions { filter, ..AfPacketOptions::default() });
-    let fdb = [
+    here.connect("wire", &there, "far");
+    let open = |filter| {
+        TestPort::packet_socket(&here, "wire", AfPacketOptions { filter, ..AfPacketOptions::default() })
+    };
+    let ports = [
         (open(Filter::Overlay { address, control: false }), vec![Goes::Overlay]),
         (
             open(Filter::Overlay { address, control: true }),
@@ -140,33 +136,33 @@ fn passes(address: &str, other: &str, foreign: &str) {
         ),
         (open(Filter::Everything), vec![Goes::Overlay, Goes::Control, Goes::ControlOfAll, Goes::Elsewhere]),
     ];
-    let mut sender = FdbEntry::on(&there, "far", AfPacketOptions::default());
+    let mut sender = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
     let cases = cases(address, other, foreign);
     let mut frames: Vec<Vec<u8>> = cases.iter().map(|case| case.1.clone()).collect();
     let end = [encapsulated(Encap::Vxlan, address), b"the end".to_vec()].concat();
     frames.push(end.clone());
     assert_eq!(sender.send(&frames).packets, frames.len() as u64);
-    for (mut station, goes) in fdb {
-        let mut got = station.receive_until(|frame| frame == end);
+    for (mut near, goes) in ports {
+        let mut got = near.receive_until(|frame| frame == end);
         got.pop();
         let names = got.iter().filter_map(|frame| cases.iter().find(|case| case.1 == *frame));
         let names: Vec<&str> = names.map(|case| case.0).collect();
         let expected: Vec<&str> = cases.iter().filter(|c| goes.contains(&c.2)).map(|c| c.0).collect();
         assert_eq!(names, expected, "{goes:?}");
-        assert_eq!(station.port.take_rx_drops(), 0);
+        assert_eq!(near.port.take_rx_drops(), 0);
     }
 }
 
 #[test]
 fn the_overlay_over_ipv4_and_nothing_else() {
-    if may_begin() {
-        passes("192.0.2.1", "192.0.2.129", "2001:db8::c000:201");
+    if can_make_namespaces() {
+        check_filter("192.0.2.1", "192.0.2.129", "2001:db8::c000:201");
     }
 }
 
 #[test]
 fn the_overlay_over_ipv6_and_nothing_else() {
-    if may_begin() {
-        passes("2001:db8::2", "2001:db8:1::2", "192.0.2.1");
+    if can_make_namespaces() {
+        check_filter("2001:db8::2", "2001:db8:1::2", "192.0.2.1");
     }
 }

@@ -1,22 +1,24 @@
-//! Ports of the software NIC on real interfaces: the kernel on the other side says whether what they do is right.
+//! Ports on real interfaces and guest rings: the kernel, or a driver, at the other end says whether they are right.
 //!
-//! Every test makes its own network namespaces. An ordinary user needs user namespaces and /dev/net/tun for that.
+//! Every test makes its own network namespaces. Without root it needs user namespaces and access to /dev/net/tun.
 
-mod fault_injection;
+mod af_packet;
 mod filter;
-mod lan_host;
+mod frames;
+mod link_faults;
 mod namespace;
 mod port_bridge;
 mod streams;
-mod vhost_again;
+mod test_port;
 mod vhost_bursts;
 mod vhost_dpdk;
 mod vhost_frames;
 mod vhost_guest;
 mod vhost_hostile;
+mod vhost_reconnect;
 mod vhost_streams;
-mod wire;
-mod xdp_beside;
-mod xdp_fault_injection;
+mod vhost_vm;
 mod xdp_filter;
 mod xdp_frames;
+mod xdp_kernel_traffic;
+mod xdp_link_faults;

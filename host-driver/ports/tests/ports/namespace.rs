@@ -1,4 +1,4 @@
-//! Network namespaces, each with a thread that lives in it.
+//! Network namespaces, each with a thread that runs in it.
 
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -7,25 +7,25 @@ use std::time::{Duration, Instant};
 
 use culvert_ports::{AfXdp, AfXdpOptions};
 
-/// Nothing here takes this long unless it never ends.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+/// Longest time that any step of a test takes.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
-const ORDINARY: &str = "CULVERT_TEST_OF_AN_ORDINARY_USER";
+const UNPRIVILEGED: &str = "CULVERT_TEST_UNPRIVILEGED";
 
-/// Whether this is root only in a namespace: then queues are as short as anybody's.
-pub(crate) fn is_ordinary() -> bool {
-    std::env::var_os(ORDINARY).is_some()
+/// Whether this process is root only in a user namespace: then the limits of socket buffers apply.
+pub(crate) fn is_unprivileged() -> bool {
+    std::env::var_os(UNPRIVILEGED).is_some()
 }
 
-/// Whether this process may make network namespaces. Where it may not, the running test runs once more in a process that
-/// may, as root of its own user namespace, and has passed when this returns.
-pub(crate) fn may_begin() -> bool {
+/// Whether this process may make network namespaces. If not, this function runs the current test in another process, which is
+/// root of its own user namespace, and returns when that has passed.
+pub(crate) fn can_make_namespaces() -> bool {
     if !rustix::process::getuid().is_root() {
         let thread = std::thread::current();
         let test = thread.name().filter(|name| *name != "main").expect("a test with a thread of its own");
         let mut command = Command::new("unshare");
         command.args(["--user", "--map-root-user", "--net"]).arg(std::env::current_exe().unwrap());
-        command.env(ORDINARY, "1");
+        command.env(UNPRIVILEGED, "1");
         let status = command.args(["--exact", test, "--nocapture"]).status().unwrap();
         assert!(status.success(), "{test} as root of a user namespace: {status}");
         return false;
@@ -33,9 +33,9 @@ pub(crate) fn may_begin() -> bool {
     true
 }
 
-/// The same for a test that makes TAPs: this vm lets not everybody.
-pub(crate) fn may_begin_with_taps() -> bool {
-    if !may_begin() {
+/// The same for a test that makes TAPs. Skips it where /dev/net/tun is not accessible.
+pub(crate) fn can_use_taps() -> bool {
+    if !can_make_namespaces() {
         return false;
     }
     let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun");
@@ -45,9 +45,10 @@ pub(crate) fn may_begin_with_taps() -> bool {
     tun.is_ok()
 }
 
-/// The same for a test that puts an XDP program on an interface: that takes the vm's root, not a namespace's.
-pub(crate) fn may_begin_with_xdp() -> bool {
-    if !may_begin() {
+/// The same for a test that attaches an XDP program. Skips it where the process lacks the capability in the host's user
+/// namespace.
+pub(crate) fn can_use_xdp() -> bool {
+    if !can_make_namespaces() {
         return false;
     }
     let tried = Namespace::new().within(|| AfXdp::open("lo", &AfXdpOptions::default()).err());
@@ -68,7 +69,7 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// A new one, with nothing but its loopback.
+    /// Makes a namespace with nothing but its loopback interface.
     pub(crate) fn new() -> Self {
         let (jobs, next) = channel::<Job>();
         let (tell, told) = channel();
@@ -79,7 +80,7 @@ impl Namespace {
             next.into_iter().for_each(|job| job());
         });
         let namespace = Namespace { jobs: Some(jobs), thread: Some(thread), id: told.recv().unwrap() };
-        // Nothing but what is tested passes the links.
+        // Keeps the kernel's own packets off the links.
         namespace.run(
             "sysctl -qw net.ipv6.conf.default.router_solicitations=0 net.ipv6.conf.default.accept_dad=0",
         );
@@ -87,17 +88,17 @@ impl Namespace {
         namespace
     }
 
-    /// Starts work in the namespace, which runs when all that was started before is done.
-    pub(crate) fn start<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Answer<T> {
+    /// Starts work in the namespace, after all that was started before.
+    pub(crate) fn spawn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Pending<T> {
         let (answer, receiver) = channel();
         let job: Job = Box::new(move || drop(answer.send(work())));
         self.jobs.as_ref().unwrap().send(job).expect("earlier work has panicked");
-        Answer(receiver)
+        Pending(receiver)
     }
 
-    /// Does work in the namespace.
+    /// Does work in the namespace, and waits for it.
     pub(crate) fn within<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        self.start(work).wait()
+        self.spawn(work).wait()
     }
 
     /// Runs a command line, without any quoting, in the namespace. Returns what it printed.
@@ -118,13 +119,13 @@ impl Namespace {
         result.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Joins `here` in this namespace to `there` in another.
-    pub(crate) fn join(&self, here: &str, other: &Namespace, there: &str) {
-        self.join_by_queues(here, other, there, 1);
+    /// Makes a veth from `here` in this namespace to `there` in another.
+    pub(crate) fn connect(&self, here: &str, other: &Namespace, there: &str) {
+        self.connect_with_queues(here, other, there, 1);
     }
 
-    /// The same, by so many queues each way.
-    pub(crate) fn join_by_queues(&self, here: &str, other: &Namespace, there: &str, n: u32) {
+    /// The same, with `n` queues each way.
+    pub(crate) fn connect_with_queues(&self, here: &str, other: &Namespace, there: &str, n: u32) {
         let queues = format!("numrxqueues {n} numtxqueues {n}");
         self.run(&format!("ip link add {here} {queues} type veth peer name {there} {queues}"));
         self.run(&format!("ip link set {there} netns {}", other.id));
@@ -132,8 +133,23 @@ impl Namespace {
         other.run(&format!("ip link set {there} up"));
     }
 
-    /// Packets that the kernel has found damaged.
-    pub(crate) fn damaged(&self) -> u64 {
+    /// Redirects all frames that the kernel receives on `interface` to `to`.
+    pub(crate) fn redirect(&self, interface: &str, to: &str) {
+        self.run(&format!("tc qdisc add dev {interface} clsact"));
+        let all = format!("tc filter add dev {interface} ingress protocol all u32 match u32 0 0");
+        self.run(&format!("{all} action mirred egress redirect dev {to}"));
+    }
+
+    /// As [`connect`](Self::connect), but `here` is a macvlan on the veth. No driver runs XDP programs on it, and the kernel
+    /// has removed VLAN tags before.
+    pub(crate) fn connect_macvlan(&self, here: &str, other: &Namespace, there: &str) {
+        self.connect("port", other, there);
+        self.run(&format!("ip link add link port name {here} type macvlan mode passthru"));
+        self.run(&format!("ip link set {here} up"));
+    }
+
+    /// Packets for which the kernel has counted a checksum error.
+    pub(crate) fn checksum_errors(&self) -> u64 {
         let read = |file| move || std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap();
         let (v4, v6) = (self.within(read("snmp")), self.within(read("snmp6")));
         let lines: Vec<Vec<&str>> = v4.lines().map(|line| line.split(' ').collect()).collect();
@@ -149,26 +165,26 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         drop(self.jobs.take());
-        // After a failure nobody waits for what may never end.
+        // After a failure the work may never end.
         if !std::thread::panicking() {
             self.thread.take().unwrap().join().expect("work in a namespace has panicked");
         }
     }
 }
 
-/// What work is going to bring.
-pub(crate) struct Answer<T>(Receiver<T>);
+/// The result of work that is still running.
+pub(crate) struct Pending<T>(Receiver<T>);
 
-impl<T> Answer<T> {
+impl<T> Pending<T> {
     /// Waits for it.
     pub(crate) fn wait(self) -> T {
-        self.0.recv_timeout(LIMIT).expect("the work ends, and does not panic")
+        self.0.recv_timeout(TIMEOUT).expect("the work ends, and does not panic")
     }
 }
 
-/// Waits until something holds.
-pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
+/// Waits until `holds` returns true.
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + TIMEOUT;
     while !holds() {
         assert!(Instant::now() < end, "never: {what}");
         std::thread::sleep(Duration::from_millis(2));

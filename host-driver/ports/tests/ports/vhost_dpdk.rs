@@ -1,4 +1,4 @@
-//! DPDK's virtio-user as a guest: somebody else's front end and driver.
+//! DPDK's virtio-user as a guest: an independent front end and driver.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -8,10 +8,10 @@ use culvert_packet::{MacAddr, craft};
 use culvert_ports::VhostUser;
 use culvert_switch::SwitchPort;
 
-use crate::lan_host::FdbEntry;
-use crate::namespace::until;
+use crate::namespace::wait_until;
+use crate::test_port::TestPort;
 
-/// Ends it when the test does.
+/// A testpmd process, killed when the test ends.
 struct Testpmd(Child);
 
 impl Drop for Testpmd {
@@ -42,14 +42,14 @@ fn start(folder: &std::path::Path, device: &str) -> Option<Testpmd> {
 fn dpdk_answers_pings_on_all_its_rings() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vm");
-    let mut station = FdbEntry::of(VhostUser::open(&path, 2).unwrap());
+    let mut host = TestPort::new(VhostUser::open(&path, 2).unwrap());
     let mac = "02:00:00:00:00:77";
     let device = format!("net_virtio_user0,path={},queues=2,mac={mac}", path.display());
     let Some(mut peer) = start(folder.path(), &device) else { return };
-    until("DPDK has set up its rings", || {
+    wait_until("DPDK has set up its rings", || {
         let ended = peer.0.try_wait().unwrap();
         assert!(ended.is_none(), "{}", std::fs::read_to_string(folder.path().join("log")).unwrap());
-        station.port.link()
+        host.port.link()
     });
     let ping = |n: u16| {
         let ends = craft::Ends {
@@ -65,17 +65,17 @@ fn dpdk_answers_pings_on_all_its_rings() {
         pong.truncate(len);
         (ping, pong)
     };
-    // It sets its rings up and forgets what they hold before it begins.
+    // testpmd drops what its rings hold before it starts to forward.
     let first = [ping(0).0];
-    until("DPDK answers", || {
-        station.send(&first);
-        !station.receive().is_empty()
+    wait_until("DPDK answers", || {
+        host.send(&first);
+        !host.receive().is_empty()
     });
     for n in 1..65 {
         let (ping, pong) = ping(n);
-        assert_eq!(station.send(&[ping]).packets, 1);
-        // ICMP's header and payload; what DPDK makes of the IP header is its own affair.
-        station.receive_until(|frame| frame.get(34..) == Some(&pong[34..]));
+        assert_eq!(host.send(&[ping]).packets, 1);
+        // Compares ICMP's header and payload only: DPDK may change the IP header.
+        host.receive_until(|frame| frame.get(34..) == Some(&pong[34..]));
     }
-    assert_eq!(station.port.take_rx_drops(), 0);
+    assert_eq!(host.port.take_rx_drops(), 0);
 }

@@ -1,108 +1,25 @@
-//! Frames through the rings of a guest: order, large frames, checksums, flows, kicks and interrupts.
+//! Frames through the vrings of a guest: order, large frames, checksums, flows, kicks and interrupts.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use culvert_flow::Checksum::{Good, Unknown};
 use culvert_packet::checksum::Checksum;
 use culvert_packet::{ChecksumState, Gso, Offload, Protocol, craft, tcp};
-use culvert_ports::VhostUser;
-use culvert_switch::{Packet, Pool, Sent, SwitchPort};
+use culvert_switch::{Pool, Sent, SwitchPort};
 use vhost::VhostBackend;
-use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::vhost_user::VhostUserFrontend;
 
-use crate::lan_host::{FdbEntry, datagram, ends, number};
-use crate::namespace::{LIMIT, until};
+use crate::frames::{datagram, ends, number, numbered, numbers};
+use crate::namespace::{TIMEOUT, wait_until};
 use crate::vhost_guest::{
-    CSUM, EVENT_IDX, GUEST_CSUM, GUEST_TSO, Guest, HEADER, HOST_TSO, INDIRECT, MERGEABLE, NEXT, SIZE, TABLE,
-    USO, descriptor,
+    CSUM, EVENT_IDX, GUEST_CSUM, GUEST_TSO, HEADER, HOST_TSO, INDIRECT, MERGEABLE, NEXT, SIZE, TABLE, USO,
+    descriptor,
 };
-
-/// A port, and a guest that is connected to it.
-pub(crate) struct Vm {
-    pub(crate) station: FdbEntry<VhostUser>,
-    pub(crate) guest: Guest,
-    pub(crate) frontend: Frontend,
-    pub(crate) path: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-/// Does work with a VMM's connection, whose requests are answered while the port is used.
-pub(crate) fn served<T: Send>(station: &mut FdbEntry<VhostUser>, work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let work = scope.spawn(work);
-        until("the VMM's work ends", || {
-            station.port.link();
-            work.is_finished()
-        });
-        work.join().unwrap()
-    })
-}
-
-impl Vm {
-    pub(crate) fn new(pairs: usize, features: u64) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vm");
-        let mut station = FdbEntry::of(VhostUser::open(&path, pairs).unwrap());
-        assert!(!station.port.link());
-        let guest = Guest::new(pairs, features);
-        let frontend = served(&mut station, || guest.connect(&path));
-        assert!(station.port.link());
-        Vm { station, guest, frontend, path, _folder: folder }
-    }
-
-    /// Does something with the connection.
-    pub(crate) fn serve<T: Send>(&mut self, work: impl FnOnce(&Guest, &mut Frontend) -> T + Send) -> T {
-        let (guest, frontend) = (&self.guest, &mut self.frontend);
-        served(&mut self.station, move || work(guest, frontend))
-    }
-
-    /// Waits until the port has noticed that the VMM is gone.
-    pub(crate) fn alone(&mut self) {
-        until("the connection ends", || {
-            let link = self.station.port.link();
-            !link && !self.station.port.status().counters().connected
-        });
-    }
-
-    /// The packets that the guest has sent.
-    pub(crate) fn packets(&mut self) -> Vec<Packet> {
-        let mut packets = Vec::new();
-        self.station.port.receive(&mut self.station.pool, &mut packets, usize::MAX).unwrap();
-        packets
-    }
-
-    /// One packet that the guest has sent: its bytes and what is said of it.
-    fn only(&mut self) -> (Vec<u8>, Offload, culvert_flow::Checksum) {
-        let packets = self.packets();
-        assert_eq!(packets.len(), 1);
-        let all = packets.iter().map(|p| (p.bytes().to_vec(), p.offload, p.checksum)).next().unwrap();
-        packets.into_iter().for_each(|packet| self.station.pool.give(packet));
-        all
-    }
-
-    /// Sends a packet to the guest of which something is left to do.
-    fn send_with(&mut self, frame: &[u8], offload: Offload) -> Sent {
-        let common = frame.len() <= 1900;
-        let pool = &mut self.station.pool;
-        let mut packet = if common { pool.take() } else { pool.take_large() }.unwrap();
-        assert!(packet.fill(frame));
-        packet.offload = offload;
-        self.station.port.send(pool, &mut vec![packet]).unwrap()
-    }
-}
-
-pub(crate) fn numbered(numbers: std::ops::Range<u32>, len: usize) -> Vec<Vec<u8>> {
-    numbers.map(|n| datagram(9, n, len)).collect()
-}
-
-fn numbers<'a>(frames: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<u32> {
-    frames.into_iter().map(|frame| number(frame)).collect()
-}
+use crate::vhost_vm::Vm;
 
 #[test]
-fn frames_pass_in_order_both_ways_round_and_round_the_rings() {
+fn frames_pass_in_order_both_ways_many_times_around_the_rings() {
     for features in [0, MERGEABLE, EVENT_IDX, MERGEABLE | EVENT_IDX] {
         let mut vm = Vm::new(1, features);
         let (mut sent, mut out, mut back) = (0, Vec::new(), Vec::new());
@@ -110,47 +27,47 @@ fn frames_pass_in_order_both_ways_round_and_round_the_rings() {
             let frames = numbered(sent..sent + burst, 60 + burst as usize * 5);
             sent += burst;
             frames.iter().for_each(|frame| vm.guest.send(frame));
-            out.extend(numbers(&vm.station.receive()));
-            assert_eq!(vm.station.send(&frames).packets, u64::from(burst));
+            out.extend(numbers(&vm.host.receive()));
+            assert_eq!(vm.host.send(&frames).packets, u64::from(burst));
             let came = vm.guest.receive(0);
             assert_eq!(came.iter().map(|(_, frame)| frame.clone()).collect::<Vec<_>>(), frames);
             back.extend(numbers(came.iter().map(|(_, frame)| frame)));
         }
         let all: Vec<u32> = (0..sent).collect();
         assert!(sent > 4096 && out == all && back == all);
-        assert_eq!((vm.station.port.take_rx_drops(), vm.station.pool.free()), (0, 4096 + 32));
+        assert_eq!((vm.host.port.take_rx_drops(), vm.host.pool.free()), (0, 4096 + 32));
     }
 }
 
 #[test]
-fn what_finds_no_buffer_is_counted_and_what_comes_without_one_waits() {
+fn frames_without_a_guest_buffer_are_counted_and_without_a_pool_buffer_wait() {
     let mut vm = Vm::new(1, 0);
-    assert_eq!(vm.station.send(&numbered(0..300, 60)).full, 44);
+    assert_eq!(vm.host.send(&numbered(0..300, 60)).full, 44);
     assert_eq!(numbers(vm.guest.receive(0).iter().map(|(_, frame)| frame)), (0..256).collect::<Vec<u32>>());
-    vm.station.pool = Pool::new(8, 0).unwrap();
+    vm.host.pool = Pool::new(8, 0).unwrap();
     numbered(0..100, 60).iter().for_each(|frame| vm.guest.send(frame));
     let mut all = Vec::new();
     while all.len() < 100 {
-        assert!(!vm.station.port.arm(), "more are there");
-        let some = numbers(&vm.station.receive());
+        assert!(!vm.host.port.arm(), "more are there");
+        let some = numbers(&vm.host.receive());
         assert!(some.len() <= 8 && !some.is_empty());
         all.extend(some);
     }
-    assert_eq!((all, vm.station.port.take_rx_drops()), ((0..100).collect(), 0));
+    assert_eq!((all, vm.host.port.take_rx_drops()), ((0..100).collect(), 0));
     // Without a guest there is no link.
     drop(vm.frontend);
-    until("the connection ends", || !vm.station.port.link());
-    let sent = vm.station.send(&numbered(0..3, 60));
+    wait_until("the connection ends", || !vm.host.port.link());
+    let sent = vm.host.send(&numbered(0..3, 60));
     assert_eq!((sent.down, sent.packets), (3, 0));
 }
 
 #[test]
-fn descriptors_may_be_many_and_elsewhere() {
+fn frames_may_have_several_and_indirect_descriptors() {
     let mut vm = Vm::new(1, INDIRECT);
     for (n, piece) in [1, 5, 11, 12, 13, 100].into_iter().enumerate() {
         let frame = datagram(9, n as u32, 133);
         assert!(vm.guest.send_in(1, [0; HEADER], &frame, piece));
-        assert_eq!(vm.station.receive(), [frame]);
+        assert_eq!(vm.host.receive(), [frame]);
     }
     let frame = datagram(9, 7, 1000);
     let whole = [&[0; HEADER][..], &frame].concat();
@@ -162,8 +79,8 @@ fn descriptors_may_be_many_and_elsewhere() {
     vm.guest.buffer_area.write(vm.guest.buffer_at(1, 102), &whole[500..]);
     assert_eq!(whole.len(), 1054);
     vm.guest.describe(1, 50, table, 48, TABLE, 0);
-    vm.guest.offer(1, &[50]);
-    assert_eq!(vm.station.receive(), [frame]);
+    vm.guest.make_available(1, &[50]);
+    assert_eq!(vm.host.receive(), [frame]);
 }
 
 /// A datagram with the sum of its pseudo-header where its checksum will be.
@@ -176,7 +93,7 @@ fn partial(right: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_checksum_that_a_guest_leaves_open_is_completed_and_one_that_it_vouches_for_is_not_believed() {
+fn a_guests_partial_checksum_is_completed_and_its_verified_flag_ignored() {
     let mut vm = Vm::new(1, CSUM);
     let right = datagram(9, 1, 333);
     let mut header = [0; HEADER];
@@ -191,7 +108,7 @@ fn a_checksum_that_a_guest_leaves_open_is_completed_and_one_that_it_vouches_for_
 }
 
 #[test]
-fn a_guest_is_told_of_checksums_if_it_wants_to_know() {
+fn a_guests_header_has_checksum_flags_only_if_negotiated() {
     let right = datagram(9, 1, 333);
     let open = Offload { checksum: ChecksumState::Partial, start: 34, offset: 6, ..Offload::default() };
     let verified = Offload { checksum: ChecksumState::Verified, ..Offload::default() };
@@ -232,7 +149,7 @@ fn segment(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn frames_of_64_kib_come_whole_in_as_many_buffers_as_it_takes() {
+fn frames_of_64_kib_arrive_whole_in_several_buffers() {
     let mut vm = Vm::new(1, MERGEABLE | GUEST_CSUM | GUEST_TSO);
     let large = segment(64_000);
     let cut = Offload { gso: Gso::TcpV4, mss: 1400, ..Offload::default() };
@@ -271,7 +188,7 @@ fn a_guest_that_takes_no_large_frames_gets_segments() {
 }
 
 #[test]
-fn a_guests_large_frames_are_taken_whole() {
+fn a_guests_large_frames_are_received_whole() {
     let mut vm = Vm::new(1, CSUM | HOST_TSO | USO);
     let large = segment(64_000);
     let mut header = [0; HEADER];
@@ -290,7 +207,7 @@ fn a_flow_stays_on_one_ring_and_all_rings_are_used() {
     let frames: Vec<Vec<u8>> = (0..512).map(|n| datagram(1000 + n as u16 % 64, n, 60)).collect();
     let mut owner = HashMap::new();
     for frames in frames.chunks(64) {
-        assert_eq!(vm.station.send(frames).packets, 64);
+        assert_eq!(vm.host.send(frames).packets, 64);
         for ring in [0, 2, 4, 6] {
             let came = vm.guest.receive(ring);
             assert!(!came.is_empty(), "of 64 flows none to one of four");
@@ -305,7 +222,7 @@ fn a_flow_stays_on_one_ring_and_all_rings_are_used() {
         assert!(vm.guest.send_in(1 + 2 * (n as usize % 4), [0; HEADER], &datagram(9, n, 60), 2048));
     }
     let mut last = [0; 4];
-    let came = numbers(&vm.station.receive());
+    let came = numbers(&vm.host.receive());
     assert_eq!(came.len(), 400);
     for n in came {
         assert!(n == n % 4 || n > last[n as usize % 4]);
@@ -317,37 +234,37 @@ fn a_flow_stays_on_one_ring_and_all_rings_are_used() {
             frontend.set_vring_enable(n, false).unwrap();
         }
     });
-    assert_eq!(vm.station.send(&frames[..64]).packets, 64);
+    assert_eq!(vm.host.send(&frames[..64]).packets, 64);
     assert_eq!(vm.guest.receive(0).len(), 64);
 }
 
 #[test]
-fn a_sleeper_is_woken_by_a_kick_and_nobody_kicks_who_is_awake() {
+fn a_kick_wakes_a_sleeping_reader_and_an_awake_one_gets_no_kicks() {
     for features in [0, EVENT_IDX] {
         let mut vm = Vm::new(2, features);
         vm.guest.send(&datagram(9, 0, 60));
-        vm.station.receive();
+        vm.host.receive();
         let before = vm.guest.kicks;
         for n in 0..100 {
             vm.guest.send(&datagram(9, n, 60));
-            assert_eq!(vm.station.receive().len(), 1);
+            assert_eq!(vm.host.receive().len(), 1);
         }
         assert_eq!(vm.guest.kicks, before, "it was awake");
         for n in 0..100 {
-            until("nothing is there", || {
-                vm.station.receive();
-                vm.station.port.arm() && !vm.station.readable(Duration::ZERO)
+            wait_until("nothing is there", || {
+                vm.host.receive();
+                vm.host.port.arm() && !vm.host.readable(Duration::ZERO)
             });
             assert!(vm.guest.send_in(1 + 2 * (n as usize % 2), [0; HEADER], &datagram(9, n, 60), 2048));
-            assert!(vm.station.readable(LIMIT) && !vm.station.port.arm(), "frame {n}");
-            assert_eq!(numbers(&vm.station.receive()), [n]);
+            assert!(vm.host.readable(TIMEOUT) && !vm.host.port.arm(), "frame {n}");
+            assert_eq!(numbers(&vm.host.receive()), [n]);
         }
         assert_eq!(vm.guest.kicks, before + 100);
-        // An event index cannot be taken back: a ring that woke nobody may kick once.
+        // An event index cannot be withdrawn: a ring that did not kick before may kick once.
         let mut before = 0;
         for n in 0..10 {
             vm.guest.send(&datagram(9, n, 60));
-            assert_eq!(vm.station.receive().len(), 1);
+            assert_eq!(vm.host.receive().len(), 1);
             before = if n == 0 { vm.guest.kicks } else { before };
         }
         assert_eq!(vm.guest.kicks, before, "it is awake again");
@@ -355,27 +272,27 @@ fn a_sleeper_is_woken_by_a_kick_and_nobody_kicks_who_is_awake() {
 }
 
 #[test]
-fn a_guest_is_interrupted_when_it_wants_to_be() {
+fn a_guest_is_interrupted_as_it_has_asked() {
     let mut vm = Vm::new(1, 0);
     vm.guest.interrupted(0);
     for on in [true, false, true] {
         vm.guest.set_interrupts(0, on);
         vm.guest.set_interrupts(1, on);
-        vm.station.send(&numbered(0..3, 60));
+        vm.host.send(&numbered(0..3, 60));
         vm.guest.send(&datagram(9, 0, 60));
-        vm.station.receive();
+        vm.host.receive();
         assert_eq!([0, 1].map(|ring| vm.guest.interrupted(ring)), [on; 2]);
     }
     let mut vm = Vm::new(1, EVENT_IDX);
     vm.guest.interrupt_after(0, 5);
-    vm.station.send(&numbered(0..4, 60));
+    vm.host.send(&numbered(0..4, 60));
     vm.guest.interrupted(0);
     vm.guest.interrupt_after(0, 5);
-    vm.station.send(&numbered(0..4, 60));
+    vm.host.send(&numbered(0..4, 60));
     assert!(!vm.guest.interrupted(0));
-    vm.station.send(&numbered(0..4, 60));
+    vm.host.send(&numbered(0..4, 60));
     assert!(vm.guest.interrupted(0));
-    vm.station.send(&numbered(0..4, 60));
+    vm.host.send(&numbered(0..4, 60));
     assert!(!vm.guest.interrupted(0), "once");
     assert_eq!(vm.guest.receive(0).len(), 16);
     assert_eq!(vm.serve(|_, frontend| frontend.get_vring_base(0).unwrap()), 16);

@@ -1,4 +1,4 @@
-//! A VMM and its guest's driver, in the hands of a test: the front end of the `vhost` crate, and rings in memory files.
+//! A VMM and its guest's driver, for tests: the front end of the `vhost` crate, and vrings in memory files.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -101,7 +101,7 @@ pub(crate) struct Ring {
     pub(crate) next: u16,
     /// Next descriptor.
     tail: u16,
-    /// Descriptors of each chain that was sent and has not come back.
+    /// Number of descriptors of each chain that was sent and is not used yet.
     under_way: VecDeque<u16>,
     /// Next entry of the used ring.
     seen: u16,
@@ -150,9 +150,9 @@ impl Guest {
         guest
     }
 
-    /// Connects to the port at a path, and sets all up. It needs somebody who uses the port.
+    /// Connects to the port at a path, and sets up memory and vrings. Another thread must use the port meanwhile.
     pub(crate) fn connect(&self, path: &Path) -> Frontend {
-        let mut frontend = self.introduce(path);
+        let mut frontend = self.negotiate(path);
         self.share_memory(&frontend);
         for n in 0..self.rings.len() {
             self.set_ring(&mut frontend, n, 0);
@@ -160,8 +160,8 @@ impl Guest {
         frontend
     }
 
-    /// Connects, and agrees on features.
-    pub(crate) fn introduce(&self, path: &Path) -> Frontend {
+    /// Connects, and negotiates features.
+    pub(crate) fn negotiate(&self, path: &Path) -> Frontend {
         let mut frontend = Frontend::connect(path, 256).unwrap();
         frontend.set_owner().unwrap();
         let offered = frontend.get_features().unwrap();
@@ -178,7 +178,7 @@ impl Guest {
         frontend.set_mem_table(&[self.ring_area.info(), self.buffer_area.info()]).unwrap();
     }
 
-    /// What is said of a ring.
+    /// The addresses of a vring.
     pub(crate) fn addresses(&self, n: usize) -> VringConfigData {
         let at = self.ring_area.user + self.rings[n].at as u64;
         VringConfigData {
@@ -208,7 +208,7 @@ impl Guest {
     }
 
     /// Makes chains available that begin with these descriptors.
-    pub(crate) fn offer(&mut self, n: usize, heads: &[u16]) {
+    pub(crate) fn make_available(&mut self, n: usize, heads: &[u16]) {
         let at = self.rings[n].at + AVAILABLE;
         for head in heads {
             let slot = usize::from(self.rings[n].next % SIZE);
@@ -219,7 +219,7 @@ impl Guest {
         self.kick(n);
     }
 
-    /// Sets the available index to whatever.
+    /// Sets the available index.
     pub(crate) fn set_available(&self, n: usize, index: u16) {
         self.ring_area.store(self.rings[n].at + AVAILABLE + 2, index);
     }
@@ -234,7 +234,7 @@ impl Guest {
         self.ring_area.store(self.rings[n].at + AVAILABLE, u16::from(!on));
     }
 
-    /// Asks for an interrupt when this many more were used, with event indices.
+    /// Asks for an interrupt after `more` further used chains, with event indices.
     pub(crate) fn interrupt_after(&self, n: usize, more: u16) {
         let event = self.used(n).wrapping_add(more - 1);
         self.ring_area.store(self.rings[n].at + AVAILABLE + 4 + 2 * usize::from(SIZE), event);
@@ -245,7 +245,7 @@ impl Guest {
         fence(Ordering::SeqCst);
         let at = self.rings[n].at + USED;
         let wanted = if self.features & EVENT_IDX != 0 {
-            // One chain at a time: whether it is the one that the device waits for.
+            // One chain at a time: compares it with the device's event index.
             self.ring_area.load(at + 4 + 8 * usize::from(SIZE)) == self.rings[n].next.wrapping_sub(1)
         } else {
             self.ring_area.load(at) & 1 == 0
@@ -268,7 +268,7 @@ impl Guest {
     fn post(&mut self, n: usize) {
         let index = self.rings[n].next % SIZE;
         self.describe(n, index, self.buffer(n, index), BUFFER as u32, WRITE, 0);
-        self.offer(n, &[index]);
+        self.make_available(n, &[index]);
     }
 
     /// Sends header and frame in pieces of at most `piece` bytes, each a descriptor, if there is room on ring `n`.
@@ -294,7 +294,7 @@ impl Guest {
             let next = (index + 1) % SIZE;
             self.describe(n, index, self.buffer(n, index), bytes.len() as u32, flags, next);
         }
-        self.offer(n, &[first % SIZE]);
+        self.make_available(n, &[first % SIZE]);
         true
     }
 
@@ -303,7 +303,7 @@ impl Guest {
         assert!(self.send_in(1, [0; HEADER], frame, BUFFER));
     }
 
-    /// Takes what has come on a ring, and posts the buffers anew.
+    /// Takes the frames that a vring has received, and posts the buffers again.
     pub(crate) fn receive(&mut self, n: usize) -> Vec<([u8; HEADER], Vec<u8>)> {
         let mut frames = Vec::new();
         let used = self.used(n);
@@ -332,7 +332,7 @@ impl Guest {
         bytes
     }
 
-    /// Whether there was an interrupt since this was asked last.
+    /// Whether there was an interrupt since the last call.
     pub(crate) fn interrupted(&self, n: usize) -> bool {
         self.rings[n].call.read().is_ok()
     }

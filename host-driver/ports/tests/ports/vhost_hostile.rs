@@ -1,4 +1,4 @@
-//! Guests and VMMs that lie: each is stopped with a reason, and nobody else notices.
+//! Hostile guests and VMMs: each is stopped with a reason, and other guests are not affected.
 
 use std::fs::File;
 use std::io::{IoSlice, Write as _};
@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use culvert_ports::{Discard, VhostUser, VhostUserCounters};
+use culvert_ports::{VhostUser, VhostUserCounters, VhostUserDrop};
 use culvert_switch::SwitchPort;
 use culvert_virtio::{MemoryFault, RingFault};
 use rustix::event::{EventfdFlags, eventfd};
@@ -16,13 +16,14 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 
-use crate::lan_host::{FdbEntry, datagram};
-use crate::namespace::until;
-use crate::vhost_frames::{Vm, numbered, served};
+use crate::frames::{datagram, numbered};
+use crate::namespace::wait_until;
+use crate::test_port::TestPort;
 use crate::vhost_guest::{CSUM, Guest, HEADER, INDIRECT, MERGEABLE, NEXT, SIZE, TABLE, WRITE, descriptor};
+use crate::vhost_vm::{Vm, while_served};
 
 fn counters(vm: &Vm) -> VhostUserCounters {
-    vm.station.port.status().counters()
+    vm.host.port.status().counters()
 }
 
 /// How often each fault was counted.
@@ -34,34 +35,34 @@ fn only(fault: RingFault) -> [u64; RingFault::COUNT] {
 fn works(vm: &mut Vm) {
     let frames = numbered(7..8, 100);
     vm.guest.send(&frames[0]);
-    assert_eq!(vm.station.receive(), frames);
-    assert_eq!(vm.station.send(&frames).packets, 1);
+    assert_eq!(vm.host.receive(), frames);
+    assert_eq!(vm.host.send(&frames).packets, 1);
     assert!(vm.guest.receive(0).iter().any(|(_, frame)| *frame == frames[0]));
 }
 
-/// The port has stopped; the next guest is served nevertheless.
+/// Checks that the port has stopped, and that it serves the next guest.
 fn stopped(mut vm: Vm, fault: RingFault, other: &mut Vm) {
     assert_eq!(counters(&vm).faults, only(fault), "{fault}");
-    assert!(!vm.station.port.link() && vm.station.receive().is_empty());
-    assert_eq!(vm.station.send(&numbered(0..5, 60)).down, 5);
-    assert!(vm.station.port.arm(), "nothing more is looked for");
-    assert_eq!(vm.station.pool.free(), 4096 + 32);
+    assert!(!vm.host.port.link() && vm.host.receive().is_empty());
+    assert_eq!(vm.host.send(&numbered(0..5, 60)).down, 5);
+    assert!(vm.host.port.arm(), "nothing more is looked for");
+    assert_eq!(vm.host.pool.free(), 4096 + 32);
     works(other);
     drop(vm.frontend);
     vm.guest = Guest::new(1, 0);
     let (guest, path) = (&vm.guest, &vm.path);
-    vm.frontend = served(&mut vm.station, || guest.connect(path));
+    vm.frontend = while_served(&mut vm.host, || guest.connect(path));
     works(&mut vm);
 }
 
-/// What a guest does to its rings stops the port when it is used; what it did right before has come.
+/// Checks that a fault in a guest's rings stops the port, and that the frame before the fault is received.
 fn stops(features: u64, fault: RingFault, spoil: impl FnOnce(&mut Guest)) {
     let (mut vm, mut other) = (Vm::new(1, features), Vm::new(1, 0));
     let before = datagram(9, 1, 60);
     vm.guest.send(&before);
     spoil(&mut vm.guest);
-    assert_eq!(vm.station.receive(), [before]);
-    vm.station.send(&numbered(0..1, 1900));
+    assert_eq!(vm.host.receive(), [before]);
+    vm.host.send(&numbered(0..1, 1900));
     stopped(vm, fault, &mut other);
 }
 
@@ -70,18 +71,18 @@ fn an_available_index_that_jumps() {
     for (ring, jump) in [(1, SIZE + 1), (1, u16::MAX), (0, 1), (0, u16::MAX - SIZE)] {
         let (mut vm, mut other) = (Vm::new(1, 0), Vm::new(1, 0));
         vm.guest.set_available(ring, vm.guest.rings[ring].next.wrapping_add(jump));
-        assert_eq!(vm.station.receive(), [[0; 0]; 0]);
-        vm.station.send(&numbered(0..1, 60));
+        assert_eq!(vm.host.receive(), [[0; 0]; 0]);
+        vm.host.send(&numbered(0..1, 60));
         stopped(vm, RingFault::AvailableIndex, &mut other);
     }
 }
 
 #[test]
 fn descriptors_that_do_not_exist() {
-    stops(0, RingFault::DescriptorIndex, |guest| guest.offer(1, &[SIZE]));
+    stops(0, RingFault::DescriptorIndex, |guest| guest.make_available(1, &[SIZE]));
     stops(0, RingFault::DescriptorIndex, |guest| {
         guest.describe(1, 5, guest.buffer(1, 5), 100, NEXT, u16::MAX);
-        guest.offer(1, &[5]);
+        guest.make_available(1, &[5]);
     });
 }
 
@@ -90,7 +91,7 @@ fn chains_without_an_end() {
     stops(0, RingFault::Loop, |guest| {
         guest.describe(1, 5, guest.buffer(1, 5), 1, NEXT, 6);
         guest.describe(1, 6, guest.buffer(1, 5), 1, NEXT, 5);
-        guest.offer(1, &[5]);
+        guest.make_available(1, &[5]);
     });
     // A receive chain that comes back to itself.
     stops(0, RingFault::Loop, |guest| guest.describe(0, 0, guest.buffer(0, 0), 2048, NEXT | WRITE, 0));
@@ -100,7 +101,7 @@ fn chains_without_an_end() {
         let entries = (1..301).map(|next| descriptor(first, 1, if next < 300 { NEXT } else { 0 }, next));
         guest.buffer_area.write(at, &entries.collect::<Vec<_>>().concat());
         guest.describe(1, 5, guest.buffer(1, 100), 300 * 16, TABLE, 0);
-        guest.offer(1, &[5]);
+        guest.make_available(1, &[5]);
     });
 }
 
@@ -110,7 +111,7 @@ fn tables_of_descriptors_that_are_wrong() {
         stops(features, RingFault::Indirect, move |guest| {
             guest.buffer_area.write(guest.buffer_at(1, 100), &entry);
             guest.describe(1, 5, guest.buffer(1, 100), len, flags, 6);
-            guest.offer(1, &[5]);
+            guest.make_available(1, &[5]);
         });
     };
     let good = descriptor(1 << 32, 100, 0, 0);
@@ -121,12 +122,12 @@ fn tables_of_descriptors_that_are_wrong() {
     table(INDIRECT, 16, TABLE, descriptor(1 << 32, 16, TABLE, 0));
     stops(INDIRECT, RingFault::Memory(MemoryFault::Unmapped), |guest| {
         guest.describe(1, 5, u64::MAX - 7, 32, TABLE, 0);
-        guest.offer(1, &[5]);
+        guest.make_available(1, &[5]);
     });
     stops(INDIRECT, RingFault::DescriptorIndex, |guest| {
         guest.buffer_area.write(guest.buffer_at(1, 100), &descriptor(1 << 32, 1, NEXT, 1));
         guest.describe(1, 5, guest.buffer(1, 100), 16, TABLE, 0);
-        guest.offer(1, &[5]);
+        guest.make_available(1, &[5]);
     });
 }
 
@@ -135,12 +136,12 @@ fn buffers_in_the_wrong_order_or_place() {
     stops(0, RingFault::Order, |guest| {
         guest.describe(1, 5, guest.buffer(1, 5), 100, NEXT | WRITE, 6);
         guest.describe(1, 6, guest.buffer(1, 6), 100, 0, 0);
-        guest.offer(1, &[5]);
+        guest.make_available(1, &[5]);
     });
     for address in [0, 0xdead_0000, u64::MAX - 50, (1 << 32) - 8, (1 << 32) + (1 << 20) - 50] {
         stops(0, RingFault::Memory(MemoryFault::Unmapped), |guest| {
             guest.describe(1, 5, address, 100, 0, 0);
-            guest.offer(1, &[5]);
+            guest.make_available(1, &[5]);
         });
         stops(0, RingFault::Memory(MemoryFault::Unmapped), |guest| {
             guest.describe(0, 0, address, 2048, WRITE, 0);
@@ -154,7 +155,7 @@ fn buffers_in_the_wrong_order_or_place() {
 }
 
 #[test]
-fn frames_that_make_no_sense_are_discarded_one_by_one() {
+fn invalid_frames_are_dropped_one_by_one() {
     let mut vm = Vm::new(1, CSUM);
     let frame = datagram(9, 1, 60);
     let header = |bytes: [u8; 10]| <[u8; HEADER]>::try_from([&bytes[..], &[0; 2]].concat()).unwrap();
@@ -175,39 +176,39 @@ fn frames_that_make_no_sense_are_discarded_one_by_one() {
     assert!(vm.guest.send_in(1, [0; HEADER], &frame[..13], 2048));
     assert!(vm.guest.send_in(1, [0; HEADER], &vec![0; (1 << 16) + 1], 2048));
     vm.guest.send(&frame);
-    assert_eq!(vm.station.receive(), [frame]);
-    let mut discards = [0; Discard::COUNT];
-    discards[Discard::BadOffload as usize] = wrong.len() as u64;
-    discards[Discard::Truncated as usize] = 1;
-    discards[Discard::Oversize as usize] = 1;
-    assert_eq!((counters(&vm).discards, vm.station.port.take_rx_drops()), (discards, wrong.len() as u64 + 2));
+    assert_eq!(vm.host.receive(), [frame]);
+    let mut drops = [0; VhostUserDrop::COUNT];
+    drops[VhostUserDrop::BadOffload as usize] = wrong.len() as u64;
+    drops[VhostUserDrop::Truncated as usize] = 1;
+    drops[VhostUserDrop::Oversize as usize] = 1;
+    assert_eq!((counters(&vm).drops, vm.host.port.take_rx_drops()), (drops, wrong.len() as u64 + 2));
     works(&mut vm);
     // Without its agreement on checksums none is left open.
     let mut vm = Vm::new(1, 0);
     assert!(vm.guest.send_in(1, header([1, 0, 0, 0, 0, 0, 34, 0, 6, 0]), &datagram(9, 1, 60), 2048));
-    assert!(vm.station.receive().is_empty() && counters(&vm).discards[Discard::BadOffload as usize] == 1);
+    assert!(vm.host.receive().is_empty() && counters(&vm).drops[VhostUserDrop::BadOffload as usize] == 1);
 }
 
 #[test]
-fn a_memory_file_that_is_cut_off() {
+fn a_memory_file_that_shrinks() {
     for buffers in [true, false] {
         let (mut vm, mut other) = (Vm::new(1, 0), Vm::new(1, 0));
         works(&mut vm);
         vm.guest.send(&datagram(9, 1, 60));
         let area = if buffers { &vm.guest.buffer_area } else { &vm.guest.ring_area };
         ftruncate(&area.file, 0).unwrap();
-        assert!(vm.station.receive().is_empty());
+        assert!(vm.host.receive().is_empty());
         stopped(vm, RingFault::Memory(MemoryFault::Shrunk), &mut other);
     }
     // The same while a frame is put into it.
     let (mut vm, mut other) = (Vm::new(1, 0), Vm::new(1, 0));
     ftruncate(&vm.guest.buffer_area.file, 0).unwrap();
-    assert_eq!(vm.station.send(&numbered(0..3, 60)).down, 3);
+    assert_eq!(vm.host.send(&numbered(0..3, 60)).down, 3);
     stopped(vm, RingFault::Memory(MemoryFault::Shrunk), &mut other);
 }
 
 #[test]
-fn rings_that_change_all_the_time() {
+fn rings_that_change_while_they_are_read() {
     for features in [0, MERGEABLE | INDIRECT | CSUM] {
         let (mut vm, mut other) = (Vm::new(1, features), Vm::new(1, 0));
         let mut random = Random(features);
@@ -231,19 +232,19 @@ fn rings_that_change_all_the_time() {
                     }
                 });
                 for _ in 0..50 {
-                    vm.station.receive();
-                    vm.station.send(&numbered(0..8, 60 + round * 40));
-                    vm.station.port.arm();
+                    vm.host.receive();
+                    vm.host.send(&numbered(0..8, 60 + round * 40));
+                    vm.host.port.arm();
                 }
                 stop.store(true, Ordering::Relaxed);
             });
             stop.store(false, Ordering::Relaxed);
-            assert_eq!(vm.station.pool.free(), 4096 + 32, "no buffer is lost");
+            assert_eq!(vm.host.pool.free(), 4096 + 32, "no buffer is lost");
             works(&mut other);
             drop(vm.frontend);
             vm.guest = Guest::new(1, features);
             let (guest, path) = (&vm.guest, &vm.path);
-            vm.frontend = served(&mut vm.station, || guest.connect(path));
+            vm.frontend = while_served(&mut vm.host, || guest.connect(path));
             works(&mut vm);
         }
         assert!(counters(&vm).faults.iter().sum::<u64>() > 0, "some of it was seen");
@@ -251,7 +252,7 @@ fn rings_that_change_all_the_time() {
 }
 
 #[test]
-fn memory_that_cannot_be_a_guests() {
+fn invalid_memory_tables_are_refused() {
     let region = |at: u64, file: &File, len: u64| VhostUserMemoryRegionInfo {
         guest_phys_addr: at,
         memory_size: len,
@@ -266,10 +267,10 @@ fn memory_that_cannot_be_a_guests() {
     };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vm");
-    let mut station = FdbEntry::of(VhostUser::open(&path, 1).unwrap());
+    let mut host = TestPort::new(VhostUser::open(&path, 1).unwrap());
     let mut set = |regions: &[(u64, &File, u64)]| {
         let regions: Vec<_> = regions.iter().map(|(at, file, len)| region(*at, file, *len)).collect();
-        served(&mut station, || Guest::new(1, 0).introduce(&path).set_mem_table(&regions).is_ok())
+        while_served(&mut host, || Guest::new(1, 0).negotiate(&path).set_mem_table(&regions).is_ok())
     };
     let (short, vast) = (memory(4096), memory(1 << 43));
     assert!(set(&[(0, &short, 4096), (4096, &short, 4096), (1 << 40, &vast, 1 << 41)]));
@@ -288,21 +289,21 @@ fn memory_that_cannot_be_a_guests() {
     }
 }
 
-/// Has a request made on a connection that is otherwise in order; the port refuses it and ends the connection.
+/// Checks that the port refuses a request on an otherwise valid connection, and closes it.
 fn refused(request: impl FnOnce(&Guest, &mut Frontend) -> bool + Send) {
     let mut vm = Vm::new(1, 0);
     assert!(vm.serve(request), "the request fails");
-    vm.alone();
+    vm.wait_disconnected();
     assert_eq!(counters(&vm).refused, 1);
     drop(vm.frontend);
     vm.guest = Guest::new(1, 0);
     let (guest, path) = (&vm.guest, &vm.path);
-    vm.frontend = served(&mut vm.station, || guest.connect(path));
+    vm.frontend = while_served(&mut vm.host, || guest.connect(path));
     works(&mut vm);
 }
 
 #[test]
-fn rings_that_are_set_up_wrongly() {
+fn invalid_vring_settings_are_refused() {
     refused(|_, frontend| frontend.set_vring_num(1, 255).is_err());
     refused(|_, frontend| frontend.set_vring_num(1, 0).is_err());
     refused(|_, frontend| frontend.set_vring_num(1, 0x8000).is_err());
@@ -325,15 +326,15 @@ fn rings_that_are_set_up_wrongly() {
 }
 
 #[test]
-fn requests_that_make_no_sense() {
+fn invalid_requests_close_the_connection() {
     refused(|_, frontend| frontend.set_features(1 << 40 | 1 << 32).is_err());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vm");
     let port = VhostUser::open(&path, 1).unwrap();
-    let (status, mut station) = (port.status(), FdbEntry::of(port));
-    let last = |connections: u64, station: &mut FdbEntry<VhostUser>| {
-        until("the next connection can come", || {
-            station.port.link();
+    let (status, mut host) = (port.status(), TestPort::new(port));
+    let last = |connections: u64, host: &mut TestPort<VhostUser>| {
+        wait_until("the next connection can come", || {
+            host.port.link();
             let now = status.counters();
             now.connections == connections && !now.connected
         });
@@ -347,9 +348,9 @@ fn requests_that_make_no_sense() {
     for code in 12..15 {
         for files in &sets {
             let stream = UnixStream::connect(&path).unwrap();
-            say(&stream, code, 1, files);
+            send_request(&stream, code, 1, files);
             connections += 1;
-            last(connections, &mut station);
+            last(connections, &mut host);
         }
     }
     assert_eq!(status.counters().refused, connections);
@@ -364,15 +365,15 @@ fn requests_that_make_no_sense() {
         let _sent = stream.write_all(&bytes);
         drop(stream);
         connections += 1;
-        last(connections, &mut station);
+        last(connections, &mut host);
     }
     let guest = Guest::new(1, 0);
-    let pairs = served(&mut station, || guest.introduce(&path).get_queue_num().unwrap());
+    let pairs = while_served(&mut host, || guest.negotiate(&path).get_queue_num().unwrap());
     assert_eq!(pairs, 1);
 }
 
-/// Sends a request that nobody else would.
-fn say(stream: &UnixStream, code: u32, body: u64, files: &[BorrowedFd<'_>]) {
+/// Sends a request with any code, body and files.
+fn send_request(stream: &UnixStream, code: u32, body: u64, files: &[BorrowedFd<'_>]) {
     let header = [code, 1, 8].map(u32::to_ne_bytes).concat();
     let bytes = [&header[..], &body.to_ne_bytes()].concat();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];

@@ -1,6 +1,5 @@
-//! Two kernels talk through the rings of a guest: what a kernel sends by a TAP goes into the rings with the header that it
-//! wrote, and what comes out of them goes back to it with the header that the port wrote. So both kernels say whether
-//! offloads are right.
+//! Two kernels exchange streams through the vrings of a guest. The guest's driver copies between a TAP and the vrings, with the
+//! kernel's `virtio_net_hdr` one way and the port's the other way. So both kernels check the offloads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +12,14 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
 use rustix::time::Timespec;
 
-use crate::lan_host::FdbEntry;
-use crate::namespace::{Namespace, may_begin_with_taps};
-use crate::port_bridge::{PortBridge, Way};
-use crate::streams::{nothing_missing, talk};
-use crate::vhost_frames::served;
+use crate::namespace::{Namespace, can_use_taps};
+use crate::port_bridge::{Encapsulation, PortBridge};
+use crate::streams::{check_counters, talk};
+use crate::test_port::TestPort;
 use crate::vhost_guest::{
     CSUM, EVENT_IDX, GUEST_CSUM, GUEST_TSO, Guest, HEADER, HOST_TSO, INDIRECT, MERGEABLE, USO,
 };
+use crate::vhost_vm::while_served;
 
 /// A guest whose kernel is a namespace's.
 struct Driver {
@@ -76,11 +75,11 @@ impl Driver {
 }
 
 fn two_kernels(pairs: usize, features: u64) {
-    if !may_begin_with_taps() {
+    if !can_use_taps() {
         return;
     }
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("wire", &there, "far");
+    here.connect("wire", &there, "far");
     let tap = here.within(move || Tap::open("vm", 1400, None).unwrap());
     let wire = here.within(|| AfPacket::open("wire", &AfPacketOptions::default()).unwrap());
     here.run("ip addr add 10.0.0.1/24 dev vm");
@@ -89,18 +88,18 @@ fn two_kernels(pairs: usize, features: u64) {
     there.run("ip addr add fd00::2/64 dev far");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vm");
-    let mut station = FdbEntry::of(VhostUser::open(&path, pairs).unwrap());
+    let mut host = TestPort::new(VhostUser::open(&path, pairs).unwrap());
     let guest = Guest::new(pairs, features);
-    let frontend = served(&mut station, || guest.connect(&path));
-    let status = station.port.status();
+    let frontend = while_served(&mut host, || guest.connect(&path));
+    let status = host.port.status();
     let driver = Driver::start(guest, tap);
-    let bridge = PortBridge::new(station.port, wire, Way::Plain);
+    let bridge = PortBridge::new(host.port, wire, Encapsulation::None);
     talk(&here, &there);
     let [out, mut back] = bridge.end();
     driver.end();
     // A ring has buffers for eight large frames: TCP sends again what found none.
     back.sent.full = 0;
-    nothing_missing([out, back], true);
+    check_counters([out, back], true);
     assert_eq!(status.counters().faults, [0; RingFault::COUNT]);
     drop(frontend);
 }

@@ -1,4 +1,4 @@
-//! Guests, VMMs and ports that end and begin again: no frame is lost, none comes twice.
+//! Guests, VMMs and ports that end and start again: no frame is lost or duplicated.
 
 use std::os::unix::net::UnixListener;
 
@@ -8,16 +8,13 @@ use culvert_virtio::RingFault;
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
 
-use crate::lan_host::{FdbEntry, datagram, number};
-use crate::vhost_frames::{Vm, numbered, served};
+use crate::frames::{datagram, number, numbered, numbers};
+use crate::test_port::TestPort;
 use crate::vhost_guest::{Guest, HEADER, MERGEABLE};
+use crate::vhost_vm::{Vm, while_served};
 
-fn numbers<'a>(frames: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<u32> {
-    frames.into_iter().map(|frame| number(frame)).collect()
-}
-
-/// What has come to the guest.
-fn came(vm: &mut Vm) -> Vec<u32> {
+/// The numbers of the frames that the guest has received.
+fn received_by_guest(vm: &mut Vm) -> Vec<u32> {
     numbers(vm.guest.receive(0).iter().map(|(_, frame)| frame))
 }
 
@@ -25,18 +22,18 @@ fn range(numbers: std::ops::Range<u32>) -> Vec<u32> {
     numbers.collect()
 }
 
-/// The guest sends frames of which the port takes only `taken`.
+/// The guest sends frames, of which the port receives only `taken`.
 fn send_and_take(vm: &mut Vm, frames: std::ops::Range<u32>, taken: usize) -> Vec<u32> {
     numbered(frames, 60).iter().for_each(|frame| vm.guest.send(frame));
     let mut packets = Vec::new();
-    vm.station.port.receive(&mut vm.station.pool, &mut packets, taken).unwrap();
+    vm.host.port.receive(&mut vm.host.pool, &mut packets, taken).unwrap();
     let numbers = packets.iter().map(|packet| number(packet.bytes())).collect();
-    packets.into_iter().for_each(|packet| vm.station.pool.give(packet));
+    packets.into_iter().for_each(|packet| vm.host.pool.give(packet));
     numbers
 }
 
 #[test]
-fn a_vmm_that_connects_again_goes_on_where_it_was() {
+fn a_vmm_that_reconnects_continues_where_it_was() {
     let mut vm = Vm::new(1, MERGEABLE);
     // More than a ring's worth before.
     for n in 0..3 {
@@ -45,18 +42,18 @@ fn a_vmm_that_connects_again_goes_on_where_it_was() {
     for round in 0..5u32 {
         let first = 300 + round * 20;
         assert_eq!(send_and_take(&mut vm, first..first + 20, 7), range(first..first + 7));
-        vm.station.send(&numbered(first..first + 20, 60));
+        vm.host.send(&numbered(first..first + 20, 60));
         let _until_now = [0, 1].map(|n| vm.guest.interrupted(n));
-        // It dies without a word, with frames in both rings that nobody has taken.
+        // The VMM dies with unread frames in both rings.
         let old = std::mem::replace(&mut vm.frontend, vhost::vhost_user::Frontend::from_stream(pair(), 2));
         drop(old);
-        vm.alone();
-        assert_eq!(vm.station.send(&numbered(0..3, 60)).down, 3);
-        assert!(vm.station.receive().is_empty());
+        vm.wait_disconnected();
+        assert_eq!(vm.host.send(&numbered(0..3, 60)).down, 3);
+        assert!(vm.host.receive().is_empty());
         let (guest, path) = (&vm.guest, &vm.path);
-        // As QEMU does, it says what it remembers, or that it remembers nothing: the ring knows.
-        vm.frontend = served(&mut vm.station, || {
-            let mut frontend = guest.introduce(path);
+        // As QEMU does, it sets the base that it remembers, or 0: the used index counts.
+        vm.frontend = while_served(&mut vm.host, || {
+            let mut frontend = guest.negotiate(path);
             guest.share_memory(&frontend);
             for n in 0..2 {
                 let base = if round % 2 == 0 { guest.used(n) } else { 0 };
@@ -75,12 +72,12 @@ fn a_vmm_that_connects_again_goes_on_where_it_was() {
             frontend
         });
         let both = [0, 1].map(|n| vm.guest.interrupted(n));
-        assert_eq!(both, [true; 2], "who waits for an interrupt that the old one owed gets it");
-        assert_eq!(numbers(&vm.station.receive()), range(first + 7..first + 20));
-        vm.station.send(&numbered(first + 20..first + 25, 60));
-        assert_eq!(came(&mut vm), range(first..first + 25));
+        assert_eq!(both, [true; 2], "an interrupt that the former port may have missed is sent");
+        assert_eq!(numbers(&vm.host.receive()), range(first + 7..first + 20));
+        vm.host.send(&numbered(first + 20..first + 25, 60));
+        assert_eq!(received_by_guest(&mut vm), range(first..first + 25));
     }
-    assert_eq!(vm.station.port.status().counters().connections, 6);
+    assert_eq!(vm.host.port.status().counters().connections, 6);
 }
 
 fn pair() -> std::os::unix::net::UnixStream {
@@ -88,19 +85,19 @@ fn pair() -> std::os::unix::net::UnixStream {
 }
 
 #[test]
-fn a_port_that_is_opened_again_goes_on_where_the_old_one_was() {
+fn a_reopened_port_continues_where_the_old_one_was() {
     let mut vm = Vm::new(1, 0);
     assert_eq!(send_and_take(&mut vm, 0..100, 60), range(0..60));
-    vm.station.send(&numbered(0..10, 60));
+    vm.host.send(&numbered(0..10, 60));
     // The old one lets go of the path, also while a VMM is connected.
-    drop(std::mem::replace(&mut vm.station, FdbEntry::of(other_port())));
+    drop(std::mem::replace(&mut vm.host, TestPort::new(other_port())));
     assert!(!vm.path.exists());
-    vm.station = FdbEntry::of(VhostUser::open(&vm.path, 1).unwrap());
+    vm.host = TestPort::new(VhostUser::open(&vm.path, 1).unwrap());
     let (guest, path) = (&vm.guest, &vm.path);
-    vm.frontend = served(&mut vm.station, || guest.connect(path));
-    assert_eq!(numbers(&vm.station.receive()), range(60..100));
-    vm.station.send(&numbered(10..20, 60));
-    assert_eq!(came(&mut vm), range(0..20));
+    vm.frontend = while_served(&mut vm.host, || guest.connect(path));
+    assert_eq!(numbers(&vm.host.receive()), range(60..100));
+    vm.host.send(&numbered(10..20, 60));
+    assert_eq!(received_by_guest(&mut vm), range(0..20));
 }
 
 fn other_port() -> VhostUser {
@@ -108,7 +105,7 @@ fn other_port() -> VhostUser {
 }
 
 #[test]
-fn a_path_that_a_dead_one_has_left_is_taken_and_no_other() {
+fn a_stale_socket_is_replaced_and_no_other_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vm");
     drop(UnixListener::bind(&path).unwrap());
@@ -121,15 +118,15 @@ fn a_path_that_a_dead_one_has_left_is_taken_and_no_other() {
 }
 
 #[test]
-fn a_driver_that_begins_anew_finds_a_new_device() {
+fn a_driver_that_resets_finds_a_new_device() {
     let mut vm = Vm::new(1, 0);
     assert_eq!(send_and_take(&mut vm, 0..50, 30), range(0..30));
-    vm.station.send(&numbered(0..10, 60));
+    vm.host.send(&numbered(0..10, 60));
     let bases = vm.serve(|_, frontend| [0, 1].map(|n| frontend.get_vring_base(n).unwrap()));
     assert_eq!(bases, [10, 30]);
     // Nothing is touched any more.
-    assert!(!vm.station.port.link() && vm.station.receive().is_empty());
-    assert_eq!((vm.station.send(&numbered(0..5, 60)).down, vm.guest.used(0)), (5, 10));
+    assert!(!vm.host.port.link() && vm.host.receive().is_empty());
+    assert_eq!((vm.host.send(&numbered(0..5, 60)).down, vm.guest.used(0)), (5, 10));
     // The same connection, new rings in new memory.
     vm.guest = Guest::new(1, MERGEABLE);
     vm.serve(|guest, frontend| {
@@ -138,30 +135,30 @@ fn a_driver_that_begins_anew_finds_a_new_device() {
         (0..2).for_each(|n| guest.set_ring(frontend, n, 0));
     });
     assert_eq!(send_and_take(&mut vm, 0..5, 9), range(0..5));
-    vm.station.send(&numbered(0..5, 60));
-    assert_eq!(came(&mut vm), range(0..5));
+    vm.host.send(&numbered(0..5, 60));
+    assert_eq!(received_by_guest(&mut vm), range(0..5));
 }
 
 #[test]
-fn memory_that_is_told_anew_while_rings_run_loses_nothing() {
+fn a_new_memory_table_for_running_vrings_loses_nothing() {
     let mut vm = Vm::new(1, 0);
     for n in 0..20 {
         assert_eq!(send_and_take(&mut vm, n * 10..n * 10 + 10, 5).len(), 5);
-        assert_eq!(vm.station.send(&numbered(n..n + 1, 60)).packets, 1);
+        assert_eq!(vm.host.send(&numbered(n..n + 1, 60)).packets, 1);
         vm.serve(|guest, frontend| {
             guest.share_memory(frontend);
             frontend.set_vring_addr(1, &guest.addresses(1)).unwrap();
             frontend.set_vring_call(0, &guest.rings[0].call).unwrap();
         });
-        let rest = numbers(&vm.station.receive());
+        let rest = numbers(&vm.host.receive());
         assert_eq!(rest, range(n * 10 + 5..n * 10 + 10));
     }
-    assert_eq!(came(&mut vm), range(0..20));
+    assert_eq!(received_by_guest(&mut vm), range(0..20));
     assert!(vm.guest.interrupted(0));
 }
 
 #[test]
-fn a_guest_that_dies_between_two_steps_takes_nobody_with_it() {
+fn a_guest_that_dies_during_set_up_does_not_affect_others() {
     // After each step of its set-up, and in the middle of frames.
     let mut other = Vm::new(1, 0);
     let mut vm = Vm::new(1, 0);
@@ -169,8 +166,8 @@ fn a_guest_that_dies_between_two_steps_takes_nobody_with_it() {
         drop(std::mem::replace(&mut vm.frontend, vhost::vhost_user::Frontend::from_stream(pair(), 2)));
         vm.guest = Guest::new(1, 0);
         let (guest, path) = (&vm.guest, &vm.path);
-        let dying = served(&mut vm.station, || {
-            let mut frontend = guest.introduce(path);
+        let dying = while_served(&mut vm.host, || {
+            let mut frontend = guest.negotiate(path);
             for step in 0..steps {
                 let n = usize::from(step > 7);
                 match step {
@@ -189,16 +186,16 @@ fn a_guest_that_dies_between_two_steps_takes_nobody_with_it() {
         for n in 0..10 {
             assert!(vm.guest.send_in(1, [0; HEADER], &datagram(9, n, 60), 2048));
         }
-        let taken = vm.station.receive().len();
+        let taken = vm.host.receive().len();
         assert_eq!(taken, if steps == 14 { 10 } else { 0 });
-        assert_eq!(vm.station.send(&numbered(0..3, 60)).down, if steps > 7 { 0 } else { 3 });
+        assert_eq!(vm.host.send(&numbered(0..3, 60)).down, if steps > 7 { 0 } else { 3 });
         vm.guest = Guest::new(1, 0);
         drop(dying);
-        vm.station.send(&numbered(0..3, 60));
-        vm.alone();
-        assert!(vm.station.receive().is_empty());
-        assert_eq!(vm.station.pool.free(), 4096 + 32);
+        vm.host.send(&numbered(0..3, 60));
+        vm.wait_disconnected();
+        assert!(vm.host.receive().is_empty());
+        assert_eq!(vm.host.pool.free(), 4096 + 32);
         assert_eq!(send_and_take(&mut other, 0..5, 9), range(0..5));
     }
-    assert_eq!(vm.station.port.status().counters().faults, [0; RingFault::COUNT]);
+    assert_eq!(vm.host.port.status().counters().faults, [0; RingFault::COUNT]);
 }

@@ -1,4 +1,4 @@
-//! The kernel's own life on an interface and an address from which the overlay's frames are taken.
+//! The kernel keeps using an interface and an address from which an XDP program takes the overlay's frames.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
@@ -7,10 +7,11 @@ use culvert_packet::{Encap, MacAddr, craft};
 use culvert_ports::{AfPacketOptions, AfXdpOptions, Filter};
 
 use crate::filter::encapsulated;
-use crate::lan_host::{FdbEntry, ends, is_ours};
-use crate::namespace::{LIMIT, Namespace, may_begin_with_xdp, until};
+use crate::frames::{ends, is_ours};
+use crate::namespace::{Namespace, TIMEOUT, can_use_xdp, wait_until};
+use crate::test_port::TestPort;
 
-/// Packets of the kernel's ICMP that say that something cannot be reached.
+/// Counts of ICMP "destination unreachable" that the kernel has sent, of IPv4 and IPv6.
 fn unreachables(namespace: &Namespace) -> (u64, u64) {
     let read = |file| move || std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap();
     let v4 = namespace.within(read("snmp"));
@@ -22,18 +23,18 @@ fn unreachables(namespace: &Namespace) -> (u64, u64) {
     (v4.parse().unwrap(), v6.split_whitespace().last().unwrap().parse().unwrap())
 }
 
-/// Datagrams to a port on which somebody listens, and a stream, there and back.
-fn kernel_talks(here: &Namespace, there: &Namespace, address: &'static str) {
+/// Exchanges datagrams and a stream with a socket of the kernel's.
+fn exchange_with_kernel(here: &Namespace, there: &Namespace, address: &'static str) {
     let (bound, listener) =
         here.within(move || (UdpSocket::bind(address).unwrap(), TcpListener::bind(address).unwrap()));
     let (datagrams, stream) = (bound.local_addr().unwrap(), listener.local_addr().unwrap());
-    let server = here.start(move || {
-        bound.set_read_timeout(Some(LIMIT)).unwrap();
+    let server = here.spawn(move || {
+        bound.set_read_timeout(Some(TIMEOUT)).unwrap();
         let mut buffer = [0; 2000];
         let (len, from) = bound.recv_from(&mut buffer).unwrap();
         bound.send_to(&buffer[..len], from).unwrap();
         let mut stream = listener.accept().unwrap().0;
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let mut got = Vec::new();
         stream.read_to_end(&mut got).unwrap();
         got.len()
@@ -41,24 +42,24 @@ fn kernel_talks(here: &Namespace, there: &Namespace, address: &'static str) {
     there.within(move || {
         let local = if datagrams.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = UdpSocket::bind(local).unwrap();
-        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         socket.send_to(b"another port", datagrams).unwrap();
         let mut got = [0; 100];
         assert_eq!(socket.recv(&mut got).unwrap(), b"another port".len());
-        let mut stream = TcpStream::connect_timeout(&stream, LIMIT).unwrap();
-        stream.set_write_timeout(Some(LIMIT)).unwrap();
+        let mut stream = TcpStream::connect_timeout(&stream, TIMEOUT).unwrap();
+        stream.set_write_timeout(Some(TIMEOUT)).unwrap();
         stream.write_all(&[7; 300_000]).unwrap();
     });
     assert_eq!(server.wait(), 300_000);
 }
 
 #[test]
-fn the_kernel_keeps_all_else_and_says_nothing_about_what_is_ours() {
-    if !may_begin_with_xdp() {
+fn the_kernel_keeps_other_traffic_and_does_not_answer_the_overlay() {
+    if !can_use_xdp() {
         return;
     }
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("wire", &there, "far");
+    here.connect("wire", &there, "far");
     for (address, theirs, server) in
         [("192.0.2.1", "192.0.2.2", "192.0.2.1:0"), ("2001:db8:5::1", "2001:db8:5::2", "[2001:db8:5::1]:0")]
     {
@@ -68,34 +69,34 @@ fn the_kernel_keeps_all_else_and_says_nothing_about_what_is_ours() {
         here.run(&format!("ip route add default via {theirs}"));
         let filter = Filter::Overlay { address: address.parse().unwrap(), control: false };
         let options = AfXdpOptions { filter, promiscuous: false, ..AfXdpOptions::default() };
-        let mut station = FdbEntry::before(&here, "wire", options);
-        // Address resolution is the kernel's, too: nobody has been asked before.
+        let mut near = TestPort::xdp(&here, "wire", options);
+        // The kernel also resolves addresses: no neighbour is known yet.
         there.run(&format!("ping -c 3 -i 0.01 -W 10 {address}"));
-        kernel_talks(&here, &there, server);
+        exchange_with_kernel(&here, &there, server);
         let links = here.run("ip -o link show wire");
         let mac = links.split("link/ether ").nth(1).unwrap()[..17].to_owned();
         let mac: MacAddr = mac.parse().unwrap();
         let before = unreachables(&here);
-        let mut far = FdbEntry::on(&there, "far", AfPacketOptions::default());
+        let mut far = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
         let frames = [Encap::Vxlan, Encap::Nvgre].map(|encap| {
             let mut frame = encapsulated(encap, address.parse().unwrap());
             frame[..6].copy_from_slice(&mac.0);
             frame
         });
         far.send(&frames);
-        let mut got = station.receive_until(|frame| frame == frames[1]);
+        let mut got = near.receive_until(|frame| frame == frames[1]);
         got.retain(|frame| frames.contains(frame));
         assert_eq!(got, frames);
-        // A frame to a port where nobody listens shows that the kernel would have said something by now.
+        // A frame to a closed port shows that the kernel would have refused the others by now.
         let mut other = vec![0; 200];
         let len =
             craft::udp(&mut other, &ends(address.parse::<IpAddr>().unwrap()), 9, 4790, &[7; 50]).unwrap();
         other.truncate(len);
         other[..6].copy_from_slice(&mac.0);
         far.send(&[other]);
-        until("the kernel refuses another port", || unreachables(&here) != before);
+        wait_until("the kernel refuses another port", || unreachables(&here) != before);
         let after = unreachables(&here);
         assert_eq!(after.0 + after.1, before.0 + before.1 + 1);
-        assert!(!station.receive().iter().any(|frame| is_ours(frame)));
+        assert!(!near.receive().iter().any(|frame| is_ours(frame)));
     }
 }

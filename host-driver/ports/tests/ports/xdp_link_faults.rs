@@ -1,4 +1,4 @@
-//! Interfaces under XDP sockets that are down, gone or in use, and a process that is killed.
+//! XDP sockets on interfaces that are down, removed or in use, and in a process that is killed.
 
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::process::{Command, Stdio};
@@ -7,12 +7,9 @@ use std::time::Duration;
 use culvert_ports::{AfPacketOptions, AfXdp, AfXdpOptions};
 use culvert_switch::{Sent, SwitchPort};
 
-use crate::lan_host::{FdbEntry, datagram, is_ours, number};
-use crate::namespace::{Namespace, may_begin_with_xdp, until};
-
-fn burst(n: u32) -> Vec<Vec<u8>> {
-    (0..n).map(|number| datagram(9, number, 60)).collect()
-}
+use crate::frames::{datagram, is_ours, number, numbered};
+use crate::namespace::{Namespace, can_use_xdp, wait_until};
+use crate::test_port::TestPort;
 
 /// Whether there is an XDP program on the interface.
 fn has_program(namespace: &Namespace, interface: &str) -> bool {
@@ -21,41 +18,41 @@ fn has_program(namespace: &Namespace, interface: &str) -> bool {
 
 #[test]
 fn an_interface_goes_down_comes_up_and_is_deleted() {
-    if !may_begin_with_xdp() {
+    if !can_use_xdp() {
         return;
     }
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("wire", &there, "far");
-    let mut wire = FdbEntry::before(&here, "wire", AfXdpOptions::default());
-    let mut far = FdbEntry::on(&there, "far", AfPacketOptions::default());
-    until("there is a carrier", || wire.port.link());
-    assert_eq!(wire.send(&burst(3)).packets, 3);
+    here.connect("wire", &there, "far");
+    let mut wire = TestPort::xdp(&here, "wire", AfXdpOptions::default());
+    let mut far = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
+    wait_until("there is a carrier", || wire.port.link());
+    assert_eq!(wire.send(&numbered(0..3, 60)).packets, 3);
     there.run("ip link set far down");
-    until("there is none", || !wire.port.link());
-    assert_eq!((wire.send(&burst(3)).down, wire.send(&burst(3)).packets), (3, 0));
+    wait_until("there is none", || !wire.port.link());
+    assert_eq!((wire.send(&numbered(0..3, 60)).down, wire.send(&numbered(0..3, 60)).packets), (3, 0));
     there.run("ip link set far up");
     here.run("ip link set wire down");
     assert!(!wire.port.link());
-    assert_eq!(wire.send(&burst(3)), Sent { down: 3, ..Sent::default() });
+    assert_eq!(wire.send(&numbered(0..3, 60)), Sent { down: 3, ..Sent::default() });
     wire.receive();
     assert!(wire.port.arm() && !wire.readable(Duration::ZERO), "it does not keep its reader busy");
     here.run("ip link set wire up");
-    until("there is a carrier", || wire.port.link() && far.port.link());
+    wait_until("there is a carrier", || wire.port.link() && far.port.link());
     far.receive();
     far.port.arm();
-    let mut sent = burst(3);
+    let mut sent = numbered(0..3, 60);
     sent.push(datagram(9, 77, 60));
     assert_eq!(wire.send(&sent).packets, 4);
     let got = far.receive_until(|frame| is_ours(frame) && number(frame) == 77);
     assert_eq!(got.iter().filter(|frame| is_ours(frame)).count(), 4, "what was down is not sent now");
-    far.send(&burst(3));
+    far.send(&numbered(0..3, 60));
     wire.receive_until(|frame| is_ours(frame) && number(frame) == 2);
-    // A new name is no other interface.
+    // The port follows a renamed interface.
     here.run("ip link set wire name renamed");
     assert!(wire.port.link());
     here.run("ip link del renamed");
-    assert!(!wire.port.link() && wire.try_send(&burst(3)).is_err());
-    until("the reader is told", || {
+    assert!(!wire.port.link() && wire.try_send(&numbered(0..3, 60)).is_err());
+    wait_until("the reader is told", || {
         let armed = wire.port.arm();
         wire.port.receive(&mut wire.pool, &mut Vec::new(), 32).is_err() && !armed
     });
@@ -63,13 +60,13 @@ fn an_interface_goes_down_comes_up_and_is_deleted() {
 }
 
 #[test]
-fn a_larger_mtu_has_the_port_opened_anew() {
-    if !may_begin_with_xdp() {
+fn a_larger_mtu_breaks_the_port_so_that_it_is_reopened() {
+    if !can_use_xdp() {
         return;
     }
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("wire", &there, "far");
-    let mut wire = FdbEntry::before(&here, "wire", AfXdpOptions::default());
+    here.connect("wire", &there, "far");
+    let mut wire = TestPort::xdp(&here, "wire", AfXdpOptions::default());
     here.run("ip link set wire mtu 1400");
     assert!(wire.port.link());
     assert_eq!(wire.send(&[datagram(9, 0, 1400)]).refused, 1, "a smaller one counts at once");
@@ -80,12 +77,12 @@ fn a_larger_mtu_has_the_port_opened_anew() {
 }
 
 #[test]
-fn a_program_goes_with_its_port_and_keeps_its_place_until_then() {
-    if !may_begin_with_xdp() {
+fn a_program_stays_attached_until_its_port_is_dropped() {
+    if !can_use_xdp() {
         return;
     }
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("wire", &there, "far");
+    here.connect("wire", &there, "far");
     for _ in 0..10 {
         let port = here.within(|| AfXdp::open("wire", &AfXdpOptions::default()).unwrap());
         assert!(has_program(&here, "wire"));
@@ -96,7 +93,7 @@ fn a_program_goes_with_its_port_and_keeps_its_place_until_then() {
     }
 }
 
-/// Set for the process that is going to be killed.
+/// Set for the process that is killed.
 const VICTIM: &str = "CULVERT_TEST_IS_TO_BE_KILLED";
 
 #[test]
@@ -104,14 +101,14 @@ fn a_process_that_is_killed_leaves_no_program_behind() {
     if std::env::var_os(VICTIM).is_some() {
         let _port = AfXdp::open("wire", &AfXdpOptions::default()).unwrap();
         println!("open");
-        std::thread::sleep(crate::namespace::LIMIT);
+        std::thread::sleep(crate::namespace::TIMEOUT);
         return;
     }
-    if !may_begin_with_xdp() {
+    if !can_use_xdp() {
         return;
     }
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("wire", &there, "far");
+    here.connect("wire", &there, "far");
     let name = std::thread::current().name().unwrap().to_owned();
     let mut victim = here.within(move || {
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -119,13 +116,13 @@ fn a_process_that_is_killed_leaves_no_program_behind() {
         command.spawn().unwrap()
     });
     let lines = BufReader::new(victim.stdout.take().unwrap()).lines();
-    // The test runner may print its own words in front of it.
+    // The test runner may print in front of it.
     assert!(lines.map_while(Result::ok).any(|line| line.ends_with("open")), "the victim opens its port");
     assert!(has_program(&here, "wire"));
     victim.kill().unwrap();
     victim.wait().unwrap();
-    until("the program is gone", || !has_program(&here, "wire"));
-    let mut wire = FdbEntry::before(&here, "wire", AfXdpOptions::default());
-    FdbEntry::on(&there, "far", AfPacketOptions::default()).send(&burst(3));
+    wait_until("the program is gone", || !has_program(&here, "wire"));
+    let mut wire = TestPort::xdp(&here, "wire", AfXdpOptions::default());
+    TestPort::packet_socket(&there, "far", AfPacketOptions::default()).send(&numbered(0..3, 60));
     wire.receive_until(|frame| is_ours(frame) && number(frame) == 2);
 }

@@ -10,32 +10,25 @@ use culvert_packet::{ChecksumState, Offload, Protocol};
 use culvert_ports::{AfPacketOptions, Filter, Tap};
 use culvert_switch::{Pool, SwitchPort};
 
-use crate::lan_host::{FdbEntry, datagram, is_ours, number};
-use crate::namespace::{LIMIT, Namespace, may_begin, may_begin_with_taps, until};
+use crate::frames::{datagram, is_ours, number, numbered, numbers};
+use crate::namespace::{Namespace, TIMEOUT, can_make_namespaces, can_use_taps, wait_until};
+use crate::test_port::TestPort;
 
 const SMALL: AfPacketOptions =
     AfPacketOptions { filter: Filter::Everything, promiscuous: true, fanout: None, slots: 32, guard: false };
 
-fn numbered(numbers: std::ops::Range<u32>) -> Vec<Vec<u8>> {
-    numbers.map(|n| datagram(9, n, 60)).collect()
-}
-
-fn numbers(frames: &[Vec<u8>]) -> Vec<u32> {
-    frames.iter().filter(|frame| is_ours(frame)).map(|frame| number(frame)).collect()
-}
-
 #[test]
-fn tags_stay_in_their_frames_also_in_large_ones() {
-    if !may_begin() {
+fn vlan_tags_stay_in_frames_of_all_lengths() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("wire", &there, "far");
-    let mut station = FdbEntry::on(&here, "wire", AfPacketOptions::default());
-    // More than the slots were made for, so that some frames come through the socket's queue.
+    here.connect("wire", &there, "far");
+    let mut near = TestPort::packet_socket(&here, "wire", AfPacketOptions::default());
+    // Larger than the slots, so that some frames come through the socket's receive queue.
     here.run("ip link set wire mtu 9000");
     there.run("ip link set far mtu 9000");
-    let mut sender = FdbEntry::on(&there, "far", AfPacketOptions::default());
+    let mut sender = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
     let mut frames = Vec::new();
     for (n, len) in [60, 1400, 1860, 1900, 1950, 4000, 8900].into_iter().enumerate() {
         for tag in [&[][..], &[0x81, 0, 0xe0, 7], &[0x88, 0xa8, 0x0f, 0xff]] {
@@ -48,26 +41,24 @@ fn tags_stay_in_their_frames_also_in_large_ones() {
         assert_eq!(sender.send(frames).packets, frames.len() as u64);
     }
     let last = frames.last().unwrap().clone();
-    let mut got = station.receive_until(|frame| frame == last);
+    let mut got = near.receive_until(|frame| frame == last);
     got.retain(|frame| is_ours(frame));
     assert_eq!(got, frames);
-    assert_eq!(station.port.take_rx_drops(), 0);
+    assert_eq!(near.port.take_rx_drops(), 0);
     assert_eq!(sender.send(&[datagram(9, 0, 9200)]).refused, 1, "longer than the MTU");
 }
 
 #[test]
-fn a_checksum_that_was_left_to_hardware_is_completed_behind_a_tag() {
-    if !may_begin_with_taps() {
+fn a_partial_checksum_is_completed_behind_a_tag() {
+    if !can_use_taps() {
         return;
     }
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("wire", &there, "far");
-    // What a VM over there sends goes out on the wire with all that its kernel knows of it.
-    let mut vm = FdbEntry::of(there.within(|| Tap::open("vm", 1500, None).unwrap()));
-    there.run("tc qdisc add dev vm clsact");
-    let all = "tc filter add dev vm ingress protocol all u32 match u32 0 0";
-    there.run(&format!("{all} action mirred egress redirect dev far"));
-    let mut station = FdbEntry::on(&here, "wire", AfPacketOptions::default());
+    here.connect("wire", &there, "far");
+    // What a VM there sends passes the veth with its offloads.
+    let mut vm = TestPort::new(there.within(|| Tap::open("vm", 1500, None).unwrap()));
+    there.redirect("vm", "far");
+    let mut near = TestPort::packet_socket(&here, "wire", AfPacketOptions::default());
     for tag in [&[][..], &[0x81, 0, 0x20, 5]] {
         let mut right = datagram(9, 1, 333);
         let mut partial = right.clone();
@@ -83,144 +74,148 @@ fn a_checksum_that_was_left_to_hardware_is_completed_behind_a_tag() {
         packet.offload = offload;
         assert_eq!(vm.port.send(&mut vm.pool, &mut vec![packet]).unwrap().packets, 1);
         let mut got = Vec::new();
-        until("it comes", || {
-            station.port.receive(&mut station.pool, &mut got, 32).unwrap();
+        wait_until("it comes", || {
+            near.port.receive(&mut near.pool, &mut got, 32).unwrap();
             got.iter().any(|packet| is_ours(packet.bytes()))
         });
         let ours = got.iter().find(|packet| is_ours(packet.bytes())).unwrap();
         assert_eq!(ours.bytes(), right);
-        assert_eq!(ours.checksum, Good, "nobody has to look at it again");
+        assert_eq!(ours.checksum, Good, "its checksum needs no second check");
         assert_eq!(ours.offload, Offload { checksum: ChecksumState::Verified, ..Offload::default() });
-        got.into_iter().for_each(|packet| station.pool.give(packet));
+        got.into_iter().for_each(|packet| near.pool.give(packet));
     }
 }
 
 #[test]
-fn what_finds_no_slot_is_counted() {
-    if !may_begin() {
+fn frames_without_a_slot_are_counted() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("wire", &there, "far");
-    let mut station = FdbEntry::on(&here, "wire", SMALL);
-    let mut sender = FdbEntry::on(&there, "far", SMALL);
-    assert_eq!(sender.send(&numbered(0..200)).packets, 200);
+    here.connect("wire", &there, "far");
+    let mut near = TestPort::packet_socket(&here, "wire", SMALL);
+    let mut sender = TestPort::packet_socket(&there, "far", SMALL);
+    assert_eq!(sender.send(&numbered(0..200, 60)).packets, 200);
     let mut got = 0;
     let mut lost = 0;
-    // The kernel's own frames, of IPv6, may be among those that came and those that were lost.
-    until("all are accounted for", || {
-        got += station.receive().len() as u64;
-        lost += station.port.take_rx_drops();
+    // The kernel's own frames, of IPv6, may be among the received and the lost ones.
+    wait_until("all are accounted for", || {
+        got += near.receive().len() as u64;
+        lost += near.port.take_rx_drops();
         got + lost >= 200
     });
     assert!(got >= 32 && lost >= 100, "{got} came, {lost} were lost");
-    sender.send(&numbered(500..501));
-    station.receive_until(|frame| is_ours(frame) && number(frame) == 500);
+    sender.send(&numbered(500..501, 60));
+    near.receive_until(|frame| is_ours(frame) && number(frame) == 500);
 }
 
 #[test]
-fn other_macs_are_asked_for_where_they_are_wanted() {
-    if !may_begin() {
+fn the_interface_is_promiscuous_only_if_wanted() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("wire", &there, "far");
+    here.connect("wire", &there, "far");
     for promiscuous in [false, true] {
-        let station =
-            FdbEntry::on(&here, "wire", AfPacketOptions { promiscuous, ..AfPacketOptions::default() });
+        let near = TestPort::packet_socket(
+            &here,
+            "wire",
+            AfPacketOptions { promiscuous, ..AfPacketOptions::default() },
+        );
         let expected = if promiscuous { "promiscuity 1 " } else { "promiscuity 0 " };
         assert!(here.run("ip -d link show wire").contains(expected));
-        drop(station);
+        drop(near);
     }
 }
 
 #[test]
 fn frames_wait_for_a_buffer() {
-    if !may_begin() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("wire", &there, "far");
-    let mut station = FdbEntry::on(&here, "wire", AfPacketOptions::default());
-    station.pool = Pool::new(8, 0).unwrap();
-    let mut sender = FdbEntry::on(&there, "far", AfPacketOptions::default());
-    sender.send(&numbered(0..20));
+    here.connect("wire", &there, "far");
+    let mut near = TestPort::packet_socket(&here, "wire", AfPacketOptions::default());
+    near.pool = Pool::new(8, 0).unwrap();
+    let mut sender = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
+    sender.send(&numbered(0..20, 60));
     let mut all = Vec::new();
-    until("all have come", || {
-        let some = station.receive();
+    wait_until("all have come", || {
+        let some = near.receive();
         assert!(some.len() <= 8);
         all.extend(numbers(&some));
         all.len() == 20
     });
-    assert_eq!((all, station.port.take_rx_drops()), ((0..20).collect(), 0));
-    // A frame that no buffer of this pool will ever hold is not waited for.
+    assert_eq!((all, near.port.take_rx_drops()), ((0..20).collect(), 0));
+    // A frame that fits into no buffer of this pool does not wait.
     here.run("ip link set wire mtu 9000");
     there.run("ip link set far mtu 9000");
     sender.send(&[datagram(9, 20, 5000), datagram(9, 21, 60)]);
-    let rest = station.receive_until(|frame| is_ours(frame) && number(frame) == 21);
-    assert_eq!((numbers(&rest), station.port.take_rx_drops()), (vec![21], 1));
+    let rest = near.receive_until(|frame| is_ours(frame) && number(frame) == 21);
+    assert_eq!((numbers(&rest), near.port.take_rx_drops()), (vec![21], 1));
 }
 
 #[test]
-fn a_sleeper_is_woken_by_a_frame() {
-    if !may_begin() {
+fn a_frame_wakes_a_sleeping_reader() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("wire", &there, "far");
-    let mut station = FdbEntry::on(&here, "wire", AfPacketOptions::default());
-    let mut sender = FdbEntry::on(&there, "far", AfPacketOptions::default());
+    here.connect("wire", &there, "far");
+    let mut near = TestPort::packet_socket(&here, "wire", AfPacketOptions::default());
+    let mut sender = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
     for n in 0..100 {
-        until("nothing is there", || {
-            station.receive();
-            station.port.arm() && !station.readable(Duration::ZERO)
+        wait_until("nothing is there", || {
+            near.receive();
+            near.port.arm() && !near.readable(Duration::ZERO)
         });
-        sender.send(&numbered(n..n + 1));
-        assert!(station.readable(LIMIT) && !station.port.arm(), "frame {n}");
-        station.receive_until(|frame| is_ours(frame) && number(frame) == n);
+        sender.send(&numbered(n..n + 1, 60));
+        assert!(near.readable(TIMEOUT) && !near.port.arm(), "frame {n}");
+        near.receive_until(|frame| is_ours(frame) && number(frame) == n);
     }
 }
 
 #[test]
-fn what_the_host_sends_does_not_come_back() {
-    if !may_begin() {
+fn frames_that_the_host_sends_are_not_received() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("wire", &there, "far");
+    here.connect("wire", &there, "far");
     here.run("ip addr add 198.51.100.2/24 dev wire");
     here.run("ip neigh add 198.51.100.1 lladdr 02:00:00:00:00:02 dev wire");
     for fanout in [None, Some(78)] {
-        let mut station =
-            FdbEntry::on(&here, "wire", AfPacketOptions { fanout, ..AfPacketOptions::default() });
-        let mut far = FdbEntry::on(&there, "far", AfPacketOptions::default());
+        let mut near =
+            TestPort::packet_socket(&here, "wire", AfPacketOptions { fanout, ..AfPacketOptions::default() });
+        let mut far = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
         here.within(|| UdpSocket::bind("0.0.0.0:0")?.send_to(b"from the host", "198.51.100.1:9")).unwrap();
         let from_host = |frame: &[u8]| frame.ends_with(b"from the host");
         far.receive_until(from_host);
-        far.send(&numbered(0..1));
-        let came = station.receive_until(is_ours);
+        far.send(&numbered(0..1, 60));
+        let came = near.receive_until(is_ours);
         assert!(!came.iter().any(|frame| from_host(frame)), "{fanout:?}");
     }
 }
 
 #[test]
-fn a_group_shares_frames_by_flow() {
-    if !may_begin() {
+fn a_fanout_group_shares_frames_by_flow() {
+    if !can_make_namespaces() {
         return;
     }
     let (here, there) = (Namespace::new(), Namespace::new());
-    here.join("wire", &there, "far");
+    here.connect("wire", &there, "far");
     let shared = AfPacketOptions { fanout: Some(77), ..AfPacketOptions::default() };
-    let mut fdb = [FdbEntry::on(&here, "wire", shared), FdbEntry::on(&here, "wire", shared)];
-    let mut sender = FdbEntry::on(&there, "far", AfPacketOptions::default());
+    let mut ports =
+        [TestPort::packet_socket(&here, "wire", shared), TestPort::packet_socket(&here, "wire", shared)];
+    let mut sender = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
     let frames: Vec<Vec<u8>> = (0..1024).map(|n| datagram(1000 + n as u16 % 64, n, 60)).collect();
     for frames in frames.chunks(64) {
         sender.send(frames);
     }
     let mut got: [Vec<u32>; 2] = [vec![], vec![]];
-    until("all have come", || {
-        for (station, got) in fdb.iter_mut().zip(&mut got) {
-            got.extend(numbers(&station.receive()));
+    wait_until("all have come", || {
+        for (near, got) in ports.iter_mut().zip(&mut got) {
+            got.extend(numbers(&near.receive()));
         }
         got[0].len() + got[1].len() >= 1024
     });
