@@ -133,8 +133,8 @@ fn expression(name: &str, data: &[DefaultNla]) -> DefaultNla {
 fn compare(field: &Match) -> [DefaultNla; 2] {
     let (register, protocol, network, transport) = (1, 1, 1, 2);
     let payload = |base, offset, len: usize| {
-        let place = [number(1, register), number(2, base), number(3, offset), number(4, len as u32)];
-        expression("payload", &place)
+        let attributes = [number(1, register), number(2, base), number(3, offset), number(4, len as u32)];
+        expression("payload", &attributes)
     };
     let (load, value) = match field {
         Match::EtherType(value) => {

@@ -162,8 +162,8 @@ impl<'a> RxSlot<'a> {
             return false;
         }
         let (macs, rest) = packet.bytes_mut().split_at_mut(12);
-        let (place, rest) = rest.split_at_mut(tag);
-        place.copy_from_slice(self.tag.as_ref().map_or(&[], |tag| tag));
+        let (tag_bytes, rest) = rest.split_at_mut(tag);
+        tag_bytes.copy_from_slice(self.tag.as_ref().map_or(&[], |tag| tag));
         if self.queued {
             if read_queued(socket, &mut [&mut vnet, macs, rest].map(IoSliceMut::new)) != self.len + vnet.len()
             {

@@ -38,7 +38,7 @@ fn a_full_tap_is_reported_to_the_sender_and_counted_by_the_reader() {
     });
     assert_eq!(got, sent.packets);
     assert!(vm.port.take_rx_drops() >= sent.full);
-    assert_eq!(vm.port.take_rx_drops(), 0, "each is told once");
+    assert_eq!(vm.port.take_rx_drops(), 0, "each is counted once");
     let sent = other.send(&numbered(0..100, 60));
     assert_eq!((sent.packets, sent.full), (100, 0), "there is room again");
 }
@@ -129,7 +129,7 @@ fn an_interface_goes_down_comes_up_and_is_deleted() {
     assert!(wire.port.link());
     here.run("ip link del renamed");
     assert!(!wire.port.link() && wire.try_send(&numbered(0..3, 60)).is_err());
-    wait_until("the reader is told", || {
+    wait_until("the reader is notified", || {
         let armed = wire.port.arm();
         wire.port.receive(&mut wire.pool, &mut Vec::new(), 32).is_err() && !armed
     });

@@ -93,16 +93,16 @@ const USED: usize = 0x4000;
 
 /// The driver's side of a ring.
 pub(crate) struct Ring {
-    /// Where it is in the area of rings.
+    /// Offset in the area of rings.
     pub(crate) at: usize,
-    /// Where its buffers are in theirs.
+    /// Offset of its buffers in the area of buffers.
     buffers: usize,
     /// Next entry of the available ring.
     pub(crate) next: u16,
     /// Next descriptor.
     tail: u16,
     /// Number of descriptors of each chain that was sent and is not used yet.
-    under_way: VecDeque<u16>,
+    in_flight: VecDeque<u16>,
     /// Next entry of the used ring.
     seen: u16,
     pub(crate) kick: EventFd,
@@ -128,7 +128,7 @@ impl Guest {
             buffers: n * usize::from(SIZE) * BUFFER,
             next: 0,
             tail: 0,
-            under_way: VecDeque::new(),
+            in_flight: VecDeque::new(),
             seen: 0,
             kick: eventfd(),
             call: eventfd(),
@@ -277,15 +277,15 @@ impl Guest {
         let ring = &mut self.rings[n];
         while ring.seen != used {
             ring.seen = ring.seen.wrapping_add(1);
-            ring.under_way.pop_front().expect("only what was sent comes back");
+            ring.in_flight.pop_front().expect("the device uses only what was sent");
         }
         let whole = [&header[..], frame].concat();
         let pieces: Vec<&[u8]> = whole.chunks(piece.min(BUFFER)).collect();
         let (first, count) = (ring.tail, pieces.len() as u16);
-        if SIZE - ring.under_way.iter().sum::<u16>() < count {
+        if SIZE - ring.in_flight.iter().sum::<u16>() < count {
             return false;
         }
-        ring.under_way.push_back(count);
+        ring.in_flight.push_back(count);
         ring.tail = first.wrapping_add(count);
         for (i, bytes) in (0..).zip(&pieces) {
             let index = first.wrapping_add(i) % SIZE;

@@ -93,7 +93,7 @@ fn chains_without_an_end() {
         guest.describe(1, 6, guest.buffer(1, 5), 1, NEXT, 5);
         guest.make_available(1, &[5]);
     });
-    // A receive chain that comes back to itself.
+    // A receive chain that links to itself.
     stops(0, RingFault::Loop, |guest| guest.describe(0, 0, guest.buffer(0, 0), 2048, NEXT | WRITE, 0));
     // Longer than the ring, by way of a table.
     stops(INDIRECT, RingFault::Loop, |guest| {
@@ -160,11 +160,11 @@ fn invalid_frames_are_dropped_one_by_one() {
     let frame = datagram(9, 1, 60);
     let header = |bytes: [u8; 10]| <[u8; HEADER]>::try_from([&bytes[..], &[0; 2]].concat()).unwrap();
     let wrong = [
-        // Sums from behind the frame's end, up to behind it, and with an offset that wraps.
+        // Checksum start behind the frame's end, field behind it, and an offset that wraps.
         [1, 0, 0, 0, 0, 0, 200, 0, 0, 0],
         [1, 0, 0, 0, 0, 0, 34, 0, 68, 0],
         [1, 0, 0, 0, 0, 0, 255, 255, 255, 255],
-        // A way to cut that nobody knows, and those that were not agreed on.
+        // An unknown GSO type, and those that were not negotiated.
         [1, 3, 54, 0, 120, 5, 34, 0, 16, 0],
         [1, 1, 54, 0, 120, 5, 34, 0, 16, 0],
         [1, 4, 54, 0, 120, 5, 34, 0, 16, 0],
@@ -183,7 +183,7 @@ fn invalid_frames_are_dropped_one_by_one() {
     drops[VhostUserDrop::Oversize as usize] = 1;
     assert_eq!((counters(&vm).drops, vm.host.port.take_rx_drops()), (drops, wrong.len() as u64 + 2));
     works(&mut vm);
-    // Without its agreement on checksums none is left open.
+    // Without VIRTIO_NET_F_CSUM a partial checksum is refused.
     let mut vm = Vm::new(1, 0);
     assert!(vm.guest.send_in(1, header([1, 0, 0, 0, 0, 0, 34, 0, 6, 0]), &datagram(9, 1, 60), 2048));
     assert!(vm.host.receive().is_empty() && counters(&vm).drops[VhostUserDrop::BadOffload as usize] == 1);
@@ -277,7 +277,7 @@ fn invalid_memory_tables_are_refused() {
     assert!(!set(&[(0, &short, 8192)]));
     assert!(!set(&[(0, &vast, 1 << 43)]));
     assert!(!set(&[(0, &vast, u64::MAX)]));
-    assert!(!set(&[(0, &short, 4096), (4095, &short, 4096)]), "two in one place");
+    assert!(!set(&[(0, &short, 4096), (4095, &short, 4096)]), "regions overlap");
     assert!(!set(&[(0, &File::open("/dev/zero").unwrap(), 4096)]));
     assert!(!set(&[(0, &File::open("/proc/self/exe").unwrap(), 4096)]));
     // One that is right but for its file system, where the program's own is another.
@@ -339,7 +339,7 @@ fn invalid_requests_close_the_connection() {
             now.connections == connections && !now.connected
         });
     };
-    // An eventfd is all that nobody can have us wait for. A file that is missing, or more than one.
+    // Files that are not eventfds, a missing file, and more than one.
     let (null, file) = (File::open("/dev/null").unwrap(), tempfile::tempfile().unwrap());
     let event = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
     let event = event.as_fd();

@@ -110,7 +110,7 @@ fn a_stale_socket_is_replaced_and_no_other_file() {
     let path = folder.path().join("vm");
     drop(UnixListener::bind(&path).unwrap());
     let port = VhostUser::open(&path, 1).unwrap();
-    assert!(VhostUser::open(&path, 1).is_err(), "somebody listens there");
+    assert!(VhostUser::open(&path, 1).is_err(), "another port listens there");
     drop(port);
     std::fs::write(&path, "mine").unwrap();
     assert!(VhostUser::open(&path, 1).is_err());
@@ -182,7 +182,7 @@ fn a_guest_that_dies_during_set_up_does_not_affect_others() {
             }
             frontend
         });
-        // It has sent as far as it could, and its memory goes with it.
+        // The guest has sent as far as its set-up allows. Its memory is freed with it.
         for n in 0..10 {
             assert!(vm.guest.send_in(1, [0; HEADER], &datagram(9, n, 60), 2048));
         }

@@ -38,7 +38,7 @@ impl Driver {
                 let mut idle = true;
                 for pair in 0..guest.rings.len() / 2 {
                     for (header, frame) in guest.receive(2 * pair) {
-                        // The kernel refuses a header that makes no sense.
+                        // The kernel refuses an invalid header.
                         let whole = [&header[..], &frame].concat();
                         assert_eq!(write(tap.fd(), &whole).unwrap(), whole.len());
                         idle = false;

@@ -92,7 +92,7 @@ fn frames_without_a_slot_are_counted_and_the_rest_stays_in_order() {
     assert!(got >= 32 && lost >= 100 && all.is_sorted(), "{got} came, {lost} were lost");
     far.send(&numbered(500..501, 60));
     near.receive_until(|frame| is_ours(frame) && number(frame) == 500);
-    assert_eq!(near.port.take_rx_drops(), 0, "each is told once");
+    assert_eq!(near.port.take_rx_drops(), 0, "each is counted once");
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn an_interface_goes_down_comes_up_and_is_deleted() {
     assert!(wire.port.link());
     here.run("ip link del renamed");
     assert!(!wire.port.link() && wire.try_send(&numbered(0..3, 60)).is_err());
-    wait_until("the reader is told", || {
+    wait_until("the reader is notified", || {
         let armed = wire.port.arm();
         wire.port.receive(&mut wire.pool, &mut Vec::new(), 32).is_err() && !armed
     });

@@ -1,4 +1,4 @@
-//! Checksums as a sender leaves them to its NIC.
+//! Partial checksums of every kind of frame.
 
 use culvert_packet::{Encap, MacAddr, OuterSpec, craft, verify_udp};
 
@@ -17,7 +17,7 @@ fn built(make: impl FnOnce(&mut [u8]) -> usize) -> Vec<u8> {
     frame
 }
 
-/// A datagram and a segment of either family, and where their checksums are.
+/// A datagram and a segment of either family, with the offsets of their checksums.
 fn frames() -> Vec<(Vec<u8>, usize)> {
     let mut all = Vec::new();
     for v6 in [false, true] {
@@ -29,8 +29,8 @@ fn frames() -> Vec<(Vec<u8>, usize)> {
     all
 }
 
-/// What stands in the field before a NIC completes it.
-fn leave_undone(frame: &mut [u8], l3: usize, field: usize) {
+/// Makes a checksum partial: stores the pseudo-header's sum in its field.
+fn make_partial(frame: &mut [u8], l3: usize, field: usize) {
     let v6 = frame[l3] >> 4 == 6;
     let (addresses, l4) = if v6 { (l3 + 8..l3 + 40, l3 + 40) } else { (l3 + 12..l3 + 20, l3 + 20) };
     let protocol = if v6 { frame[l3 + 6] } else { frame[l3 + 9] };
@@ -47,20 +47,20 @@ fn encapsulated(v6: bool, inner: &[u8], checksum: bool) -> Vec<u8> {
     let mut frame = built(|out| craft::encapsulated(out, &template, 5001, 9, inner).unwrap());
     let l4 = if v6 { 54 } else { 34 };
     if checksum {
-        leave_undone(&mut frame, 14, l4 + 6);
+        make_partial(&mut frame, 14, l4 + 6);
         complete(&mut frame);
     }
     frame
 }
 
 #[test]
-fn what_was_left_is_completed_also_in_front_of_padding_and_behind_a_tag() {
+fn a_partial_checksum_is_completed_with_padding_and_tags() {
     for (right, field) in frames() {
         for tag in [&[][..], &[0x81, 0, 0x20, 5]] {
             for padding in [0, 7] {
                 let mut right = right.clone();
                 let mut frame = right.clone();
-                leave_undone(&mut frame, 14, field);
+                make_partial(&mut frame, 14, field);
                 for frame in [&mut right, &mut frame] {
                     frame.splice(12..12, tag.iter().copied());
                     frame.extend(std::iter::repeat_n(0xee, padding));
@@ -74,7 +74,7 @@ fn what_was_left_is_completed_also_in_front_of_padding_and_behind_a_tag() {
 }
 
 #[test]
-fn right_and_damaged_frames_stay_as_they_are() {
+fn right_and_damaged_checksums_are_not_changed() {
     for (right, _) in frames() {
         for at in [14 + 8, right.len() - 1, right.len()] {
             let mut frame = right.clone();
@@ -87,13 +87,13 @@ fn right_and_damaged_frames_stay_as_they_are() {
 }
 
 #[test]
-fn the_inner_one_is_completed_in_an_encapsulated_frame() {
+fn the_inner_checksum_of_an_encapsulated_frame_is_completed() {
     for v6 in [false, true] {
         for (inner, field) in frames() {
             let right = encapsulated(v6, &inner, false);
-            let mut undone = inner.clone();
-            leave_undone(&mut undone, 14, field);
-            let mut frame = encapsulated(v6, &undone, false);
+            let mut partial = inner.clone();
+            make_partial(&mut partial, 14, field);
+            let mut frame = encapsulated(v6, &partial, false);
             assert_ne!(frame, right);
             complete(&mut frame);
             assert_eq!(frame, right);
@@ -102,7 +102,7 @@ fn the_inner_one_is_completed_in_an_encapsulated_frame() {
 }
 
 #[test]
-fn the_outer_one_is_completed_where_it_is_used() {
+fn the_outer_checksum_is_completed_if_it_is_used() {
     for v6 in [false, true] {
         for (inner, _) in frames() {
             let frame = encapsulated(v6, &inner, true);
@@ -114,11 +114,11 @@ fn the_outer_one_is_completed_where_it_is_used() {
 }
 
 #[test]
-fn nothing_is_found_in_pieces_of_frames() {
+fn truncated_frames_are_not_changed() {
     for (inner, field) in frames() {
-        let mut undone = inner.clone();
-        leave_undone(&mut undone, 14, field);
-        for whole in [undone.clone(), encapsulated(true, &undone, true)] {
+        let mut partial = inner.clone();
+        make_partial(&mut partial, 14, field);
+        for whole in [partial.clone(), encapsulated(true, &partial, true)] {
             for len in 0..whole.len() {
                 let mut piece = whole[..len].to_vec();
                 complete(&mut piece);
