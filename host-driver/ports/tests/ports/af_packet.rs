@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::UdpSocket;
-use std::time::Duration;
 
 use culvert_flow::Checksum::Good;
 use culvert_packet::checksum::Checksum;
 use culvert_packet::{ChecksumState, Offload, Protocol};
 use culvert_ports::{AfPacketOptions, Filter, Tap};
-use culvert_switch::{Pool, SwitchPort};
+use culvert_switch::SwitchPort;
 
 use crate::frames::{datagram, is_ours, number, numbered, numbers};
-use crate::namespace::{Namespace, TIMEOUT, can_make_namespaces, can_use_taps, wait_until};
+use crate::namespace::{Namespace, can_make_namespaces, can_use_taps, wait_until};
+use crate::receive_checks;
 use crate::test_port::TestPort;
 
 const SMALL: AfPacketOptions =
@@ -135,24 +135,12 @@ fn frames_wait_for_a_buffer() {
     }
     let (here, there) = (Namespace::new(), Namespace::new());
     here.connect("wire", &there, "far");
-    let mut near = TestPort::packet_socket(&here, "wire", AfPacketOptions::default());
-    near.pool = Pool::new(8, 0).unwrap();
-    let mut sender = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
-    sender.send(&numbered(0..20, 60));
-    let mut all = Vec::new();
-    wait_until("all have come", || {
-        let some = near.receive();
-        assert!(some.len() <= 8);
-        all.extend(numbers(&some));
-        all.len() == 20
+    let near = TestPort::packet_socket(&here, "wire", AfPacketOptions::default());
+    let far = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
+    receive_checks::frames_wait_for_a_buffer(near, far, || {
+        here.run("ip link set wire mtu 9000");
+        there.run("ip link set far mtu 9000");
     });
-    assert_eq!((all, near.port.take_rx_drops()), ((0..20).collect(), 0));
-    // A frame that fits into no buffer of this pool does not wait.
-    here.run("ip link set wire mtu 9000");
-    there.run("ip link set far mtu 9000");
-    sender.send(&[datagram(9, 20, 5000), datagram(9, 21, 60)]);
-    let rest = near.receive_until(|frame| is_ours(frame) && number(frame) == 21);
-    assert_eq!((numbers(&rest), near.port.take_rx_drops()), (vec![21], 1));
 }
 
 #[test]
@@ -162,17 +150,9 @@ fn a_frame_wakes_a_sleeping_reader() {
     }
     let (here, there) = (Namespace::new(), Namespace::new());
     here.connect("wire", &there, "far");
-    let mut near = TestPort::packet_socket(&here, "wire", AfPacketOptions::default());
-    let mut sender = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
-    for n in 0..100 {
-        wait_until("nothing is there", || {
-            near.receive();
-            near.port.arm() && !near.readable(Duration::ZERO)
-        });
-        sender.send(&numbered(n..n + 1, 60));
-        assert!(near.readable(TIMEOUT) && !near.port.arm(), "frame {n}");
-        near.receive_until(|frame| is_ours(frame) && number(frame) == n);
-    }
+    let near = TestPort::packet_socket(&here, "wire", AfPacketOptions::default());
+    let far = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
+    receive_checks::a_frame_wakes_a_sleeping_reader(near, far);
 }
 
 #[test]

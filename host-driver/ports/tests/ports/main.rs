@@ -8,6 +8,7 @@ mod frames;
 mod link_faults;
 mod namespace;
 mod port_bridge;
+mod receive_checks;
 mod streams;
 mod test_port;
 mod vhost_bursts;

@@ -1,15 +1,15 @@
 //! Frames through XDP sockets, on a veth whose other end is a packet socket.
 
 use std::net::{Ipv4Addr, UdpSocket};
-use std::time::Duration;
 
 use culvert_packet::checksum::Checksum;
 use culvert_packet::{Gso, Offload, Protocol, craft, tcp};
 use culvert_ports::{AfPacketOptions, AfXdp, AfXdpOptions, AfXdpParts, Tap};
-use culvert_switch::{Pool, SwitchPort};
+use culvert_switch::SwitchPort;
 
 use crate::frames::{datagram, ends, is_ours, number, numbered, numbers};
-use crate::namespace::{Namespace, TIMEOUT, can_use_taps, can_use_xdp, wait_until};
+use crate::namespace::{Namespace, can_use_taps, can_use_xdp, wait_until};
+use crate::receive_checks;
 use crate::test_port::TestPort;
 
 fn ours(mut frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
@@ -127,22 +127,9 @@ fn frames_wait_for_a_buffer() {
     here.connect("wire", &there, "far");
     here.run("ip link set wire mtu 9000");
     there.run("ip link set far mtu 9000");
-    let mut near = TestPort::xdp(&here, "wire", AfXdpOptions::default());
-    near.pool = Pool::new(8, 0).unwrap();
-    let mut far = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
-    far.send(&numbered(0..20, 60));
-    let mut all = Vec::new();
-    wait_until("all have come", || {
-        let some = near.receive();
-        assert!(some.len() <= 8);
-        all.extend(numbers(&some));
-        all.len() == 20
-    });
-    assert_eq!((all, near.port.take_rx_drops()), ((0..20).collect(), 0));
-    // A frame that fits into no buffer of this pool does not wait.
-    far.send(&[datagram(9, 20, 5000), datagram(9, 21, 60)]);
-    let rest = near.receive_until(|frame| is_ours(frame) && number(frame) == 21);
-    assert_eq!((numbers(&rest), near.port.take_rx_drops()), (vec![21], 1));
+    let near = TestPort::xdp(&here, "wire", AfXdpOptions::default());
+    let far = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
+    receive_checks::frames_wait_for_a_buffer(near, far, || {});
 }
 
 #[test]
@@ -152,17 +139,9 @@ fn a_frame_wakes_a_sleeping_reader() {
     }
     let (here, there) = (Namespace::new(), Namespace::new());
     here.connect("wire", &there, "far");
-    let mut near = TestPort::xdp(&here, "wire", AfXdpOptions::default());
-    let mut far = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
-    for n in 0..100 {
-        wait_until("nothing is there", || {
-            near.receive();
-            near.port.arm() && !near.readable(Duration::ZERO)
-        });
-        far.send(&numbered(n..n + 1, 60));
-        assert!(near.readable(TIMEOUT) && !near.port.arm(), "frame {n}");
-        near.receive_until(|frame| is_ours(frame) && number(frame) == n);
-    }
+    let near = TestPort::xdp(&here, "wire", AfXdpOptions::default());
+    let far = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
+    receive_checks::a_frame_wakes_a_sleeping_reader(near, far);
 }
 
 #[test]
