@@ -32,9 +32,6 @@ pub(crate) struct Options {
     steps: Vec<Step>,
 }
 
-/// Steps that run only when they are named.
-const BY_HAND: &[Step] = &[Step::Sizes, Step::Words, Step::Circles];
-
 /// The steps, in their order: the quick ones first, the tests (whose summary should close the output) last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Step {
@@ -78,9 +75,7 @@ pub(crate) fn edges(workspace: &Workspace, options: &EdgeOptions) -> Result<()> 
 pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
     let mut done: Vec<(String, Duration, bool)> = Vec::new();
     for &step in Step::value_variants() {
-        let chosen =
-            if options.steps.is_empty() { !BY_HAND.contains(&step) } else { options.steps.contains(&step) };
-        if !chosen {
+        if !options.steps.is_empty() && !options.steps.contains(&step) {
             continue;
         }
         let name = format!("{step:?}").to_lowercase();

@@ -12,7 +12,7 @@
 //!    vanish.
 //!
 //! A VF's configuration space is what the kernel's VFIO would show a guest: vendor, device and BARs in the header, where
-//! a VF on the bus has all-ones and none (PCIe 9.3.4).
+//! a VF on the bus has all-ones and none (PCIe 6.0 section 9.3.4).
 
 #![forbid(unsafe_code)]
 

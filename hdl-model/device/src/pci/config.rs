@@ -106,7 +106,7 @@ impl ConfigBuilder {
         at
     }
 
-    /// Adds the PCI Express capability (PCIe 7.5.3) of an endpoint that can be reset; returns its offset.
+    /// Adds the PCI Express capability (PCIe 6.0 section 7.5.3) of an endpoint that can be reset; returns its offset.
     pub fn express(&mut self) -> usize {
         let mut body = [0; 0x3a];
         let mut mask = [0; 0x3a];

@@ -1,4 +1,4 @@
-//! The SR-IOV extended capability of a physical function (PCIe 9.3.3).
+//! The SR-IOV extended capability of a physical function (PCIe 6.0 section 9.3.3).
 
 use super::config::{Bar, ConfigBuilder, ConfigSpace};
 

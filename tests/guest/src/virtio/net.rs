@@ -93,6 +93,8 @@ pub struct VirtioNet {
     control: Option<BufferedQueue>,
     free: Vec<u16>,
     in_flight: Vec<bool>,
+    /// A fault of the transmit queue that the next send returns.
+    broken: Option<Error>,
     counters: Counters,
 }
 
@@ -133,8 +135,20 @@ impl VirtioNet {
         let in_flight = vec![false; tx.queue.size().into()];
         let offload = options.checksum_offload && features & feature::CSUM != 0;
         let counters = Counters::default();
-        let mut net =
-            Self { transport, features, mac, mtu, offload, rx, tx, control, free, in_flight, counters };
+        let mut net = Self {
+            transport,
+            features,
+            mac,
+            mtu,
+            offload,
+            rx,
+            tx,
+            control,
+            free,
+            in_flight,
+            broken: None,
+            counters,
+        };
         for index in 0..net.rx.queue.size() {
             net.rx.queue.describe(index, net.rx.iova(index), net.rx.stride as u32, true, None);
             net.rx.queue.offer(index);
@@ -293,18 +307,26 @@ impl FramePort for VirtioNet {
     }
 
     fn can_send(&mut self) -> bool {
-        // A broken queue shows itself in send().
-        if self.free.is_empty() && self.reclaim().is_ok() && self.free.is_empty() {
-            self.counters.tx_full += 1;
-            return false;
+        if !self.free.is_empty() {
+            return true;
         }
-        true
+        match self.reclaim() {
+            Ok(()) => {}
+            // The next send returns it.
+            Err(error) => self.broken = Some(error),
+        }
+        let room = self.broken.is_some() || !self.free.is_empty();
+        self.counters.tx_full += u64::from(!room);
+        room
     }
 
     fn send(&mut self, frame: &[u8], partial: Option<(u16, u16)>) -> Result<()> {
         let max = self.tx.stride - HEADER;
         if !(14..=max).contains(&frame.len()) {
             return Err(Error::FrameLength { len: frame.len(), max });
+        }
+        if let Some(error) = self.broken.take() {
+            return Err(error);
         }
         if self.free.len() * 2 < usize::from(self.tx.queue.size()) {
             self.reclaim()?;
