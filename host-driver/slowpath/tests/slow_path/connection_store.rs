@@ -148,7 +148,7 @@ fn a_connection_that_the_new_policy_denies_or_whose_vm_changed_is_not_restored()
             s.vports.get_mut(&VportId(11)).expect("it is there").mac = MacAddr([2; 6]);
         }),
         ("the responder is another VM", |s| {
-            s.vports.get_mut(&VportId(13)).expect("it is there").mac = MacAddr([2; 6])
+            s.vports.get_mut(&VportId(13)).expect("it is there").mac = MacAddr([2; 6]);
         }),
         ("the owner is gone", |s| {
             s.vports.remove(&VportId(11));
