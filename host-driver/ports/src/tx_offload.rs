@@ -49,10 +49,18 @@ impl TxFrames {
     pub(crate) fn of(packet: &mut Packet, receiver: TxOffloads) -> Self {
         let offload = packet.offload;
         if offload.gso == Gso::None {
-            if receiver.checksum || offload.fill_checksum(packet.bytes_mut()) {
+            if receiver.checksum {
                 return TxFrames::Whole { offload, header_len: 0 };
             }
-            return TxFrames::BadChecksum;
+            if !offload.fill_checksum(packet.bytes_mut()) {
+                return TxFrames::BadChecksum;
+            }
+            // A packet that waits in a backlog comes here again: its checksum is filled once.
+            packet.offload.checksum = match offload.checksum {
+                ChecksumState::Partial => ChecksumState::None,
+                known => known,
+            };
+            return TxFrames::Whole { offload, header_len: 0 };
         }
         let Some(segments) = Segmentation::of(packet.bytes(), &offload) else {
             return TxFrames::BadSegmentation;
@@ -110,3 +118,6 @@ pub(crate) fn for_each_frame<E>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

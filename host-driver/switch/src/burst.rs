@@ -47,11 +47,11 @@ impl BurstPipeline {
         }
     }
 
-    /// The verdict on each packet of the last run, as the core gives it for one packet after the other, and the parsed
-    /// packet if it is punted.
-    #[inline]
-    pub(super) fn verdicts(&self) -> impl Iterator<Item = (Verdict, &Option<Classified>)> {
-        self.verdicts.iter().copied().zip(&self.punted)
+    /// The verdict on packet `n` of the last run, as the core gives it for one packet after the other, and the parsed packet
+    /// if it is punted.
+    #[inline(always)]
+    pub(super) fn verdict(&self, n: usize) -> (Verdict, Option<&Classified>) {
+        (self.verdicts[n], self.punted[n].as_ref())
     }
 }
 

@@ -168,8 +168,9 @@ impl Forwarder {
         }
         let Some(mut pipeline) = self.pipeline.take() else { return };
         pipeline.run(&mut self.out.dp, packets, self.now);
-        for ((packet, (verdict, punted)), len) in packets.drain(..).zip(pipeline.verdicts()).zip(lens) {
-            self.apply_verdict(packet, verdict, punted.as_ref(), len as usize);
+        for (n, (packet, len)) in packets.drain(..).zip(lens).enumerate() {
+            let (verdict, punted) = pipeline.verdict(n);
+            self.apply_verdict(packet, verdict, punted, len as usize);
         }
         self.pipeline = Some(pipeline);
         self.flush();
