@@ -16,7 +16,7 @@ pub enum FlowCommand {
     SetTunnel(u16, Box<Tunnel>),
     /// Reinject a frame: the NIC looks up its flow. With a ticket, this completes the upcall. The parsed packet, present if
     /// the frame is unchanged since its upcall, saves the switch from parsing it again.
-    Reinject(ReinjectMeta, Vec<u8>, Option<Box<Classified>>),
+    Reinject(ReinjectMeta, Vec<u8>, Option<Classified>),
     /// Send a frame out of a port unchanged. With a ticket, this completes the upcall.
     PacketOut(ReinjectMeta, Port, Vec<u8>),
     /// The host dropped the packet. With a ticket, this completes the upcall.

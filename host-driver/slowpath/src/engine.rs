@@ -119,7 +119,7 @@ impl<P: Policy> Engine<P> {
                         && classified.headers.fragment == Fragment::None;
                     if offload {
                         self.offload(&flow);
-                        let packet = Some(Box::new(classified));
+                        let packet = Some(classified);
                         self.commands.push(FlowCommand::Reinject(meta.reinject(), upcall.frame, packet));
                     } else {
                         self.forward(&flow.record, &classified, upcall, now);

@@ -67,7 +67,7 @@ impl Forwarder {
             FlowCommand::SetTunnel(index, tunnel) => self.set_tunnel(index, &tunnel),
             FlowCommand::Reinject(meta, frame, classified) => {
                 if let Some(packet) = self.import(&meta, &frame) {
-                    self.reinject(packet, self.ticket_of(&meta), classified.as_deref());
+                    self.reinject(packet, self.ticket_of(&meta), classified.as_ref());
                 }
                 self.complete_upcall(meta.input, self.ticket_of(&meta));
             }
