@@ -17,9 +17,9 @@ pub const LARGE_BUFFER: usize = HEADROOM + (1 << 16);
 #[must_use = "its buffer goes back to the pool"]
 pub struct Packet {
     pub(super) buffer: &'static mut [u8],
-    number: u32,
-    start: u32,
-    len: u32,
+    pub(super) number: u32,
+    pub(super) start: u32,
+    pub(super) len: u32,
     /// Number of the pool that owns the buffer.
     pub(super) owner: u8,
     /// The port that it arrived at.

@@ -85,9 +85,7 @@ impl Pool {
             return self.return_to_owner(packet);
         }
         let free = if packet.buffer.len() == BUFFER { &mut self.free } else { &mut self.large };
-        let mut packet = packet;
-        (packet.checksum, packet.offload) = (Checksum::Unknown, Offload::default());
-        free.push(packet);
+        free.push(Packet { checksum: Checksum::Unknown, offload: Offload::default(), ..packet });
     }
 
     fn return_to_owner(&mut self, packet: Packet) {
