@@ -29,12 +29,12 @@ pub(crate) struct Plan {
     pub(crate) workers: usize,
     /// Each worker has an end of the wire of its own.
     pub(crate) own_ends: bool,
-    /// Vports of nobody: one is attached before each of the first so many VMs.
+    /// How many vports without a VM are attached, one before each of the first VMs.
     pub(crate) idle_vports: u16,
 }
 
 impl Plan {
-    /// Teams of all kinds.
+    /// One worker or several, with one end of the wire between them or one each.
     pub(crate) fn worker_sets() -> impl Iterator<Item = Plan> {
         let of = |(workers, own_ends)| Plan { workers, own_ends, ..Plan::default() };
         [(1, false), (2, false), (3, false), (2, true), (3, true)].into_iter().map(of)
