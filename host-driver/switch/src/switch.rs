@@ -292,19 +292,17 @@ impl WorkerHandle {
         let (done, pinned) = channel();
         let failed = |source| Error::System { what: "starting a worker of the switch", source };
         let wake = Arc::clone(&notifier);
-        let thread = std::thread::Builder::new()
-            .name(format!("switch-{n}"))
-            .spawn(move || {
-                let result = core.map_or(Ok(()), pin);
-                let is_pinned = result.is_ok();
-                // The starting thread waits for this.
-                let _ = done.send(result);
-                if is_pinned {
-                    poll_loop::run(&mut worker, &queue, &wake);
-                    worker.finish();
-                }
-            })
-            .map_err(failed)?;
+        let thread = culvert_threads::spawn(format!("switch-{n}"), move || {
+            let result = core.map_or(Ok(()), pin);
+            let is_pinned = result.is_ok();
+            // The starting thread waits for this.
+            let _ = done.send(result);
+            if is_pinned {
+                poll_loop::run(&mut worker, &queue, &wake);
+                worker.finish();
+            }
+        })
+        .map_err(failed)?;
         pinned.recv_timeout(LIMIT).unwrap_or_else(|e| Err(io::Error::other(e))).map_err(failed)?;
         Ok(WorkerHandle::Thread { jobs: Some(jobs), notifier, thread: Some(thread) })
     }
@@ -331,7 +329,7 @@ impl Drop for Switch {
             if let WorkerHandle::Thread { thread, .. } = handle
                 && let Some(thread) = thread.take()
             {
-                // A thread that panicked has said so.
+                // A thread that panics ends the process.
                 let _ = thread.join();
             }
         }

@@ -51,13 +51,11 @@ impl VmqBridge {
         let notifier = Arc::new(Notifier::new()?);
         let mut bridge = Bridge::new(nic, pool);
         let wake = Arc::clone(&notifier);
-        let thread = std::thread::Builder::new()
-            .name("vmq-bridge".into())
-            .spawn(move || {
-                poll_loop::run(&mut bridge, &queue, &wake);
-                bridge.finish();
-            })
-            .map_err(system("starting the thread of the VMQ bridge"))?;
+        let thread = culvert_threads::spawn("vmq-bridge", move || {
+            poll_loop::run(&mut bridge, &queue, &wake);
+            bridge.finish();
+        })
+        .map_err(system("starting the thread of the VMQ bridge"))?;
         Ok(VmqBridge { commands: Some(commands), notifier, thread: Some(thread) })
     }
 
@@ -110,7 +108,7 @@ impl Drop for VmqBridge {
         // If this fails, the thread still polls its commands ten times a second.
         let _ = self.notifier.notify();
         if let Some(thread) = self.thread.take() {
-            // The panic of a thread has been printed already.
+            // A thread that panics ends the process.
             let _ = thread.join();
         }
     }
