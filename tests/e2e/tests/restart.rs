@@ -93,9 +93,8 @@ fn a_transfer_continues_while_the_daemon_restarts_and_adopts_the_flows() {
     assert_eq!(drops.get("queue_stopped"), Some(&NEW_FLOWS.into()), "{drops:?}");
     let faults = faults(&account(&mut sql, &mut web, d.dir()).unwrap());
     assert!(faults.is_empty(), "{faults:#?}; drops {:?}", d.drops(0));
-    // The probe never stopped. No frame is missing, as accounted above; a busy guest may drop datagrams it has received.
-    assert_eq!(probe.reordered, 0, "{probe:?}");
-    assert!(probe.received * 100 >= probe.sent * 95, "{probe:?}");
+    // The probe never stopped.
+    assert_eq!((probe.received, probe.reordered), (probe.sent, 0), "{probe:?}");
     // The new daemon has the connections: replies of a connection that the old one allowed still pass.
     assert_eq!(sql.ping(to, 3, 50).unwrap().received, 3);
 }

@@ -1,12 +1,13 @@
 //! Two stacks joined in memory.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::hex::hex;
 use crate::loopback::Loopback;
-use crate::{Command, Digest, Error, Event, compare};
+use crate::{Command, Digest, Error, Event, FramePort as _, compare};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -66,6 +67,59 @@ fn pings_are_answered_also_during_a_transfer() {
     assert!(report.min_us > 0 && report.min_us <= report.avg_us && report.avg_us <= report.max_us);
     sending.transfer(LIMIT).unwrap();
     assert_eq!(receiving.transfer(LIMIT).unwrap().bytes, 4 << 20);
+}
+
+/// The other end of a wire, which answers ARP at once, and datagrams all at once when it has `hold` of them.
+fn answer_late(mut port: Loopback, hold: usize, stop: &AtomicBool) {
+    let mut held = Vec::new();
+    let mut late = true;
+    while !stop.load(Ordering::Relaxed) {
+        let Some(mut frame) = port.receive().unwrap() else {
+            thread::sleep(MS(1));
+            continue;
+        };
+        frame.copy_within(6..12, 0);
+        frame[6..12].copy_from_slice(&port.mac());
+        match frame[12..14] {
+            [0x08, 0x06] => {
+                // The request's addresses exchanged, its operation a reply's.
+                frame[21] = 2;
+                let (sender, target) = (frame[22..32].to_vec(), frame[38..42].to_vec());
+                frame[22..28].copy_from_slice(&port.mac());
+                frame[28..32].copy_from_slice(&target);
+                frame[32..42].copy_from_slice(&sender);
+                port.send(&frame, None).unwrap();
+            }
+            _ => {
+                // Addresses and ports exchanged; the sums stay right.
+                for (one, other, len) in [(26, 30, 4), (34, 36, 2)] {
+                    for n in 0..len {
+                        frame.swap(one + n, other + n);
+                    }
+                }
+                held.push(frame);
+            }
+        }
+        late &= held.len() < hold;
+        if !late {
+            held.drain(..).for_each(|frame| port.send(&frame, None).unwrap());
+        }
+        port.flush().unwrap();
+    }
+}
+
+#[test]
+fn answers_that_come_all_at_once_are_counted_all() {
+    let (a, b) = Loopback::pair([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).unwrap();
+    let sql = NetStack::start(a, config("sql", 11)).unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| answer_late(b, 150, &stop));
+        let probe = sql.udp_probe([10, 1, 1, 12].into(), 7, MS(1), MS(300)).unwrap();
+        let report = probe.probe(LIMIT).unwrap();
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!((report.sent, report.received, report.reordered), (300, 300, 0), "{report:?}");
+    });
 }
 
 #[test]

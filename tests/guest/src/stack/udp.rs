@@ -13,9 +13,17 @@ use crate::{Event, ProbeReport};
 /// How long after the last datagram answers are waited for.
 const GRACE: Duration = Duration::from_millis(500);
 const MAGIC: &[u8; 8] = b"culvprob";
+/// Bytes of a probe's datagram: [`MAGIC`] and its number.
+const DATAGRAM: usize = 16;
+/// Most datagrams that a probe's socket holds; of longer probes, a guest that stands still for minutes would lose some.
+const MOST: usize = 1 << 14;
+/// Datagrams that the echo's socket holds: those of several probes while the guest stands still for ten seconds.
+const ECHO: usize = 4096;
 
-fn socket(packets: usize) -> Socket<'static> {
-    let buffer = || PacketBuffer::new(vec![PacketMetadata::EMPTY; packets], vec![0; packets * 256]);
+/// A socket that holds so many datagrams of `bytes` each way. smoltcp drops the next one without a word, and a probe would
+/// take it for lost by the network. Datagrams wait here while the guest's thread does not run, and then come all at once.
+fn socket(packets: usize, bytes: usize) -> Socket<'static> {
+    let buffer = || PacketBuffer::new(vec![PacketMetadata::EMPTY; packets], vec![0; packets * bytes]);
     Socket::new(buffer(), buffer())
 }
 
@@ -34,7 +42,7 @@ impl Echo {
 impl Activity for Echo {
     fn turn(&mut self, cx: &mut Context<'_>) -> Next {
         let Some(handle) = self.socket else {
-            let mut socket = socket(256);
+            let mut socket = socket(ECHO, 256);
             if let Err(e) = socket.bind(self.port) {
                 return fail(&self.reply, format!("port {}: {e}", self.port));
             }
@@ -120,7 +128,8 @@ impl Activity for Probe {
         let handle = match self.socket {
             Some(handle) => handle,
             None => {
-                let mut socket = socket(64);
+                let all = self.duration.as_nanos().div_ceil(self.interval.as_nanos().max(1));
+                let mut socket = socket(usize::try_from(all).unwrap_or(MOST).clamp(1, MOST), DATAGRAM);
                 if let Err(e) = socket.bind(self.own_port) {
                     return fail(&self.reply, format!("port {}: {e}", self.own_port));
                 }
