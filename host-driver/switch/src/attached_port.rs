@@ -10,8 +10,9 @@ use crate::BURST;
 use crate::packet::Packet;
 use crate::pool::Pool;
 use crate::port::{Sent, SwitchPort};
+use crate::port_control::{Closing, OpenPort, Opening, PortControlTx};
 
-/// Opens a port, each time that it broke. It runs on the worker's thread and should take little time.
+/// Opens a port, each time that it broke. It may wait: it runs on a thread of port control.
 pub type Opener = Box<dyn FnMut() -> io::Result<Box<dyn SwitchPort>> + Send>;
 
 /// Dropped frames by reason.
@@ -28,21 +29,26 @@ pub struct AttachedPort {
     /// What passed the port.
     pub counters: PortCounters,
     link: bool,
-    open: Opener,
-    port: Option<Box<dyn SwitchPort>>,
+    control: PortControlTx,
+    /// `None` while the port is being opened.
+    open: Option<Opener>,
+    opening: Option<Opening>,
+    port: Option<OpenPort>,
     next_try: u32,
     name: String,
 }
 
 impl AttachedPort {
-    /// Attaches a port and opens it, `now` being the time in milliseconds, wrapping.
-    pub fn new(at: Port, open: Opener, now: u32) -> Self {
+    /// Attaches a port and has it opened, `now` being the time in milliseconds, wrapping.
+    pub fn new(at: Port, open: Opener, now: u32, control: PortControlTx) -> Self {
         let mut port = AttachedPort {
             at,
             out: Vec::with_capacity(BURST),
             counters: PortCounters::default(),
             link: false,
-            open,
+            control,
+            open: Some(open),
+            opening: None,
             port: None,
             next_try: now,
             name: name(at),
@@ -62,34 +68,59 @@ impl AttachedPort {
         self.link
     }
 
-    /// Opens a broken port if the time for another attempt has come, and polls the link.
+    /// Takes a port that was opened, has a broken one opened if the time for another attempt has come, and polls the link.
     pub fn reopen_if_due(&mut self, now: u32) {
         // Milliseconds wrap.
-        if self.port.is_none() && now.wrapping_sub(self.next_try) < u32::MAX / 2 {
-            self.next_try = now.wrapping_add(RETRY_MS);
-            match (self.open)() {
-                Ok(port) => self.port = Some(port),
-                Err(error) => tracing::warn!(port = self.name, %error, "cannot open the port; will retry"),
+        if self.port.is_none()
+            && now.wrapping_sub(self.next_try) < u32::MAX / 2
+            && let Some(open) = self.open.take()
+        {
+            self.opening = Some(self.control.open(self.at, open));
+        }
+        self.take_opened(now);
+        self.poll_link();
+    }
+
+    /// Takes the port if it was opened.
+    fn take_opened(&mut self, now: u32) {
+        let Some(opened) = self.opening.as_ref().and_then(|opening| opening.opened.try_recv().ok()) else {
+            return;
+        };
+        (self.opening, self.open) = (None, Some(opened.open));
+        match opened.port {
+            Ok(port) => self.port = Some(port),
+            Err(error) => {
+                self.next_try = now.wrapping_add(RETRY_MS);
+                tracing::warn!(port = self.name, %error, "cannot open the port; will retry");
             }
         }
-        self.poll_link();
     }
 
     /// Polls the link.
     pub fn poll_link(&mut self) {
-        self.link = self.port.as_mut().is_some_and(|port| port.link());
+        self.link = self.port.as_mut().is_some_and(OpenPort::link);
     }
 
     fn close_broken(&mut self, error: &io::Error, now: u32) {
         tracing::warn!(port = self.name, %error, "port broken; will reopen it");
-        (self.port, self.link, self.next_try) = (None, false, now.wrapping_add(RETRY_MS));
+        self.close(false);
+        (self.link, self.next_try) = (false, now.wrapping_add(RETRY_MS));
+    }
+
+    /// Has the port closed.
+    fn close(&mut self, destroy: bool) {
+        let (port, opening) =
+            (self.port.take().map(Closing::Port), self.opening.take().map(Closing::Opening));
+        for closing in port.into_iter().chain(opening) {
+            self.control.close(self.at, closing, destroy);
+        }
     }
 
     /// Receives packets until `packets` has `max` of them.
     #[inline]
     pub fn receive(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>, max: usize, now: u32) {
-        if let Some(port) = &mut self.port
-            && let Err(error) = port.receive(pool, packets, max)
+        if let Some(open) = &mut self.port
+            && let Err(error) = open.port.receive(pool, packets, max)
         {
             self.close_broken(&error, now);
         }
@@ -99,7 +130,7 @@ impl AttachedPort {
     pub fn flush(&mut self, pool: &mut Pool, now: u32, drops: &mut Drops) -> Sent {
         let count = self.out.len() as u64;
         let down = unreachable_reason(self.at);
-        let Some(port) = &mut self.port else {
+        let Some(OpenPort { port, .. }) = &mut self.port else {
             self.out.drain(..).for_each(|packet| pool.give(packet));
             drops.push((down, count));
             self.counters.drops += count;
@@ -125,21 +156,26 @@ impl AttachedPort {
 
     /// Frames that the port dropped on reception since the last call.
     pub fn take_rx_drops(&mut self) -> u64 {
-        let dropped = self.port.as_mut().map_or(0, |port| port.take_rx_drops());
+        let dropped = self.port.as_mut().map_or(0, |open| open.port.take_rx_drops());
         self.counters.drops += dropped;
         dropped
     }
 
-    /// Removes the port for good, with what it made outside of this process.
+    /// Has the port removed for good, with what it made outside of this process. Nothing passes it any more; it is closed
+    /// soon, in any case before another port of this name opens.
     pub fn destroy(mut self) {
-        if let Some(port) = &mut self.port {
-            port.destroy();
-        }
+        self.close(true);
     }
 
     /// The port, if it is open.
     pub fn port(&mut self) -> Option<&mut dyn SwitchPort> {
-        self.port.as_deref_mut().map(|port| port as &mut dyn SwitchPort)
+        self.port.as_mut().map(|open| &mut *open.port as &mut dyn SwitchPort)
+    }
+}
+
+impl Drop for AttachedPort {
+    fn drop(&mut self) {
+        self.close(false);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::notifier::Notifier;
+use crate::packet_thread;
 
 /// Rounds without work after which the thread sleeps.
 const IDLE_ROUNDS: u32 = 64;
@@ -40,6 +41,7 @@ pub trait PollLoop {
 
 /// Runs until nobody can send commands any more.
 pub fn run<L: PollLoop>(this: &mut L, commands: &Receiver<L::Command>, notifier: &Notifier) {
+    packet_thread::mark();
     let mut idle = 0;
     loop {
         let Some(told) = execute_pending(this, commands) else { return };

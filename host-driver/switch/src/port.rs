@@ -21,7 +21,9 @@ pub struct Sent {
     pub refused: u64,
 }
 
-/// A port: a TAP, an interface, the rings of a VM, or memory. One thread uses it. Nothing in it waits.
+/// A port: a TAP, an interface, the rings of a VM, or memory. A packet thread uses it, so nothing in it waits for the kernel's
+/// RTNL, a file system or another process. Opening it, [`monitor`](Self::monitor), [`destroy`](Self::destroy) and dropping it
+/// may: port control does all that on other threads.
 pub trait SwitchPort: Send {
     /// Receives frames, in order, until there are none or `packets` has `max` of them. Each is at least an Ethernet header
     /// long and lies behind the buffer's headroom. Frames that find no buffer wait, or are counted by [`take_rx_drops`](Self::take_rx_drops).
@@ -50,6 +52,11 @@ pub trait SwitchPort: Send {
         true
     }
 
+    /// What monitors the port, if there is something to monitor. Called once, after the port was opened.
+    fn monitor(&mut self) -> Option<Box<dyn PortMonitor>> {
+        None
+    }
+
     /// Removes what the port made outside of this process. The port is not used afterwards.
     fn destroy(&mut self) {}
 
@@ -58,4 +65,11 @@ pub trait SwitchPort: Send {
 
     /// A descriptor that is readable when frames have arrived.
     fn fd(&self) -> BorrowedFd<'_>;
+}
+
+/// Reads what changes at a port and only the kernel or another process knows, such as the link, and publishes it to the port.
+/// It is polled on a thread of its own, ten times a second, while the port is open, and may wait.
+pub trait PortMonitor: Send {
+    /// Reads it anew. `true`: the packet thread should look at the port.
+    fn poll(&mut self) -> bool;
 }

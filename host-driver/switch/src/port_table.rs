@@ -6,6 +6,7 @@ use culvert_packet::Reason;
 use crate::attached_port::{AttachedPort, Drops, Opener};
 use crate::packet::Packet;
 use crate::pool::Pool;
+use crate::port_control::PortControlTx;
 use crate::tables;
 
 /// An entry for a port that no worker serves.
@@ -33,6 +34,8 @@ pub(super) struct PortTable {
     dirty: Vec<u16>,
     /// Whether a port was attached or detached since the last [`take_changed`](Self::take_changed).
     changed: bool,
+    /// Opens and closes the local ports.
+    control: PortControlTx,
     /// Empty between two flushes.
     drops: Drops,
 }
@@ -45,8 +48,14 @@ impl PortTable {
             uplinks: [UNBOUND; Port::UPLINKS as usize],
             dirty: Vec::with_capacity(usize::from(Port::MAX_VPORTS)),
             changed: false,
+            control: PortControlTx::default(),
             drops: Vec::new(),
         }
+    }
+
+    /// Has ports opened and closed by other threads from now on.
+    pub(super) fn set_control(&mut self, control: PortControlTx) {
+        self.control = control;
     }
 
     fn entry(&mut self, at: Port) -> Option<&mut u16> {
@@ -72,12 +81,13 @@ impl PortTable {
         }
     }
 
-    /// Attaches a local port. The port must be detached before: not every port can be open twice.
+    /// Attaches a local port. The port must be detached before, so that it is closed before it opens again: not every port
+    /// can be open twice.
     pub(super) fn attach(&mut self, at: Port, open: Opener, now: u32) {
         let n = self.local.len() as u16;
         if let Some(entry) = self.entry(at) {
             *entry = n;
-            self.local.push(AttachedPort::new(at, open, now));
+            self.local.push(AttachedPort::new(at, open, now, self.control.clone()));
             self.changed = true;
         }
     }
@@ -89,7 +99,7 @@ impl PortTable {
         }
     }
 
-    /// Forgets a port, and closes it if it is local. Its packets must be flushed before.
+    /// Forgets a port, and has it closed if it is local. Its packets must be flushed before.
     pub(super) fn detach(&mut self, at: Port) {
         let old = self.entry(at).map(|entry| std::mem::replace(entry, UNBOUND));
         let Some(n) = old.filter(|n| *n < REMOTE_BASE) else { return };
@@ -102,9 +112,14 @@ impl PortTable {
         }
     }
 
-    /// Whether a port was attached or detached since the last call.
+    /// Whether a port was attached, detached or opened, or a link has changed, since the last call.
     pub(super) fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
+        std::mem::take(&mut self.changed) | self.control.take_changed()
+    }
+
+    /// The same, without forgetting it.
+    pub(super) fn is_changed(&self) -> bool {
+        self.changed || self.control.is_changed()
     }
 
     /// A local port by port name.

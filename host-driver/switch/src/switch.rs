@@ -16,6 +16,7 @@ use crate::forwarder::Forwarder;
 use crate::notifier::Notifier;
 use crate::placement::Placement;
 use crate::poll_loop::{self, PollLoop as _};
+use crate::port_control::PortControl;
 use crate::settings::SwitchSettings;
 use crate::worker::{Job, Worker};
 use crate::worker_set::WorkerSet;
@@ -34,6 +35,8 @@ pub struct Switch {
     sizes: TableSizes,
     upcalls: Mutex<Option<Box<dyn UpcallQueue>>>,
     events: Mutex<Option<Box<dyn EventQueue>>>,
+    /// Opens and closes the workers' ports. Ends after the workers.
+    _port_control: Option<PortControl>,
 }
 
 /// How a worker is reached.
@@ -62,7 +65,7 @@ impl Switch {
     /// # Panics
     /// The settings have no worker, or more than [`SwitchSettings::MAX_WORKERS`].
     pub fn start(settings: &SwitchSettings) -> Result<Self> {
-        Self::with(settings, WorkerHandle::start)
+        Self::with(settings, Some(PortControl::start()?), WorkerHandle::start)
     }
 
     /// Creates a switch without threads and without any ports: every call does its work at once, and packets are forwarded
@@ -74,11 +77,12 @@ impl Switch {
     /// # Panics
     /// As [`start`](Self::start).
     pub fn inline(settings: &SwitchSettings) -> Result<Self> {
-        Self::with(settings, |_, worker, _, _| Ok(WorkerHandle::Inline(Box::new(Mutex::new(worker)))))
+        Self::with(settings, None, |_, worker, _, _| Ok(WorkerHandle::Inline(Box::new(Mutex::new(worker)))))
     }
 
     fn with(
         settings: &SwitchSettings,
+        port_control: Option<PortControl>,
         start: impl Fn(usize, Worker, Arc<Notifier>, Option<usize>) -> Result<WorkerHandle>,
     ) -> Result<Self> {
         let (set, upcalls) = WorkerSet::new(settings)?;
@@ -86,7 +90,10 @@ impl Switch {
         let base = Instant::now();
         let mut workers = Vec::new();
         let parts = set.forwarders.into_iter().zip(set.notifiers).zip(reporters).zip(&settings.workers);
-        for (n, (((forwarder, notifier), links), core)) in parts.enumerate() {
+        for (n, (((mut forwarder, notifier), links), core)) in parts.enumerate() {
+            if let Some(control) = &port_control {
+                forwarder.out.ports.set_control(control.tx(&notifier));
+            }
             workers.push(start(n, Worker::new(forwarder, links, base), notifier, *core)?);
         }
         Ok(Switch {
@@ -95,6 +102,7 @@ impl Switch {
             sizes: settings.sizes,
             upcalls: Mutex::new(Some(upcalls)),
             events: Mutex::new(Some(Box::new(events))),
+            _port_control: port_control,
         })
     }
 
@@ -121,8 +129,8 @@ impl Switch {
         self.placement.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Attaches a port, in place of the one with this name, at the worker that serves the fewest. The worker's thread opens
-    /// it, again and again until it opens, and reopens it when it breaks. When this returns, all workers know where the port
+    /// Attaches a port, in place of the one with this name, at the worker that serves the fewest. It is opened
+    /// in the background, again and again until it opens, and reopened when it breaks. When this returns, all workers know where the port
     /// is.
     ///
     /// # Errors
@@ -131,7 +139,7 @@ impl Switch {
         // Held until all workers know, so that steering updates reach them in order.
         let mut placement = self.placement();
         let (worker, steering) = (placement.place(at), placement.steering.clone());
-        // If another worker served the port before, it closes it before this one opens it.
+        // If another worker served the port before, it has it closed before this one has it opened.
         self.ask_all(move |f, n| {
             f.out.set_steering(steering.clone());
             if n != worker {
@@ -154,7 +162,8 @@ impl Switch {
         Ok(())
     }
 
-    /// Detaches a port. When this returns, the port is closed.
+    /// Detaches a port. When this returns, nothing passes it any more; it is closed in the background, before another port of
+    /// this name opens.
     ///
     /// # Errors
     /// The switch has stopped.

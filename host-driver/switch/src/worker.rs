@@ -51,7 +51,7 @@ impl Worker {
         self.forwarder.flush();
     }
 
-    /// Polls links, and reopens broken ports, at each tick and when a port was attached or detached.
+    /// Polls links, and has broken ports opened, at each tick and when a port was attached, detached or opened.
     fn tick(&mut self) {
         let now = self.forwarder.now;
         if !self.forwarder.out.ports.take_changed() && now.wrapping_sub(self.ticked) < TICK.as_millis() as u32
@@ -106,7 +106,7 @@ impl PollLoop for Worker {
     fn arm(&mut self) -> Option<Duration> {
         let f = &mut self.forwarder;
         self.armed.clear();
-        let mut quiet = f.out.handoff.is_empty();
+        let mut quiet = f.out.handoff.is_empty() && !f.out.ports.is_changed();
         for n in 0..f.out.ports.local().len() {
             let at = f.out.ports.local()[n].at();
             if f.may_poll(at) {

@@ -8,7 +8,7 @@ use culvert_offload::OffloadNic;
 use culvert_packet::VportId;
 use culvert_ports::NicQueue;
 use culvert_switch::poll_loop::{PollLoop, TICK, poll_fd};
-use culvert_switch::{Opener, Pool, SwitchPort};
+use culvert_switch::{Opener, Pool, PortControlTx, SwitchPort};
 use rustix::event::PollFd;
 
 use crate::vmq_port::VmqPort;
@@ -40,13 +40,14 @@ pub(super) struct Bridge {
     nic: Arc<dyn OffloadNic>,
     pool: Pool,
     ports: Vec<VmqPort>,
+    control: PortControlTx,
     base: Instant,
     ticked: u32,
 }
 
 impl Bridge {
-    pub(super) fn new(nic: Arc<dyn OffloadNic>, pool: Pool) -> Self {
-        Bridge { nic, pool, ports: Vec::new(), base: Instant::now(), ticked: 0 }
+    pub(super) fn new(nic: Arc<dyn OffloadNic>, pool: Pool, control: PortControlTx) -> Self {
+        Bridge { nic, pool, ports: Vec::new(), control, base: Instant::now(), ticked: 0 }
     }
 
     fn now(&self) -> u32 {
@@ -65,7 +66,7 @@ impl Bridge {
     }
 
     fn tick(&mut self, now: u32) {
-        if now.wrapping_sub(self.ticked) >= TICK.as_millis() as u32 {
+        if self.control.take_changed() || now.wrapping_sub(self.ticked) >= TICK.as_millis() as u32 {
             self.ticked = now;
             self.ports.iter_mut().for_each(|port| port.tick(now));
         }
@@ -81,7 +82,7 @@ impl PollLoop for Bridge {
             Command::Attach { vport, vmq, open } => {
                 self.remove(vport);
                 let now = self.now();
-                self.ports.push(VmqPort::new(&self.nic, vport, vmq, open, now));
+                self.ports.push(VmqPort::new(&self.nic, vport, vmq, open, now, &self.control));
             }
             Command::Detach(vport, done) => {
                 self.remove(vport);
@@ -107,7 +108,7 @@ impl PollLoop for Bridge {
 
     fn arm(&mut self) -> Option<Duration> {
         let mut limit = TICK;
-        let mut quiet = true;
+        let mut quiet = !self.control.is_changed();
         for port in &mut self.ports {
             // Without the NIC's queue, the VM's frames wait too.
             let (Some(queue), vm_port) = port.ends() else { continue };

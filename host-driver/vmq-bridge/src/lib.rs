@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use culvert_offload::{Error, OffloadNic, Result};
 use culvert_packet::VportId;
-use culvert_switch::{Notifier, Opener, Pool, poll_loop};
+use culvert_switch::{Notifier, Opener, Pool, PortControl, poll_loop};
 
 use crate::bridge::{Bridge, Command};
 
 /// The bridge's name in error messages.
 const NAME: &str = "the VMQ bridge";
-/// Time limit for an answer: a round takes microseconds, opening a port milliseconds.
+/// Time limit for an answer: a round takes microseconds, opening a VMQ milliseconds.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Commands that can be queued.
 const COMMANDS: usize = 64;
@@ -37,6 +37,8 @@ pub struct VmqBridge {
     commands: Option<SyncSender<Command>>,
     notifier: Arc<Notifier>,
     thread: Option<JoinHandle<()>>,
+    /// Opens and closes the VMs' ports. Ends after the thread.
+    _port_control: PortControl,
 }
 
 impl VmqBridge {
@@ -49,18 +51,21 @@ impl VmqBridge {
         let pool = Pool::new(BUFFERS, LARGE_BUFFERS).map_err(system("packet buffers"))?;
         let (commands, queue) = sync_channel(COMMANDS);
         let notifier = Arc::new(Notifier::new()?);
-        let mut bridge = Bridge::new(nic, pool);
+        let port_control = PortControl::start()?;
+        let mut bridge = Bridge::new(nic, pool, port_control.tx(&notifier));
         let wake = Arc::clone(&notifier);
         let thread = culvert_threads::spawn("vmq-bridge", move || {
             poll_loop::run(&mut bridge, &queue, &wake);
             bridge.finish();
+            // Hands the VMs' ports over to be closed.
+            drop(bridge);
         })
         .map_err(system("starting the thread of the VMQ bridge"))?;
-        Ok(VmqBridge { commands: Some(commands), notifier, thread: Some(thread) })
+        Ok(VmqBridge { commands: Some(commands), notifier, thread: Some(thread), _port_control: port_control })
     }
 
-    /// Attaches a port for the VM of a vport whose frames the NIC steers into VMQ `vmq`. The bridge's thread opens the port,
-    /// retries until that succeeds, and reopens the port when it breaks.
+    /// Attaches a port for the VM of a vport whose frames the NIC steers into VMQ `vmq`. The port is opened in the
+    /// background, again and again until that succeeds, and reopened when it breaks.
     ///
     /// # Errors
     /// The bridge has stopped.
@@ -68,7 +73,8 @@ impl VmqBridge {
         self.tell(Command::Attach { vport, vmq, open })
     }
 
-    /// Detaches a vport. When this returns, its port and its VMQ are closed.
+    /// Detaches a vport. When this returns, its VMQ is closed and nothing passes its port any more, which is closed in the
+    /// background.
     ///
     /// # Errors
     /// The bridge has stopped.

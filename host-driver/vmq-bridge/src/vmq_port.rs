@@ -7,7 +7,7 @@ use culvert_flow::Port;
 use culvert_offload::OffloadNic;
 use culvert_packet::{Reason, VportId};
 use culvert_ports::NicQueue;
-use culvert_switch::{AttachedPort, BURST, Drops, Opener, Packet, Pool, Sent, SwitchPort};
+use culvert_switch::{AttachedPort, BURST, Drops, Opener, Packet, Pool, PortControlTx, Sent, SwitchPort};
 
 /// Milliseconds between two attempts to open a VMQ.
 const RETRY_MS: u32 = 1000;
@@ -31,14 +31,21 @@ pub(super) struct VmqPort {
 }
 
 impl VmqPort {
-    pub(super) fn new(nic: &Arc<dyn OffloadNic>, vport: VportId, vmq: u16, open: Opener, now: u32) -> Self {
+    pub(super) fn new(
+        nic: &Arc<dyn OffloadNic>,
+        vport: VportId,
+        vmq: u16,
+        open: Opener,
+        now: u32,
+        control: &PortControlTx,
+    ) -> Self {
         let mut port = VmqPort {
             vport,
             vmq,
             nic: Arc::clone(nic),
             queue: None,
             next_try: now,
-            vm_port: AttachedPort::new(Port::Vport(vport), open, now),
+            vm_port: AttachedPort::new(Port::Vport(vport), open, now, control.clone()),
             burst: Vec::with_capacity(BURST),
             unreported: Vec::new(),
             drops: Vec::new(),
@@ -47,7 +54,7 @@ impl VmqPort {
         port
     }
 
-    /// Polls the link, reopens what is broken, and counts drops on reception.
+    /// Polls the link, has what is broken reopened, and counts drops on reception.
     pub(super) fn tick(&mut self, now: u32) {
         self.vm_port.reopen_if_due(now);
         // Milliseconds wrap.
@@ -127,7 +134,7 @@ impl VmqPort {
         self.count(Reason::QueueStopped, dropped);
     }
 
-    /// Closes both ports for good.
+    /// Closes the VMQ, and has the VM's port removed for good.
     pub(super) fn destroy(mut self, pool: &mut Pool) {
         self.close(pool);
         self.vm_port.destroy();

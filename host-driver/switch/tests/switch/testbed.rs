@@ -71,6 +71,17 @@ pub(crate) struct Host {
     name: &'static str,
 }
 
+impl Host {
+    /// Waits until all ports are open: a frame to one that is not is dropped.
+    fn wait_for_ports(&self) {
+        let end = Instant::now() + LIMIT;
+        while !self.switch.ports().unwrap().iter().all(|(_, open, _)| *open) {
+            assert!(Instant::now() < end, "not all ports open");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 pub(crate) struct Testbed {
     pub(crate) hosts: [Host; 2],
     /// Contoso's on host 1 and 2, Fabrikam's on host 1 and 2.
@@ -138,6 +149,7 @@ impl Testbed {
             Vm { mac: vport.mac, ip: vport.addresses[0], to_host, from_host, sent: 0, got: BTreeMap::new() }
         });
         let mut testbed = Testbed { hosts, vms, wire, bundle, before: BTreeMap::new() };
+        testbed.hosts.iter().for_each(|host| host.wait_for_ports());
         testbed.apply();
         // Next hops are found with the first packet; what that costs is none of a test's business.
         for (from, to) in [(0, 1), (1, 0), (2, 3), (3, 2)] {
@@ -282,6 +294,7 @@ impl Testbed {
         let (port, switch) = (Port::Vport(self.vport(vm)), &self.hosts[VMS[vm].1].switch);
         switch.detach(port).unwrap();
         switch.attach(port, opener(&self.vms[vm].to_host, &self.vms[vm].from_host)).unwrap();
+        self.hosts[VMS[vm].1].wait_for_ports();
     }
 
     pub(crate) fn flows(&self, vm: usize) -> usize {
