@@ -3,15 +3,17 @@
 //! Frames are received from a TPACKET_V2 ring: each is visible as soon as its slot's status says so. TPACKET_V3 hands over
 //! blocks of frames that are full or at least a millisecond old, which would delay each turn of a request and its answer.
 //! A frame that is larger than a slot, because the other end of a veth left it unsegmented, comes whole through the socket's
-//! receive queue instead, and its slot says so (`TP_STATUS_COPY`).
+//! receive queue instead, and its slot says so (`TP_STATUS_COPY`). The kernel puts both there under one lock, so that slots
+//! with this bit and queued frames have the same order; whatever becomes of such a slot, its frame is taken with it.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use culvert_netlink::Guard;
 use culvert_packet::ChecksumState;
-use culvert_switch::{BUFFER, HEADROOM, Packet, Pool, Sent, SwitchPort};
+use culvert_switch::{BUFFER, HEADROOM, LARGE_BUFFER, Packet, Pool, Sent, SwitchPort};
 use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, recvmsg};
 
 use crate::filter::Filter;
 use crate::packet_tx::PacketTx;
@@ -26,6 +28,9 @@ const OVERHEAD: usize = libc::TPACKET2_HDRLEN + 32 + vnet_hdr::SHORT_LEN + 14 + 
 const MAX_SLOT_MTU: usize = 9216;
 /// Length of a VLAN tag.
 const TAG: usize = 4;
+/// Bytes of the longest frames that fit into a common and into a large buffer.
+const SMALL_ROOM: usize = BUFFER - HEADROOM;
+const LARGE_ROOM: usize = LARGE_BUFFER - HEADROOM;
 /// Bytes of large frames that may wait in the socket's receive queue.
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// Bytes of sent frames that the kernel may hold before the interface counts as full.
@@ -67,8 +72,10 @@ pub struct AfPacket {
     /// The slot of the next frame.
     next: usize,
     tx: PacketTx,
-    /// Frames that did not fit into a buffer, or were invalid.
+    /// Frames for which there was no large buffer, or that were invalid.
     unusable: u64,
+    /// Frames that were longer than a large buffer.
+    too_long: u64,
     /// The interface was removed.
     removed: bool,
     /// Dropped with the port.
@@ -119,7 +126,7 @@ impl AfPacket {
             _ => None,
         };
         let tx = PacketTx::new(sender);
-        Ok(AfPacket { socket, ring, next: 0, tx, unusable: 0, removed: false, _guard: guard })
+        Ok(AfPacket { socket, ring, next: 0, tx, unusable: 0, too_long: 0, removed: false, _guard: guard })
     }
 }
 
@@ -127,8 +134,6 @@ impl AfPacket {
 struct RxSlot<'a> {
     /// The VLAN tag that the kernel has removed from the frame.
     tag: Option<[u8; TAG]>,
-    /// Whether the frame is in the socket's receive queue.
-    queued: bool,
     /// Length of the frame without the tag.
     len: usize,
     vnet: [u8; vnet_hdr::SHORT_LEN],
@@ -151,51 +156,122 @@ impl<'a> RxSlot<'a> {
             None
         };
         let vnet = *from(mac.checked_sub(vnet_hdr::SHORT_LEN)?)?.first_chunk()?;
-        let queued = status & libc::TP_STATUS_COPY != 0;
-        Some(RxSlot { tag, queued, len, vnet, bytes: from(mac)?.get(..kept)? })
+        Some(RxSlot { tag, len, vnet, bytes: from(mac)?.get(..kept)? })
     }
 
-    /// Copies the frame into a packet. `false`: it is truncated or invalid.
-    fn copy_to(&self, socket: BorrowedFd<'_>, packet: &mut Packet) -> bool {
+    /// Room that the frame needs.
+    fn room(&self) -> usize {
+        self.len + self.tag.map_or(0, |_| TAG)
+    }
+
+    /// Copies the frame into a packet, out of the slot or the receive queue. `false`: it is incomplete or invalid.
+    ///
+    /// # Errors
+    /// The queued frame is not the slot's.
+    fn copy_to(&self, queue: Option<BorrowedFd<'_>>, packet: &mut Packet) -> io::Result<bool> {
         let (tag, mut vnet) = (self.tag.map_or(0, |_| TAG), self.vnet);
         if self.len < 14 || !packet.set(0, self.len + tag) {
-            return false;
+            queue.map_or(Ok(()), |queue| self.discard_queued(queue))?;
+            return Ok(false);
         }
         let (macs, rest) = packet.bytes_mut().split_at_mut(12);
         let (tag_bytes, rest) = rest.split_at_mut(tag);
         tag_bytes.copy_from_slice(self.tag.as_ref().map_or(&[], |tag| tag));
-        if self.queued {
-            if read_queued(socket, &mut [&mut vnet, macs, rest].map(IoSliceMut::new)) != self.len + vnet.len()
-            {
-                return false;
+        if let Some(queue) = queue {
+            if !self.take_queued(queue, &mut [&mut vnet, macs, rest].map(IoSliceMut::new))? {
+                return Ok(false);
             }
         } else {
-            let Some((from, behind)) = self.bytes.split_at_checked(12) else { return false };
+            let Some((from, behind)) = self.bytes.split_at_checked(12) else { return Ok(false) };
             if behind.len() != rest.len() {
-                return false;
+                return Ok(false);
             }
             macs.copy_from_slice(from);
             rest.copy_from_slice(behind);
         }
-        let Some(mut offload) = vnet_hdr::read(&vnet) else { return false };
+        let Some(mut offload) = vnet_hdr::read(&vnet) else { return Ok(false) };
         // The kernel's offset does not count the tag.
         if offload.checksum == ChecksumState::Partial {
             offload.start = offload.start.saturating_add(tag as u16);
         }
         vnet_hdr::set_offload(packet, offload);
-        true
+        Ok(true)
+    }
+
+    /// Takes the slot's frame from the receive queue. `false`: the kernel has dropped it.
+    ///
+    /// # Errors
+    /// Its length is not the slot's: the queue and the ring are out of step.
+    fn take_queued(&self, queue: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> io::Result<bool> {
+        match take_queued(queue, parts) {
+            Ok(len) if len == self.len + vnet_hdr::SHORT_LEN => Ok(true),
+            // It is out of the queue, but the kernel cannot describe its offloads.
+            Err(Errno::INVAL) => Ok(false),
+            other => {
+                let why = format!("a frame of {} bytes is queued as {other:?}", self.len);
+                Err(io::Error::new(io::ErrorKind::InvalidData, why))
+            }
+        }
+    }
+
+    fn discard_queued(&self, queue: BorrowedFd<'_>) -> io::Result<()> {
+        let mut vnet = [0; vnet_hdr::SHORT_LEN];
+        self.take_queued(queue, &mut [IoSliceMut::new(&mut vnet)]).map(drop)
     }
 }
 
-/// Reads the next frame of the socket's receive queue. Returns its length, as far as there is room.
-fn read_queued(socket: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> usize {
+/// Takes the next frame from a socket's receive queue, as much of it as there is room for. Returns the whole length, with the
+/// `virtio_net_hdr`.
+fn take_queued(queue: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> Result<usize, Errno> {
     loop {
-        match rustix::io::readv(socket, parts) {
-            Ok(len) => return len,
+        match recvmsg(queue, parts, &mut RecvAncillaryBuffer::default(), RecvFlags::TRUNC) {
+            Ok(message) => return Ok(message.bytes),
             // The interface went down: reported once, before the frames that were received earlier.
             Err(Errno::NETDOWN | Errno::INTR) => {}
-            Err(_) => return 0,
+            Err(error) => return Err(error),
         }
+    }
+}
+
+impl AfPacket {
+    /// Receives the frame of the next slot. `false`: there is none, or it waits for a buffer.
+    fn receive_one(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>) -> io::Result<bool> {
+        let Some((status, bytes)) = self.ring.slot(self.next) else { return Ok(false) };
+        let queue = (status & libc::TP_STATUS_COPY != 0).then(|| self.socket.as_fd());
+        let slot = RxSlot::parse(status, bytes);
+        let room = slot.as_ref().map_or(0, RxSlot::room);
+        let packet = if room <= SMALL_ROOM {
+            let Some(packet) = pool.take() else { return Ok(false) };
+            Some(packet)
+        } else if room <= LARGE_ROOM {
+            // It does not wait for a large buffer: that would block the frames behind it, for all VMs.
+            pool.take_large()
+        } else {
+            None
+        };
+        let result = match (slot, packet) {
+            (Some(slot), Some(mut packet)) => slot.copy_to(queue, &mut packet).map(|whole| {
+                if whole {
+                    packets.push(packet);
+                } else {
+                    self.unusable += 1;
+                    pool.give(packet);
+                }
+            }),
+            (Some(slot), None) => {
+                *(if room > LARGE_ROOM { &mut self.too_long } else { &mut self.unusable }) += 1;
+                queue.map_or(Ok(()), |queue| slot.discard_queued(queue))
+            }
+            (None, packet) => {
+                packet.into_iter().for_each(|packet| pool.give(packet));
+                self.unusable += 1;
+                // Nobody knows its length.
+                queue.map_or(Ok(()), |queue| take_queued(queue, &mut []).map(drop).or(Ok(())))
+            }
+        };
+        self.ring.release(self.next);
+        self.next = self.ring.after(self.next);
+        result.map(|()| true)
     }
 }
 
@@ -204,33 +280,7 @@ impl SwitchPort for AfPacket {
         if self.removed {
             return Err(Errno::NODEV.into());
         }
-        let socket = self.socket.as_fd();
-        while packets.len() < max {
-            let Some((status, bytes)) = self.ring.slot(self.next) else { break };
-            let slot = RxSlot::parse(status, bytes);
-            let common = slot.as_ref().is_none_or(|slot| slot.len + TAG <= BUFFER - HEADROOM);
-            let Some(mut packet) = (if common { pool.take() } else { pool.take_large() }) else {
-                if common {
-                    break;
-                }
-                // Drops it: waiting for a large buffer would block the frames behind it, for all VMs.
-                if slot.is_some_and(|slot| slot.queued) {
-                    read_queued(socket, &mut [IoSliceMut::new(&mut [0])]);
-                }
-                self.unusable += 1;
-                self.ring.release(self.next);
-                self.next = self.ring.after(self.next);
-                continue;
-            };
-            if slot.is_some_and(|slot| slot.copy_to(socket, &mut packet)) {
-                packets.push(packet);
-            } else {
-                pool.give(packet);
-                self.unusable += 1;
-            }
-            self.ring.release(self.next);
-            self.next = self.ring.after(self.next);
-        }
+        while packets.len() < max && self.receive_one(pool, packets)? {}
         Ok(())
     }
 
@@ -241,6 +291,10 @@ impl SwitchPort for AfPacket {
     fn take_rx_drops(&mut self) -> u64 {
         let dropped = self.socket.take_drops().unwrap_or(0);
         std::mem::take(&mut self.unusable) + u64::from(dropped)
+    }
+
+    fn take_rx_too_long(&mut self) -> u64 {
+        std::mem::take(&mut self.too_long)
     }
 
     fn link(&mut self) -> bool {

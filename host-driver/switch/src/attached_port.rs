@@ -154,11 +154,12 @@ impl AttachedPort {
         }
     }
 
-    /// Frames that the port dropped on reception since the last call.
-    pub fn take_rx_drops(&mut self) -> u64 {
-        let dropped = self.port.as_mut().map_or(0, |open| open.port.take_rx_drops());
-        self.counters.drops += dropped;
-        dropped
+    /// Frames that the port dropped on reception since the last call, by reason.
+    pub fn take_rx_drops(&mut self) -> [(Reason, u64); 2] {
+        let taken = |open: &mut OpenPort| (open.port.take_rx_drops(), open.port.take_rx_too_long());
+        let (full, too_long) = self.port.as_mut().map_or((0, 0), taken);
+        self.counters.drops += full + too_long;
+        [(Reason::RingFull, full), (Reason::TooLong, too_long)]
     }
 
     /// Has the port removed for good, with what it made outside of this process. Nothing passes it any more; it is closed

@@ -42,8 +42,13 @@ pub trait SwitchPort: Send {
     /// The port is broken; the frames are gone.
     fn send(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>) -> io::Result<Sent>;
 
-    /// Frames that the port dropped on reception since the last call.
+    /// Frames that the port dropped on reception since the last call, for lack of room.
     fn take_rx_drops(&mut self) -> u64 {
+        0
+    }
+
+    /// Frames that the port dropped on reception since the last call because they were longer than any buffer.
+    fn take_rx_too_long(&mut self) -> u64 {
         0
     }
 

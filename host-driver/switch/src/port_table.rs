@@ -1,7 +1,6 @@
 //! The port table: which ports this worker serves, and which ports other workers serve.
 
 use culvert_flow::{Datapath, Port};
-use culvert_packet::Reason;
 
 use crate::attached_port::{AttachedPort, Drops, Opener};
 use crate::packet::Packet;
@@ -168,10 +167,11 @@ impl PortTable {
     /// Counts frames that local ports dropped on reception.
     pub(super) fn count_rx_drops(&mut self, dp: &mut Datapath<'static>) {
         for port in &mut self.local {
-            let dropped = port.take_rx_drops();
-            dp.counters.drops[Reason::RingFull as usize] += dropped;
-            let vport = tables::vport(dp, port.at());
-            vport.into_iter().for_each(|vport| vport.drops += dropped);
+            for (reason, dropped) in port.take_rx_drops() {
+                dp.counters.drops[reason as usize] += dropped;
+                let vport = tables::vport(dp, port.at());
+                vport.into_iter().for_each(|vport| vport.drops += dropped);
+            }
         }
     }
 }

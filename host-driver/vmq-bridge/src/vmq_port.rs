@@ -67,8 +67,9 @@ impl VmqPort {
                 }
             }
         }
-        let full = self.vm_port.take_rx_drops();
-        self.count(Reason::RingFull, full);
+        for (reason, dropped) in self.vm_port.take_rx_drops() {
+            self.count(reason, dropped);
+        }
         let truncated = self.queue.as_mut().map_or(0, SwitchPort::take_rx_drops);
         self.count(Reason::TooLong, truncated);
         self.report();

@@ -6,13 +6,13 @@ use std::net::UdpSocket;
 use culvert_flow::Checksum::Good;
 use culvert_packet::checksum::Checksum;
 use culvert_packet::{ChecksumState, Offload, Protocol};
-use culvert_ports::{AfPacketOptions, Filter, Tap};
-use culvert_switch::SwitchPort;
+use culvert_ports::{AfPacket, AfPacketOptions, Filter, Tap};
+use culvert_switch::{Pool, SwitchPort};
 
 use crate::frames::{datagram, is_ours, number, numbered, numbers};
 use crate::namespace::{Namespace, can_make_namespaces, can_use_taps, wait_until};
-use crate::receive_checks;
 use crate::test_port::TestPort;
+use crate::{receive_checks, streams};
 
 const SMALL: AfPacketOptions =
     AfPacketOptions { filter: Filter::Everything, promiscuous: true, fanout: None, slots: 32, guard: false };
@@ -46,6 +46,71 @@ fn vlan_tags_stay_in_frames_of_all_lengths() {
     assert_eq!(got, frames);
     assert_eq!(near.port.take_rx_drops(), 0);
     assert_eq!(sender.send(&[datagram(9, 0, 9200)]).refused, 1, "longer than the MTU");
+}
+
+/// Sends one datagram over IPv6 that nobody segments until a NIC would: a frame of `len` bytes more than its 62 of headers,
+/// filled with `fill`.
+fn send_large_datagram(from: &Namespace, len: usize, fill: u8) {
+    from.within(move || {
+        let socket = UdpSocket::bind("[fd00::2]:0").unwrap();
+        streams::set_udp_segment(&socket, 1400);
+        assert_eq!(socket.send_to(&vec![fill; len], "[fd00::1]:9").unwrap(), len);
+    });
+}
+
+#[test]
+fn a_frame_longer_than_any_buffer_is_counted_and_the_next_ones_are_themselves() {
+    if !can_make_namespaces() {
+        return;
+    }
+    let (here, there) = (Namespace::new(), Namespace::new());
+    here.connect("wire", &there, "far");
+    there.run("ip link set far gso_max_size 131072");
+    there.run("ip addr add fd00::2/64 dev far");
+    there.run("ip neigh add fd00::1 lladdr 02:00:00:00:00:01 dev far");
+    let mut near = TestPort::packet_socket(&here, "wire", AfPacketOptions::default());
+    let mut fill = 0;
+    let mut received = |near: &mut TestPort<AfPacket>, lens: &[usize], lost: u64| {
+        let expected: Vec<(usize, u8)> = lens
+            .iter()
+            .map(|len| {
+                fill += 1;
+                (len + 62, fill)
+            })
+            .collect();
+        let mut sent = expected.clone();
+        // 65,507 bytes are the most that a datagram has.
+        if lost > 0 {
+            sent.insert(1, (65_507 + 62, 99));
+        }
+        sent.iter().for_each(|(len, fill)| send_large_datagram(&there, len - 62, *fill));
+        let (mut got, mut too_long) = (Vec::new(), 0);
+        wait_until("all have come", || {
+            let frames = near.receive().into_iter().filter(|frame| frame.len() > 1500);
+            got.extend(frames.map(|frame| {
+                let fill = frame[62];
+                assert!(frame[62..].iter().all(|byte| *byte == fill), "one frame's bytes");
+                (frame.len(), fill)
+            }));
+            too_long += near.port.take_rx_too_long();
+            got.len() + too_long as usize >= sent.len()
+        });
+        assert_eq!((got, too_long, near.port.take_rx_drops()), (expected, lost, 0));
+    };
+    received(&mut near, &[5000, 6000], 0);
+    received(&mut near, &[7000, 8000, 9000, 7000, 7000, 20_000], 1);
+    received(&mut near, &[65_400, 7001, 3000], 1);
+    // Without a large buffer: dropped, and in step.
+    near.pool = Pool::new(64, 0).unwrap();
+    send_large_datagram(&there, 5000, 1);
+    let mut dropped = 0;
+    wait_until("it is counted", || {
+        near.receive();
+        dropped += near.port.take_rx_drops();
+        dropped == 1
+    });
+    near.pool = Pool::new(64, 4).unwrap();
+    received(&mut near, &[4000, 7002, 3001], 0);
 }
 
 #[test]

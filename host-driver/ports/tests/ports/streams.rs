@@ -76,6 +76,14 @@ fn datagrams(listener: &Namespace, address: &str, client: &Namespace) {
     echo.wait();
 }
 
+/// Has the kernel leave large datagrams of a socket unsegmented, to be cut into datagrams of `len` bytes (`UDP_SEGMENT`).
+pub(crate) fn set_udp_segment(socket: &UdpSocket, len: i32) {
+    let (fd, size) = (socket.as_raw_fd(), std::ptr::from_ref(&len).cast());
+    // SAFETY: the option's value is an int, which lives during the call.
+    let result = unsafe { libc::setsockopt(fd, libc::SOL_UDP, libc::UDP_SEGMENT, size, 4) };
+    assert_eq!(result, 0);
+}
+
 /// Datagrams that the sender's kernel leaves unsegmented (`UDP_SEGMENT`).
 fn large_datagrams(from: &Namespace, to: &Namespace, address: &str) {
     let (address, len, count) = (address.to_owned(), 1000, DATAGRAMS);
@@ -84,10 +92,7 @@ fn large_datagrams(from: &Namespace, to: &Namespace, address: &str) {
     let address = socket.local_addr().unwrap();
     from.within(move || {
         let socket = UdpSocket::bind(local).unwrap();
-        let (fd, size) = (socket.as_raw_fd(), std::ptr::from_ref(&len).cast());
-        // SAFETY: the option's value is an int, which lives during the call.
-        let result = unsafe { libc::setsockopt(fd, libc::SOL_UDP, libc::UDP_SEGMENT, size, 4) };
-        assert_eq!(result, 0);
+        set_udp_segment(&socket, len);
         let all: Vec<u8> = (0..len * count).map(|n: i32| (n / len) as u8).collect();
         assert_eq!(socket.send_to(&all, address).unwrap(), all.len());
     });
