@@ -8,6 +8,7 @@
 //! * [`Ring`] is the state of a split virtqueue. It reaches its parts through [`RingMemory`]: [`PinnedParts`] were looked up
 //!   once, in memory that stays mapped while the ring runs; [`IovaParts`] are looked up at each access, in memory that may
 //!   be unmapped between two bursts.
+//! * [`EventSignal`] interrupts a guest by an eventfd that its VMM may have filled, without waiting.
 //! * [`gather`] copies a frame out of a [`Chain`], [`ReceiveBuffers`] chooses a guest's buffers for a frame and fills them.
 //!
 //! A guest, its driver and its VMM are not trusted. Every index, descriptor and address is copied once and checked before
@@ -37,6 +38,7 @@ mod memory;
 mod parts;
 mod receive;
 mod ring;
+mod signal;
 
 pub use chain::{Chain, Segment, total_len};
 pub use copy::{gather, scatter};
@@ -48,3 +50,4 @@ pub use memory::{
 pub use parts::{IovaParts, Part, PinnedParts, RingMemory};
 pub use receive::{ReceiveBuffers, Reserved};
 pub use ring::{Options, Ring};
+pub use signal::{EventSignal, SignalError, check_eventfd, signal_all};

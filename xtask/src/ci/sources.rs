@@ -15,6 +15,8 @@ const UNSAFE: &[&str] = &[
     // Memory files shared with guests, and the SIGBUS handler for files that shrink.
     "dataplane/virtio/src/memory/mapped_file.rs",
     "dataplane/virtio/src/memory/sigbus.rs",
+    // Linux AIO, by which eventfds are signalled without a write.
+    "dataplane/virtio/src/signal/context.rs",
     // Memory shared with the firmware.
     "hdl-model/device/src/soc",
     // The packet ring that the kernel shares, and requests to the kernel about a TAP.

@@ -4,10 +4,10 @@
 //! it, as the kernel's VFIO does, whatever the table says. A mask bit written afterwards (in the table, for the whole
 //! function, or by `SET_IRQS`) holds the interrupt back in its pending bit until it is cleared.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use culvert_virtio::{EventSignal, SignalError};
 use rustix::io::Errno;
 
 use crate::vfio_user::{IrqAction, IrqSet};
@@ -20,7 +20,7 @@ const CONTROL: usize = 12;
 pub(super) const PENDING_AT: usize = 0x800;
 
 struct Vector {
-    event: Option<OwnedFd>,
+    event: Option<EventSignal>,
     masked: bool,
     pending: bool,
     /// Address and data, which only their writer reads.
@@ -39,6 +39,8 @@ struct State {
 }
 
 /// A function's MSI-X vectors. At most 128, so that table and pending bits fit one page.
+///
+/// The engine's thread and the client's both take the lock. Nothing under it waits for the client: see [`EventSignal`].
 pub struct Msix(Mutex<State>);
 
 impl Msix {
@@ -77,40 +79,46 @@ impl Msix {
     }
 
     /// Carries out a checked `SET_IRQS`.
+    ///
+    /// # Errors
+    /// `EINVAL` for vectors that are not there and files that are not eventfds.
     pub fn set(&self, set: IrqSet) -> Result<(), Errno> {
+        let range = set.start as usize..(set.start as usize).saturating_add(set.count as usize);
+        let (action, events) = match set.action {
+            IrqAction::Assign(files) => (None, take_events(files)?),
+            action => (Some(action), Vec::new()),
+        };
+        // Closed after the lock is free.
+        let mut replaced = Vec::new();
         let mut state = self.lock();
         let function_masked = state.function_masked;
-        let range = set.start as usize..(set.start as usize).saturating_add(set.count as usize);
         let vectors = state.vectors.get_mut(range).ok_or(Errno::INVAL)?;
         let chosen = |flags: Vec<bool>| flags.into_iter().chain(std::iter::repeat(false));
-        match set.action {
-            IrqAction::Assign(events) => {
-                if !events.iter().all(is_eventfd) {
-                    return Err(Errno::INVAL);
-                }
+        match action {
+            None | Some(IrqAction::Assign(_)) => {
                 for (vector, event) in vectors.iter_mut().zip(events) {
-                    vector.event = Some(event);
+                    replaced.push(vector.event.replace(event));
                     vector.masked = false;
                 }
             }
-            IrqAction::Release => {
+            Some(IrqAction::Release) => {
                 for vector in vectors {
-                    vector.event = None;
+                    replaced.push(vector.event.take());
                     vector.masked = true;
                     vector.pending = false;
                 }
             }
-            IrqAction::Trigger(flags) => {
+            Some(IrqAction::Trigger(flags)) => {
                 for (vector, _) in vectors.iter_mut().zip(chosen(flags)).filter(|(_, on)| *on) {
                     vector.signal();
                 }
             }
-            IrqAction::Mask(flags) => {
+            Some(IrqAction::Mask(flags)) => {
                 for (vector, _) in vectors.iter_mut().zip(chosen(flags)).filter(|(_, on)| *on) {
                     vector.masked = true;
                 }
             }
-            IrqAction::Unmask(flags) => {
+            Some(IrqAction::Unmask(flags)) => {
                 for (vector, _) in vectors.iter_mut().zip(chosen(flags)).filter(|(_, on)| *on) {
                     vector.masked = false;
                     if !function_masked {
@@ -119,6 +127,7 @@ impl Msix {
                 }
             }
         }
+        drop(state);
         Ok(())
     }
 
@@ -142,9 +151,12 @@ impl Msix {
 
     /// Lets go of every eventfd: the client is gone.
     pub fn release(&self) {
+        // Closed after the lock is free.
+        let mut replaced = Vec::new();
         let mut state = self.lock();
         state.function_masked = false;
-        state.vectors.iter_mut().for_each(|vector| *vector = Vector::new());
+        replaced.extend(state.vectors.iter_mut().map(|vector| std::mem::replace(vector, Vector::new())));
+        drop(state);
     }
 
     /// Reads the BAR.
@@ -207,19 +219,21 @@ impl Vector {
     }
 
     fn signal(&self) {
-        let Some(event) = &self.event else { return };
-        // The client owns the other end: it may have filled the counter, and a write would block for good. A full
-        // counter means that a signal is waiting already.
-        let mut fds = [PollFd::from_borrowed_fd(event.as_fd(), PollFlags::OUT)];
-        if poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready == 1) {
-            let _ = rustix::io::write(event, &1u64.to_ne_bytes());
+        if let Some(event) = &self.event {
+            event.signal();
         }
     }
 }
 
-/// Whether this is an eventfd: anything else could be made to block, or to receive eight bytes that are not for it.
-fn is_eventfd(fd: &OwnedFd) -> bool {
-    use std::os::fd::AsRawFd;
-    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-        .is_ok_and(|target| target.as_os_str().as_encoded_bytes().starts_with(b"anon_inode:[eventfd"))
+/// Takes the files of a client, which must be eventfds: nothing else is known not to wait for its owner.
+fn take_events(files: Vec<OwnedFd>) -> Result<Vec<EventSignal>, Errno> {
+    let events: Result<Vec<_>, _> = files.into_iter().map(EventSignal::new).collect();
+    events.map_err(|error| {
+        tracing::warn!(%error, "refused a client's eventfds of MSI-X");
+        match error {
+            SignalError::NotEventFd => Errno::INVAL,
+            SignalError::Unsupported(errno) | SignalError::System(errno) => errno,
+            SignalError::LimitReached => Errno::AGAIN,
+        }
+    })
 }

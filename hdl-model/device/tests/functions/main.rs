@@ -3,6 +3,7 @@
 mod client;
 mod driver;
 mod interop;
+mod interrupts;
 mod memory;
 mod protocol;
 mod remote;

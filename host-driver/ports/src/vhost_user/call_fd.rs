@@ -1,14 +1,13 @@
 //! Eventfds of a VMM's that the port writes to: a vring's call (the guest's interrupt) and error notification.
 
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use culvert_virtio::{EventSignal, SignalError, check_eventfd, signal_all};
 
 /// An eventfd to notify the guest, or its VMM, with.
 #[derive(Clone)]
-pub(super) struct CallFd(Arc<OwnedFd>);
+pub(super) struct CallFd(Arc<EventSignal>);
 
 impl CallFd {
     /// Takes an eventfd of the VMM's.
@@ -16,22 +15,30 @@ impl CallFd {
     /// # Errors
     /// It is not an eventfd.
     pub(super) fn new(fd: OwnedFd) -> Result<Self, &'static str> {
-        nonblocking_eventfd(fd).map(|fd| CallFd(Arc::new(fd)))
+        EventSignal::new(fd).map(|signal| CallFd(Arc::new(signal))).map_err(|error| reason(&error))
     }
 
-    /// Writes to the eventfd. A counter that is full was not read yet: nothing is lost.
+    /// Notifies. A counter that is full was not read yet: nothing is lost.
     pub(super) fn notify(&self) {
-        let _written = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+        self.0.signal();
+    }
+
+    /// Notifies all of them at once.
+    pub(super) fn notify_all<'c>(calls: impl IntoIterator<Item = &'c CallFd>) {
+        signal_all(calls.into_iter().map(|call| &*call.0));
     }
 }
 
-/// Checks that a VMM's file is an eventfd, and makes it non-blocking. Any other file could block its reader or writer.
-pub(super) fn nonblocking_eventfd(fd: OwnedFd) -> Result<OwnedFd, &'static str> {
-    let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    if link.ok().as_deref().and_then(Path::to_str) != Some("anon_inode:[eventfd]") {
-        return Err("not an eventfd");
+/// Takes an eventfd that a guest kicks. It is polled and never read: its VMM could make a read wait.
+pub(super) fn kick_fd(fd: OwnedFd) -> Result<OwnedFd, &'static str> {
+    check_eventfd(&fd).map_err(|error| reason(&error)).map(|()| fd)
+}
+
+fn reason(error: &SignalError) -> &'static str {
+    match error {
+        SignalError::NotEventFd => "not an eventfd",
+        SignalError::Unsupported(_) => "the kernel offers no asynchronous I/O (CONFIG_AIO)",
+        SignalError::LimitReached => "the limit of asynchronous I/O is used up (sysctl fs.aio-max-nr)",
+        SignalError::System(_) => "the eventfd cannot be checked",
     }
-    let flags = fcntl_getfl(&fd).map_err(|_| "invalid descriptor")?;
-    fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(|_| "invalid descriptor")?;
-    Ok(fd)
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use culvert_switch::{Packet, Pool, Sent, SwitchPort};
+use culvert_virtio::EventSignal;
 use rustix::event::epoll;
 
 use super::control::{self, ControlRx};
@@ -34,11 +35,13 @@ impl VhostUser {
     /// must be a memfd, or a file in tmpfs or hugetlbfs: an access to any other file could block the port.
     ///
     /// # Errors
-    /// `pairs` is out of range, another file or a live socket is at the path, or the process may not listen there.
+    /// `pairs` is out of range, another file or a live socket is at the path, the process may not listen there, or this
+    /// machine cannot signal eventfds without waiting ([`EventSignal::check_support`]).
     pub fn open(path: &Path, pairs: usize) -> io::Result<VhostUser> {
         if !(1..=MAX_PAIRS).contains(&pairs) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{pairs} queue pairs")));
         }
+        EventSignal::check_support().map_err(io::Error::other)?;
         let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
         let (status, stop) = (Arc::new(PortStatus::new(path)), Arc::new(AtomicBool::new(false)));
         let (control_tx, control) = control::channel(&epoll, &stop)?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use culvert_virtio::{Layout, Options, PinnedParts, Ring, RingFault};
 
-use super::call_fd::{CallFd, nonblocking_eventfd};
+use super::call_fd::{CallFd, kick_fd};
 use super::control::{ActiveVring, ControlTx, VringCommand};
 use super::features::Features;
 use super::mem_table::{MemRegion, MemTable};
@@ -258,7 +258,7 @@ impl Session {
         self.remove_kick(n);
         let kick = match file {
             Some(file) => {
-                let file = nonblocking_eventfd(file)?;
+                let file = kick_fd(file)?;
                 self.control.watch(&file).map_err(|_| "the kick eventfd cannot be polled")?;
                 Kick::EventFd(file)
             }

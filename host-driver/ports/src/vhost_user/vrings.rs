@@ -29,6 +29,8 @@ pub(super) struct Vrings {
     chains: [Chain; BURST],
     heads: [u16; BURST],
     receive_buffers: ReceiveBuffers,
+    /// Vrings whose guest is to be interrupted at the end of the burst.
+    due: Vec<usize>,
     /// Heads of the chains to complete, with the bytes written to them: none.
     completed: Vec<(u16, u32)>,
     status: Arc<PortStatus>,
@@ -50,6 +52,7 @@ impl Vrings {
             chains: std::array::from_fn(|_| Chain::default()),
             heads: [0; BURST],
             receive_buffers: ReceiveBuffers::default(),
+            due: Vec::with_capacity(2 * pairs),
             completed: Vec::new(),
             status,
             rx_drops: 0,
@@ -145,9 +148,18 @@ impl Vrings {
         for pair in 0..pairs {
             let n = 2 * ((self.next_pair + pair) % pairs) + 1;
             if let Err(fault) = self.receive_on(n, pool, packets, max) {
-                return self.stop(n, fault);
+                self.stop(n, fault);
+                break;
             }
         }
+        self.interrupt();
+    }
+
+    /// Interrupts the guest on the vrings for which that is due.
+    fn interrupt(&mut self) {
+        let calls = |n: &usize| self.vrings.get(*n)?.as_ref()?.call.as_ref();
+        CallFd::notify_all(self.due.iter().filter_map(calls));
+        self.due.clear();
     }
 
     fn receive_on(
@@ -205,7 +217,7 @@ impl Vrings {
             ring.complete(parts, &self.completed)?;
             ring.publish(parts)?;
             if ring.take_interrupt(parts)? {
-                notify(&vring.call);
+                self.due.push(n);
             }
         }
         result
@@ -240,11 +252,12 @@ impl Vrings {
             let Some(vring) = self.vring(n).filter(|vring| !vring.broken) else { continue };
             let (ring, parts) = (&mut vring.ring, &vring.parts);
             match ring.publish(parts).and_then(|()| ring.take_interrupt(parts)) {
-                Ok(true) => notify(&vring.call),
+                Ok(true) => self.due.push(n),
                 Ok(false) => {}
                 Err(fault) => self.stop(n, fault),
             }
         }
+        self.interrupt();
         sent
     }
 

@@ -13,6 +13,7 @@ mod streams;
 mod test_port;
 mod vhost_bursts;
 mod vhost_dpdk;
+mod vhost_files;
 mod vhost_frames;
 mod vhost_guest;
 mod vhost_hostile;

@@ -31,15 +31,6 @@ fn only(fault: RingFault) -> [u64; RingFault::COUNT] {
     RingFault::ALL.map(|other| u64::from(other == fault))
 }
 
-/// A frame passes each way.
-fn works(vm: &mut Vm) {
-    let frames = numbered(7..8, 100);
-    vm.guest.send(&frames[0]);
-    assert_eq!(vm.host.receive(), frames);
-    assert_eq!(vm.host.send(&frames).packets, 1);
-    assert!(vm.guest.receive(0).iter().any(|(_, frame)| *frame == frames[0]));
-}
-
 /// Checks that the port has stopped, and that it serves the next guest.
 fn stopped(mut vm: Vm, fault: RingFault, other: &mut Vm) {
     assert_eq!(counters(&vm).faults, only(fault), "{fault}");
@@ -47,12 +38,12 @@ fn stopped(mut vm: Vm, fault: RingFault, other: &mut Vm) {
     assert_eq!(vm.host.send(&numbered(0..5, 60)).down, 5);
     assert!(vm.host.port.arm(), "nothing more is looked for");
     assert_eq!(vm.host.pool.free(), 4096 + 32);
-    works(other);
+    other.works();
     drop(vm.frontend);
     vm.guest = Guest::new(1, 0);
     let (guest, path) = (&vm.guest, &vm.path);
     vm.frontend = while_served(&mut vm.host, || guest.connect(path));
-    works(&mut vm);
+    vm.works();
 }
 
 /// Checks that a fault in a guest's rings stops the port, and that the frame before the fault is received.
@@ -182,7 +173,7 @@ fn invalid_frames_are_dropped_one_by_one() {
     drops[VhostUserDrop::Truncated as usize] = 1;
     drops[VhostUserDrop::Oversize as usize] = 1;
     assert_eq!((counters(&vm).drops, vm.host.port.take_rx_drops()), (drops, wrong.len() as u64 + 2));
-    works(&mut vm);
+    vm.works();
     // Without VIRTIO_NET_F_CSUM a partial checksum is refused.
     let mut vm = Vm::new(1, 0);
     assert!(vm.guest.send_in(1, header([1, 0, 0, 0, 0, 0, 34, 0, 6, 0]), &datagram(9, 1, 60), 2048));
@@ -193,7 +184,7 @@ fn invalid_frames_are_dropped_one_by_one() {
 fn a_memory_file_that_shrinks() {
     for buffers in [true, false] {
         let (mut vm, mut other) = (Vm::new(1, 0), Vm::new(1, 0));
-        works(&mut vm);
+        vm.works();
         vm.guest.send(&datagram(9, 1, 60));
         let area = if buffers { &vm.guest.buffer_area } else { &vm.guest.ring_area };
         ftruncate(&area.file, 0).unwrap();
@@ -240,12 +231,12 @@ fn rings_that_change_while_they_are_read() {
             });
             stop.store(false, Ordering::Relaxed);
             assert_eq!(vm.host.pool.free(), 4096 + 32, "no buffer is lost");
-            works(&mut other);
+            other.works();
             drop(vm.frontend);
             vm.guest = Guest::new(1, features);
             let (guest, path) = (&vm.guest, &vm.path);
             vm.frontend = while_served(&mut vm.host, || guest.connect(path));
-            works(&mut vm);
+            vm.works();
         }
         assert!(counters(&vm).faults.iter().sum::<u64>() > 0, "some of it was seen");
     }
@@ -299,7 +290,7 @@ fn refused(request: impl FnOnce(&Guest, &mut Frontend) -> bool + Send) {
     vm.guest = Guest::new(1, 0);
     let (guest, path) = (&vm.guest, &vm.path);
     vm.frontend = while_served(&mut vm.host, || guest.connect(path));
-    works(&mut vm);
+    vm.works();
 }
 
 #[test]

@@ -7,6 +7,7 @@ use culvert_ports::VhostUser;
 use culvert_switch::{Packet, Sent, SwitchPort};
 use vhost::vhost_user::Frontend;
 
+use crate::frames::numbered;
 use crate::namespace::wait_until;
 use crate::test_port::TestPort;
 use crate::vhost_guest::Guest;
@@ -57,6 +58,17 @@ impl Vm {
             let link = self.host.port.link();
             !link && !self.host.port.status().counters().connected
         });
+    }
+
+    /// Checks that a frame passes each way.
+    pub(crate) fn works(&mut self) {
+        let frames = numbered(7..8, 100);
+        self.guest.send(&frames[0]);
+        assert_eq!(self.host.receive(), frames);
+        assert_eq!(self.host.send(&frames).packets, 1);
+        let rings = (0..self.guest.rings.len()).step_by(2);
+        let received: Vec<_> = rings.flat_map(|n| self.guest.receive(n)).collect();
+        assert!(received.iter().any(|(_, frame)| *frame == frames[0]));
     }
 
     /// Receives the packets that the guest has sent.
