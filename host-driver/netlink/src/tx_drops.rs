@@ -36,7 +36,12 @@ impl TxDrops {
         Ok(drops)
     }
 
-    /// Frames dropped since the last call; 0 if the interface is gone.
+    /// Index of the interface.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Frames dropped since the last call; 0 if the interface is gone. Waits for the kernel's RTNL.
     pub fn take(&mut self) -> u64 {
         let Ok(Some(now)) = self.read() else { return 0 };
         now.saturating_sub(std::mem::replace(&mut self.last, now))

@@ -8,14 +8,16 @@
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use culvert_netlink::Guard;
 use culvert_packet::ChecksumState;
-use culvert_switch::{BUFFER, HEADROOM, LARGE_BUFFER, Packet, Pool, Sent, SwitchPort};
+use culvert_switch::{BUFFER, HEADROOM, LARGE_BUFFER, Packet, Pool, PortMonitor, Sent, SwitchPort};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, recvmsg};
 
 use crate::filter::Filter;
+use crate::interface_state::{InterfaceMonitor, InterfaceState};
 use crate::packet_tx::PacketTx;
 use crate::sys::{PacketRing, PacketSocket};
 use crate::vnet_hdr;
@@ -76,6 +78,10 @@ pub struct AfPacket {
     unusable: u64,
     /// Frames that were longer than a large buffer.
     too_long: u64,
+    /// The interface, as the monitor sees it.
+    state: Arc<InterfaceState>,
+    /// Until port control takes it.
+    monitor: Option<InterfaceMonitor>,
     /// The interface was removed.
     removed: bool,
     /// Dropped with the port.
@@ -89,7 +95,7 @@ impl AfPacket {
     /// There is no such interface, the process lacks `CAP_NET_RAW`, or the guard cannot be installed.
     pub fn open(interface: &str, options: &AfPacketOptions) -> io::Result<AfPacket> {
         let socket = PacketSocket::open(interface)?;
-        let mtu = socket.mtu()?;
+        let (state, monitor) = InterfaceMonitor::new(&socket)?;
         // Attaches the filter before the socket is bound: without a protocol it receives nothing. A socket that will join a
         // group takes nothing before it has: the members have received those frames already.
         let program = options.filter.program();
@@ -101,7 +107,7 @@ impl AfPacket {
         // Frames that this host sends are not received.
         socket.set_option(libc::PACKET_IGNORE_OUTGOING, &1)?;
         socket.set_receive_buffer(RECEIVE_BUFFER)?;
-        let slot = (OVERHEAD + mtu.min(MAX_SLOT_MTU)).next_power_of_two();
+        let slot = (OVERHEAD + state.mtu().min(MAX_SLOT_MTU)).next_power_of_two();
         let blocks = (options.slots.max(1) * slot).div_ceil(BLOCK);
         let slots = blocks * BLOCK / slot;
         let request = [BLOCK, blocks, slot, slots].map(|n| n as u32);
@@ -125,8 +131,19 @@ impl AfPacket {
             Filter::Overlay { address, .. } if options.guard => Some(Guard::install(interface, &[address])?),
             _ => None,
         };
-        let tx = PacketTx::new(sender);
-        Ok(AfPacket { socket, ring, next: 0, tx, unusable: 0, too_long: 0, removed: false, _guard: guard })
+        let tx = PacketTx::new(sender, Arc::clone(&state));
+        Ok(AfPacket {
+            socket,
+            ring,
+            next: 0,
+            tx,
+            unusable: 0,
+            too_long: 0,
+            state,
+            monitor: Some(monitor),
+            removed: false,
+            _guard: guard,
+        })
     }
 }
 
@@ -298,7 +315,11 @@ impl SwitchPort for AfPacket {
     }
 
     fn link(&mut self) -> bool {
-        self.socket.has_carrier()
+        self.state.has_carrier()
+    }
+
+    fn monitor(&mut self) -> Option<Box<dyn PortMonitor>> {
+        Some(Box::new(self.monitor.take()?))
     }
 
     fn arm(&mut self) -> bool {
@@ -307,7 +328,7 @@ impl SwitchPort for AfPacket {
         }
         // An interface that was set down leaves an error, which keeps the socket readable until it is taken.
         if self.socket.take_error() {
-            self.removed = !self.socket.interface_exists();
+            self.removed = self.socket.is_orphaned();
         }
         !self.removed
     }

@@ -10,6 +10,7 @@
 
 mod af_packet;
 mod filter;
+mod interface_state;
 mod nic_queue;
 mod packet_tx;
 mod sys;

@@ -5,11 +5,13 @@
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::sync::Arc;
 
 use culvert_packet::segment::MAX_HEADERS;
 use culvert_switch::{Packet, Pool, Sent};
 use rustix::io::Errno;
 
+use crate::interface_state::InterfaceState;
 use crate::sys::{MAX_MESSAGES, PacketSocket};
 use crate::tx_offload::{TxFrames, TxOffloads};
 
@@ -23,15 +25,16 @@ struct Message {
 /// A packet socket to send with.
 pub(crate) struct PacketTx {
     socket: PacketSocket,
+    interface: Arc<InterfaceState>,
     messages: Vec<Message>,
     headers: Box<[[u8; MAX_HEADERS]; MAX_MESSAGES]>,
 }
 
 impl PacketTx {
     /// Sends with a bound socket.
-    pub(crate) fn new(socket: PacketSocket) -> Self {
+    pub(crate) fn new(socket: PacketSocket, interface: Arc<InterfaceState>) -> Self {
         let messages = Vec::with_capacity(MAX_MESSAGES);
-        PacketTx { socket, messages, headers: Box::new([[0; MAX_HEADERS]; MAX_MESSAGES]) }
+        PacketTx { socket, interface, messages, headers: Box::new([[0; MAX_HEADERS]; MAX_MESSAGES]) }
     }
 
     /// Sends packets in order, and returns their buffers to the pool.
@@ -100,7 +103,8 @@ impl PacketTx {
                         sent.full += count;
                         break;
                     }
-                    Some(Errno::NOBUFS) if !self.socket.has_carrier() => {
+                    // A missing carrier or a full queue.
+                    Some(Errno::NOBUFS) if !self.interface.has_carrier() => {
                         sent.down += count;
                         break;
                     }

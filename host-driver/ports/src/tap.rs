@@ -2,10 +2,13 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use culvert_netlink::TxDrops;
 use culvert_packet::{MacAddr, Offload};
-use culvert_switch::{Packet, Pool, Sent, SwitchPort};
+use culvert_switch::packet_thread::assert_may_wait;
+use culvert_switch::{Packet, Pool, PortMonitor, Sent, SwitchPort};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -27,10 +30,9 @@ const OFFLOADS: TxOffloads = TxOffloads { checksum: true, tso4: true, tso6: true
 /// A TAP.
 pub struct Tap {
     tap: OwnedFd,
-    /// For requests about the interface, in the network namespace in which it was opened.
-    socket: OwnedFd,
-    name: IfName,
-    tx_drops: TxDrops,
+    state: Arc<TapState>,
+    /// Until port control takes it.
+    monitor: Option<TapMonitor>,
     /// Frames that were too long for the buffers, or had an invalid header.
     unusable: u64,
 }
@@ -62,7 +64,9 @@ impl Tap {
         let up = libc::c_short::from_ne_bytes([low, high]) | libc::IFF_UP as libc::c_short;
         sys::request(socket.as_fd(), IfRequest::SetFlags, &name, up.to_ne_bytes())?;
         let tx_drops = TxDrops::open(interface)?;
-        Ok(Tap { tap, socket, name, tx_drops, unusable: 0 })
+        let state = Arc::new(TapState { up: AtomicBool::new(true), tx_drops: AtomicU64::new(0) });
+        let monitor = Some(TapMonitor { socket, tx_drops, state: Arc::clone(&state) });
+        Ok(Tap { tap, state, monitor, unusable: 0 })
     }
 
     /// The same, but the interface outlives this value, with its addresses and other settings: the next TAP of this name
@@ -113,13 +117,49 @@ impl Tap {
         Ok(())
     }
 
-    /// Events that are pending now. After the interface was deleted there is always an error.
-    fn events(&self) -> PollFlags {
-        let mut fds = [PollFd::new(&self.tap, PollFlags::IN)];
+    /// Which of these events are pending now. After the interface was deleted there is always an error.
+    fn events(&self, flags: PollFlags) -> PollFlags {
+        let mut fds = [PollFd::new(&self.tap, flags)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         // A failed poll returns no events; the next read says why.
         let _events = poll(&mut fds, Some(&now));
         fds[0].revents()
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        assert_may_wait();
+    }
+}
+
+/// What the monitor publishes.
+struct TapState {
+    /// The interface is up, and in the network namespace in which it was opened.
+    up: AtomicBool,
+    /// Frames that the kernel dropped because the TAP was not read in time, since the port looked last.
+    tx_drops: AtomicU64,
+}
+
+/// Reads the interface's state and counters.
+struct TapMonitor {
+    /// For requests about the interface, in the network namespace in which it was opened.
+    socket: OwnedFd,
+    tx_drops: TxDrops,
+    state: Arc<TapState>,
+}
+
+impl PortMonitor for TapMonitor {
+    fn poll(&mut self) -> bool {
+        let dropped = self.tx_drops.take();
+        self.state.tx_drops.fetch_add(dropped, Ordering::Relaxed);
+        // By index: the interface may have been moved, and another one of its name made.
+        let name = IfName::by_index(self.socket.as_fd(), self.tx_drops.index());
+        let flags =
+            name.and_then(|name| sys::request(self.socket.as_fd(), IfRequest::GetFlags, &name, [0; 2]));
+        let up = |flags| libc::c_short::from_ne_bytes(flags) & libc::IFF_UP as libc::c_short != 0;
+        let up = flags.is_ok_and(up);
+        self.state.up.swap(up, Ordering::Relaxed) != up
     }
 }
 
@@ -183,14 +223,18 @@ impl SwitchPort for Tap {
     }
 
     fn take_rx_drops(&mut self) -> u64 {
-        std::mem::take(&mut self.unusable) + self.tx_drops.take()
+        std::mem::take(&mut self.unusable) + self.state.tx_drops.swap(0, Ordering::Relaxed)
     }
 
     fn link(&mut self) -> bool {
-        let attached = !self.events().intersects(PollFlags::ERR | PollFlags::NVAL);
-        let flags = sys::request(self.socket.as_fd(), IfRequest::GetFlags, &self.name, [0; 2]);
-        let up = |flags| libc::c_short::from_ne_bytes(flags) & libc::IFF_UP as libc::c_short != 0;
-        attached && flags.is_ok_and(up)
+        let events = self.events(PollFlags::OUT);
+        let attached = !events.intersects(PollFlags::ERR | PollFlags::NVAL);
+        // An interface that is down is not writable, wherever it is; one whose queue is half full is not, either.
+        attached && (events.contains(PollFlags::OUT) || self.state.up.load(Ordering::Relaxed))
+    }
+
+    fn monitor(&mut self) -> Option<Box<dyn PortMonitor>> {
+        Some(Box::new(self.monitor.take()?))
     }
 
     fn destroy(&mut self) {
@@ -199,7 +243,7 @@ impl SwitchPort for Tap {
     }
 
     fn arm(&mut self) -> bool {
-        self.events().is_empty()
+        self.events(PollFlags::IN).is_empty()
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
+use culvert_switch::packet_thread::assert_may_wait;
+
 use super::if_name::IfName;
 use super::result::check;
 
@@ -29,6 +31,7 @@ fn request<const N: usize>(
         unused: [u64; 2],
     }
     const { assert!(size_of::<IfReq<N>>() == size_of::<libc::ifreq>()) };
+    assert_may_wait();
     let mut value = [0; N];
     value[0] = command.0;
     let mut ifreq = IfReq { name: name.0, value: &raw mut value, unused: [0; 2] };

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
+use culvert_switch::packet_thread::assert_may_wait;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::if_name::IfName;
@@ -44,6 +45,7 @@ pub(crate) fn request<const N: usize>(
     value: [u8; N],
 ) -> io::Result<[u8; N]> {
     const { assert!(N <= 24) };
+    assert_may_wait();
     let number = match request {
         IfRequest::AttachTap => libc::TUNSETIFF,
         IfRequest::GetFlags => libc::SIOCGIFFLAGS as libc::Ioctl,

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 
+use culvert_switch::packet_thread::assert_may_wait;
+
 /// A mapping, unmapped when it is dropped.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
@@ -61,6 +63,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        // The socket behind it is closed, too.
+        assert_may_wait();
         // SAFETY: the mapping that `new` made; nothing refers to it any more, and the kernel has its own hold of the pages.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }

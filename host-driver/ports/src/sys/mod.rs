@@ -1,6 +1,7 @@
 //! System calls of packet sockets and TAPs that rustix lacks.
 //!
-//! All unsafe code of this crate is here and in `xdp`.
+//! All unsafe code of this crate is here and in `xdp`. What may wait for the kernel asserts that it is not called on a packet
+//! thread.
 #![allow(
     unsafe_code,
     reason = "requests about interfaces and packet sockets are only reached through raw system calls"

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
+use culvert_switch::packet_thread::assert_may_wait;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with, sockopt};
 use zerocopy::{Immutable, IntoBytes};
 
@@ -48,8 +49,22 @@ impl PacketSocket {
         IfName::by_index(self.as_fd(), self.index)
     }
 
+    /// Whether the interface to which the socket was bound has been removed, or moved to another network namespace. Asks the
+    /// socket alone, and does not wait.
+    pub(crate) fn is_orphaned(&self) -> bool {
+        // SAFETY: an address of zeros is valid.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        let mut len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        let into = ptr::from_mut(&mut address).cast();
+        // SAFETY: the place is ours and as long as `len` says.
+        let result = check(unsafe { libc::getsockname(self.fd.as_raw_fd(), into, &mut len) });
+        // The kernel sets the index to -1.
+        result.is_ok() && address.sll_ifindex < 0
+    }
+
     /// Whether the interface still exists.
     pub(crate) fn interface_exists(&self) -> bool {
+        assert_may_wait();
         netdevice::index_to_name_inlined(&self.fd, self.index).is_ok()
     }
 
@@ -82,6 +97,7 @@ impl PacketSocket {
         option: libc::c_int,
         value: &T,
     ) -> io::Result<()> {
+        assert_may_wait();
         let (value, fd) = (value.as_bytes(), self.fd.as_raw_fd());
         let len = value.len() as libc::socklen_t;
         // SAFETY: the value is valid for its length; the kernel copies it, and no option of this level has pointers in it.
@@ -120,6 +136,7 @@ impl PacketSocket {
 
     /// Attaches a filter of classic BPF, in place of an earlier one.
     pub(crate) fn attach_filter(&self, program: &[libc::sock_filter]) -> io::Result<()> {
+        assert_may_wait();
         let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
         let (size, fd) = (size_of::<libc::sock_fprog>() as libc::socklen_t, self.fd.as_raw_fd());
@@ -131,6 +148,7 @@ impl PacketSocket {
 
     /// Binds the socket to the interface, to receive frames of `protocol` (0: to send only).
     pub(crate) fn bind(&self, protocol: u16) -> io::Result<()> {
+        assert_may_wait();
         let address = libc::sockaddr_ll {
             sll_family: libc::AF_PACKET as u16,
             sll_protocol: protocol.to_be(),
@@ -172,6 +190,7 @@ impl PacketSocket {
 }
 
 fn unbound() -> io::Result<OwnedFd> {
+    assert_may_wait();
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?)
 }

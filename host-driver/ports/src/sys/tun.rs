@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
+use culvert_switch::packet_thread::assert_may_wait;
+
 use super::result::check;
 
 /// A setting of a TAP.
@@ -21,6 +23,7 @@ pub(crate) enum TunSetting {
 
 /// Changes a setting of a TAP.
 pub(crate) fn set_tun(tap: BorrowedFd<'_>, setting: TunSetting) -> io::Result<()> {
+    assert_may_wait();
     let (request, number) = match setting {
         TunSetting::VnetHeaderLen(len) => (libc::TUNSETVNETHDRSZ, len),
         TunSetting::SendBuffer(bytes) => (libc::TUNSETSNDBUF, bytes),

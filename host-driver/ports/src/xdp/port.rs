@@ -20,7 +20,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use culvert_switch::{Packet, Pool, Sent, SwitchPort};
+use culvert_switch::packet_thread::assert_may_wait;
+use culvert_switch::{Packet, Pool, PortMonitor, Sent, SwitchPort};
 use rustix::event::epoll;
 use rustix::io::Errno;
 
@@ -29,6 +30,7 @@ use super::partial_checksum;
 use super::redirect::{AfXdpParts, Redirect};
 use super::xsk::{Xsk, XskConfig};
 use crate::filter::Filter;
+use crate::interface_state::{InterfaceMonitor, InterfaceState};
 use crate::sys::PacketSocket;
 use crate::tx_offload::{TxFrame, TxOffloads, for_each_frame};
 
@@ -70,8 +72,12 @@ pub struct AfXdp {
     next: usize,
     /// Readable when one of the sockets is.
     readable: OwnedFd,
-    /// For requests about the interface, in the network namespace in which it was opened.
-    interface: PacketSocket,
+    /// Keeps the interface promiscuous.
+    _interface: PacketSocket,
+    /// The interface, as the monitor sees it.
+    state: Arc<InterfaceState>,
+    /// Until port control takes it.
+    monitor: Option<InterfaceMonitor>,
     mtu: usize,
     /// The largest MTU that the chunks have room for.
     max_mtu: usize,
@@ -109,7 +115,8 @@ impl AfXdp {
     ) -> io::Result<AfXdp> {
         // Without a protocol this socket receives no frames.
         let socket = PacketSocket::open(interface)?;
-        let (index, mtu, count) = (socket.index(), socket.mtu()?, socket.receive_queues()?);
+        let (state, monitor) = InterfaceMonitor::new(&socket)?;
+        let (index, mtu, count) = (socket.index(), state.mtu(), state.receive_queues());
         let redirect = parts.redirect(index, count, &options.filter)?;
         if redirect.mode == Mode::Generic {
             tracing::warn!(
@@ -142,7 +149,9 @@ impl AfXdp {
             sockets,
             next: 0,
             readable,
-            interface: socket,
+            _interface: socket,
+            state,
+            monitor: Some(monitor),
             mtu,
             max_mtu: mtu,
             late: Sent::default(),
@@ -181,6 +190,12 @@ impl AfXdp {
         {
             self.broken = true;
         }
+    }
+}
+
+impl Drop for AfXdp {
+    fn drop(&mut self) {
+        assert_may_wait();
     }
 }
 
@@ -237,7 +252,7 @@ impl SwitchPort for AfXdp {
         }
         result?;
         // The kernel reports the same error for a missing carrier and for a full queue.
-        if sent.full > 0 && !self.interface.has_carrier() {
+        if sent.full > 0 && !self.state.has_carrier() {
             sent.down += std::mem::take(&mut sent.full);
         }
         Ok(sent)
@@ -248,15 +263,18 @@ impl SwitchPort for AfXdp {
     }
 
     fn link(&mut self) -> bool {
-        if !self.interface.interface_exists() {
+        if !self.state.exists() {
             self.broken = true;
             return false;
         }
-        self.mtu = self.interface.mtu().unwrap_or(self.mtu);
+        self.mtu = self.state.mtu();
         // Frames of new queues would go to the kernel, and chunks have no room for larger ones.
-        let queues_changed = self.interface.receive_queues().is_ok_and(|n| n != self.redirect.queues);
-        self.broken |= queues_changed || self.mtu > self.max_mtu;
-        self.interface.has_carrier()
+        self.broken |= self.state.receive_queues() != self.redirect.queues || self.mtu > self.max_mtu;
+        self.state.has_carrier()
+    }
+
+    fn monitor(&mut self) -> Option<Box<dyn PortMonitor>> {
+        Some(Box::new(self.monitor.take()?))
     }
 
     fn arm(&mut self) -> bool {

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use culvert_switch::packet_thread::assert_may_wait;
 use culvert_switch::{BUFFER, HEADROOM, Packet, Pool, Sent};
 use rustix::io::Errno;
 use rustix::net::xdp::{
@@ -360,8 +361,9 @@ impl XskTx {
     }
 }
 
-/// Binds the socket. Returns whether a frame may have several chunks.
+/// Binds the socket; waits while its queue is not free. Returns whether a frame may have several chunks.
 fn bind_to(socket: &OwnedFd, config: &XskConfig, single_chunk: bool) -> io::Result<bool> {
+    assert_may_wait();
     let common = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP;
     let copy = if config.zero_copy { SocketAddrXdpFlags::empty() } else { SocketAddrXdpFlags::XDP_COPY };
     // Many drivers with zero copy do not support several chunks (Linux 6.6): asks for them only where frames need them.

@@ -44,7 +44,7 @@ fn vlan_tags_stay_in_frames_of_all_lengths() {
     let mut got = near.receive_until(|frame| frame == last);
     got.retain(|frame| is_ours(frame));
     assert_eq!(got, frames);
-    assert_eq!(near.port.take_rx_drops(), 0);
+    assert_eq!(near.take_rx_drops(), 0);
     assert_eq!(sender.send(&[datagram(9, 0, 9200)]).refused, 1, "longer than the MTU");
 }
 
@@ -95,7 +95,7 @@ fn a_frame_longer_than_any_buffer_is_counted_and_the_next_ones_are_themselves() 
             too_long += near.port.take_rx_too_long();
             got.len() + too_long as usize >= sent.len()
         });
-        assert_eq!((got, too_long, near.port.take_rx_drops()), (expected, lost, 0));
+        assert_eq!((got, too_long, near.take_rx_drops()), (expected, lost, 0));
     };
     received(&mut near, &[5000, 6000], 0);
     received(&mut near, &[7000, 8000, 9000, 7000, 7000, 20_000], 1);
@@ -106,7 +106,7 @@ fn a_frame_longer_than_any_buffer_is_counted_and_the_next_ones_are_themselves() 
     let mut dropped = 0;
     wait_until("it is counted", || {
         near.receive();
-        dropped += near.port.take_rx_drops();
+        dropped += near.take_rx_drops();
         dropped == 1
     });
     near.pool = Pool::new(64, 4).unwrap();
@@ -166,7 +166,7 @@ fn frames_without_a_slot_are_counted() {
     // The kernel's own frames, of IPv6, may be among the received and the lost ones.
     wait_until("all are accounted for", || {
         got += near.receive().len() as u64;
-        lost += near.port.take_rx_drops();
+        lost += near.take_rx_drops();
         got + lost >= 200
     });
     assert!(got >= 32 && lost >= 100, "{got} came, {lost} were lost");

@@ -27,7 +27,7 @@ fn a_full_tap_is_reported_to_the_sender_and_counted_by_the_reader() {
     let mut other = TestPort::packet_socket(&here, "vm", AfPacketOptions::default());
     // The kernel keeps 1000 frames for a TAP with a slow reader (its transmit queue length).
     vm.receive();
-    vm.port.take_rx_drops();
+    vm.take_rx_drops();
     let sent = other.send(&numbered(0..2000, 60));
     assert_eq!((total(&sent), sent.down, sent.refused), (2000, 0, 0));
     assert!(sent.full >= 900, "{sent:?}");
@@ -37,8 +37,8 @@ fn a_full_tap_is_reported_to_the_sender_and_counted_by_the_reader() {
         got >= sent.packets
     });
     assert_eq!(got, sent.packets);
-    assert!(vm.port.take_rx_drops() >= sent.full);
-    assert_eq!(vm.port.take_rx_drops(), 0, "each is counted once");
+    assert!(vm.take_rx_drops() >= sent.full);
+    assert_eq!(vm.take_rx_drops(), 0, "each is counted once");
     let sent = other.send(&numbered(0..100, 60));
     assert_eq!((sent.packets, sent.full), (100, 0), "there is room again");
 }
@@ -71,22 +71,22 @@ fn a_tap_goes_down_comes_up_and_is_deleted() {
     }
     let here = Namespace::new();
     let mut vm = tap(&here, "vm");
-    assert!(vm.port.link() && vm.send(&numbered(0..3, 60)).packets == 3);
+    assert!(vm.link() && vm.send(&numbered(0..3, 60)).packets == 3);
     here.run("ip link set vm down");
-    assert!(!vm.port.link());
+    assert!(!vm.link());
     assert_eq!(vm.send(&numbered(0..3, 60)), Sent { down: 3, ..Sent::default() });
     vm.receive();
     assert!(vm.port.arm() && !vm.readable(Duration::ZERO), "a downed TAP does not keep its reader busy");
     here.run("ip link set vm up");
-    assert!(vm.port.link() && vm.send(&numbered(0..3, 60)).packets == 3);
+    assert!(vm.link() && vm.send(&numbered(0..3, 60)).packets == 3);
     let mut other = TestPort::packet_socket(&here, "vm", AfPacketOptions::default());
     other.send(&numbered(0..1, 60));
     vm.receive_until(is_ours);
     here.run("ip link del vm");
-    assert!(!vm.port.link() && vm.readable(TIMEOUT) && !vm.port.arm());
+    assert!(!vm.link() && vm.readable(TIMEOUT) && !vm.port.arm());
     assert!(vm.port.receive(&mut vm.pool, &mut Vec::new(), 32).is_err());
     assert!(vm.try_send(&numbered(0..3, 60)).is_err());
-    assert_eq!(vm.port.take_rx_drops(), 0);
+    assert_eq!(vm.take_rx_drops(), 0);
     let vm = tap(&here, "vm");
     drop(vm);
     wait_until("a TAP goes with its port", || !here.run("ip link show").contains("vm:"));
@@ -101,14 +101,14 @@ fn an_interface_goes_down_comes_up_and_is_deleted() {
     here.connect("wire", &there, "far");
     let mut wire = TestPort::packet_socket(&here, "wire", AfPacketOptions::default());
     let mut far = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
-    wait_until("there is a carrier", || wire.port.link());
+    wait_until("there is a carrier", || wire.link());
     assert_eq!(wire.send(&numbered(0..3, 60)).packets, 3);
     there.run("ip link set far down");
-    wait_until("there is none", || !wire.port.link());
+    wait_until("there is none", || !wire.link());
     assert_eq!(wire.send(&numbered(0..3, 60)), Sent { down: 3, ..Sent::default() });
     there.run("ip link set far up");
     here.run("ip link set wire down");
-    assert!(!wire.port.link());
+    assert!(!wire.link());
     assert_eq!(wire.send(&numbered(0..3, 60)), Sent { down: 3, ..Sent::default() });
     wire.receive();
     assert!(wire.readable(TIMEOUT), "the kernel tells it");
@@ -117,7 +117,7 @@ fn an_interface_goes_down_comes_up_and_is_deleted() {
         "a downed interface does not keep its reader busy"
     );
     here.run("ip link set wire up");
-    wait_until("there is a carrier", || wire.port.link() && far.port.link());
+    wait_until("there is a carrier", || wire.link() && far.link());
     far.receive();
     far.port.arm();
     assert_eq!(wire.send(&numbered(0..3, 60)).packets, 3);
@@ -126,9 +126,9 @@ fn an_interface_goes_down_comes_up_and_is_deleted() {
     wire.receive_until(|frame| is_ours(frame) && number(frame) == 2);
     // The port follows a renamed interface.
     here.run("ip link set wire name renamed");
-    assert!(wire.port.link());
+    assert!(wire.link());
     here.run("ip link del renamed");
-    assert!(!wire.port.link() && wire.try_send(&numbered(0..3, 60)).is_err());
+    assert!(!wire.link() && wire.try_send(&numbered(0..3, 60)).is_err());
     wait_until("the reader is notified", || {
         let armed = wire.port.arm();
         wire.port.receive(&mut wire.pool, &mut Vec::new(), 32).is_err() && !armed
@@ -152,12 +152,12 @@ fn frames_without_a_buffer_are_counted() {
         other.send(std::slice::from_ref(&frame));
         assert_eq!(vm.receive_until(is_ours).last(), Some(&frame), "{len}");
         vm.pool = Pool::new(4, 0).unwrap();
-        vm.port.take_rx_drops();
+        vm.take_rx_drops();
         other.send(&[frame.clone(), datagram(9, 1, 60)]);
         let mut got = vm.receive_until(|frame| is_ours(frame) && number(frame) == 1);
         got.retain(|frame| is_ours(frame));
         let fits = frame.len() <= 1920;
-        assert_eq!((got.len(), vm.port.take_rx_drops()), if fits { (2, 0) } else { (1, 1) }, "{len}");
+        assert_eq!((got.len(), vm.take_rx_drops()), if fits { (2, 0) } else { (1, 1) }, "{len}");
     }
 }
 

@@ -24,11 +24,11 @@ pub(crate) fn frames_wait_for_a_buffer<P: SwitchPort>(
         all.extend(numbers(&some));
         all.len() == 20
     });
-    assert_eq!((all, near.port.take_rx_drops()), ((0..20).collect(), 0));
+    assert_eq!((all, near.take_rx_drops()), ((0..20).collect(), 0));
     raise_mtu();
     far.send(&[datagram(9, 20, 5000), datagram(9, 21, 60)]);
     let rest = near.receive_until(|frame| is_ours(frame) && number(frame) == 21);
-    assert_eq!((numbers(&rest), near.port.take_rx_drops()), (vec![21], 1));
+    assert_eq!((numbers(&rest), near.take_rx_drops()), (vec![21], 1));
 }
 
 /// Each frame makes the file descriptor of an armed port readable.

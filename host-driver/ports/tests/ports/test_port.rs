@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use culvert_ports::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions};
-use culvert_switch::{Packet, Pool, Sent, SwitchPort};
+use culvert_switch::{Packet, Pool, PortMonitor, Sent, SwitchPort};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
@@ -13,6 +13,7 @@ use crate::namespace::{Namespace, TIMEOUT};
 pub(crate) struct TestPort<P> {
     pub(crate) port: P,
     pub(crate) pool: Pool,
+    monitor: Option<Box<dyn PortMonitor>>,
 }
 
 impl TestPort<AfPacket> {
@@ -35,8 +36,26 @@ impl TestPort<AfXdp> {
 
 impl<P: SwitchPort> TestPort<P> {
     /// A port with 4096 buffers and 32 large ones.
-    pub(crate) fn new(port: P) -> Self {
-        TestPort { port, pool: Pool::new(4096, 32).unwrap() }
+    pub(crate) fn new(mut port: P) -> Self {
+        let monitor = port.monitor();
+        TestPort { port, pool: Pool::new(4096, 32).unwrap(), monitor }
+    }
+
+    /// Has the port's monitor look at once.
+    fn poll_monitor(&mut self) {
+        self.monitor.as_mut().map(|monitor| monitor.poll());
+    }
+
+    /// Whether the link is up now.
+    pub(crate) fn link(&mut self) -> bool {
+        self.poll_monitor();
+        self.port.link()
+    }
+
+    /// Frames that the port has dropped on reception until now.
+    pub(crate) fn take_rx_drops(&mut self) -> u64 {
+        self.poll_monitor();
+        self.port.take_rx_drops()
     }
 
     /// Sends frames.

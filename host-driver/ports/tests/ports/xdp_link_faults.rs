@@ -25,19 +25,19 @@ fn an_interface_goes_down_comes_up_and_is_deleted() {
     here.connect("wire", &there, "far");
     let mut wire = TestPort::xdp(&here, "wire", AfXdpOptions::default());
     let mut far = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
-    wait_until("there is a carrier", || wire.port.link());
+    wait_until("there is a carrier", || wire.link());
     assert_eq!(wire.send(&numbered(0..3, 60)).packets, 3);
     there.run("ip link set far down");
-    wait_until("there is none", || !wire.port.link());
+    wait_until("there is none", || !wire.link());
     assert_eq!((wire.send(&numbered(0..3, 60)).down, wire.send(&numbered(0..3, 60)).packets), (3, 0));
     there.run("ip link set far up");
     here.run("ip link set wire down");
-    assert!(!wire.port.link());
+    assert!(!wire.link());
     assert_eq!(wire.send(&numbered(0..3, 60)), Sent { down: 3, ..Sent::default() });
     wire.receive();
     assert!(wire.port.arm() && !wire.readable(Duration::ZERO), "it does not keep its reader busy");
     here.run("ip link set wire up");
-    wait_until("there is a carrier", || wire.port.link() && far.port.link());
+    wait_until("there is a carrier", || wire.link() && far.link());
     far.receive();
     far.port.arm();
     let mut sent = numbered(0..3, 60);
@@ -49,9 +49,9 @@ fn an_interface_goes_down_comes_up_and_is_deleted() {
     wire.receive_until(|frame| is_ours(frame) && number(frame) == 2);
     // The port follows a renamed interface.
     here.run("ip link set wire name renamed");
-    assert!(wire.port.link());
+    assert!(wire.link());
     here.run("ip link del renamed");
-    assert!(!wire.port.link() && wire.try_send(&numbered(0..3, 60)).is_err());
+    assert!(!wire.link() && wire.try_send(&numbered(0..3, 60)).is_err());
     wait_until("the reader is notified", || {
         let armed = wire.port.arm();
         wire.port.receive(&mut wire.pool, &mut Vec::new(), 32).is_err() && !armed
@@ -68,11 +68,11 @@ fn a_larger_mtu_breaks_the_port_so_that_it_is_reopened() {
     here.connect("wire", &there, "far");
     let mut wire = TestPort::xdp(&here, "wire", AfXdpOptions::default());
     here.run("ip link set wire mtu 1400");
-    assert!(wire.port.link());
+    assert!(wire.link());
     assert_eq!(wire.send(&[datagram(9, 0, 1400)]).refused, 1, "a smaller one counts at once");
     wire.receive();
     here.run("ip link set wire mtu 9000");
-    wire.port.link();
+    wire.link();
     assert!(wire.port.receive(&mut wire.pool, &mut Vec::new(), 32).is_err());
 }
 
