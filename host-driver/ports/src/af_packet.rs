@@ -315,7 +315,9 @@ impl SwitchPort for AfPacket {
     }
 
     fn link(&mut self) -> bool {
-        self.state.has_carrier()
+        // The error of an interface that is removed comes when it goes down, shortly before.
+        self.removed |= self.socket.is_orphaned();
+        !self.removed && self.state.has_carrier()
     }
 
     fn monitor(&mut self) -> Option<Box<dyn PortMonitor>> {

@@ -20,6 +20,7 @@ mod vhost_hostile;
 mod vhost_reconnect;
 mod vhost_streams;
 mod vhost_vm;
+mod worker;
 mod xdp_filter;
 mod xdp_frames;
 mod xdp_kernel_traffic;

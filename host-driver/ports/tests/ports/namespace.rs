@@ -119,6 +119,11 @@ impl Namespace {
         result.unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Moves an interface to another namespace.
+    pub(crate) fn move_to(&self, interface: &str, other: &Namespace) {
+        self.run(&format!("ip link set {interface} netns {}", other.id));
+    }
+
     /// Makes a veth from `here` in this namespace to `there` in another.
     pub(crate) fn connect(&self, here: &str, other: &Namespace, there: &str) {
         self.connect_with_queues(here, other, there, 1);
