@@ -4,6 +4,8 @@ use culvert_flow::{Checksum, Classified, Datapath, FastKey, Port, Source, Verdic
 use culvert_packet::Reason;
 
 use crate::packet::Packet;
+use crate::pended::PendedPackets;
+use crate::steering::SteeringTable;
 
 /// Packets of a burst.
 pub const BURST: usize = 32;
@@ -25,7 +27,14 @@ impl Default for BurstPipeline {
 impl BurstPipeline {
     /// Runs `packets`, at most [`BURST`], through the core in order.
     #[inline]
-    pub(super) fn run(&mut self, dp: &mut Datapath<'_>, packets: &mut [Packet], now: u32) {
+    pub(super) fn run(
+        &mut self,
+        dp: &mut Datapath<'_>,
+        packets: &mut [Packet],
+        now: u32,
+        pended: &mut PendedPackets,
+        steering: &SteeringTable,
+    ) {
         let n = packets.len().min(BURST);
         let (packets, keyed) = (&mut packets[..n], &mut self.keyed[..n]);
         for (packet, keyed) in packets.iter().zip(keyed.iter_mut()) {
@@ -43,7 +52,14 @@ impl BurstPipeline {
         }
         let results = self.verdicts.iter_mut().zip(&mut self.punted);
         for ((packet, keyed), (verdict, punted)) in packets.iter_mut().zip(keyed.iter()).zip(results) {
-            *verdict = process(dp, packet, keyed.as_ref(), now, punted);
+            *verdict = fast_path(dp, packet, keyed.as_ref(), now).unwrap_or_else(|| {
+                packet.number = pended.next_number(|| steering.charged_vport(packet));
+                let verdict = pipeline(dp, packet, now, punted);
+                if verdict == Verdict::Wait {
+                    pended.reserve();
+                }
+                verdict
+            });
         }
     }
 
@@ -56,25 +72,28 @@ impl BurstPipeline {
 }
 
 #[inline(always)]
-fn process(
+fn fast_path(
     dp: &mut Datapath<'_>,
     packet: &mut Packet,
     keyed: Option<&FastKey>,
     now: u32,
+) -> Option<Verdict> {
+    let (keyed, input) = (keyed?, packet.input);
+    let (to, record) = packet.edit(|frame| match input {
+        Port::Vport(id) => dp.fast_apply_outbound(keyed, frame, id, now),
+        _ => dp.fast_apply_inbound(keyed, frame, now).map(|(to, id)| (Port::Vport(to), id)),
+    })??;
+    Some(Verdict::Forward { to, record, copy: false, capture: false })
+}
+
+fn pipeline(
+    dp: &mut Datapath<'_>,
+    packet: &mut Packet,
+    now: u32,
     punted: &mut Option<Classified>,
 ) -> Verdict {
-    let input = packet.input;
-    let forwarded = keyed.and_then(|keyed| {
-        packet.edit(|frame| match input {
-            Port::Vport(id) => dp.fast_apply_outbound(keyed, frame, id, now),
-            _ => dp.fast_apply_inbound(keyed, frame, now).map(|(to, id)| (Port::Vport(to), id)),
-        })?
-    });
-    if let Some((to, record)) = forwarded {
-        return Verdict::Forward { to, record, copy: false, capture: false };
-    }
     verify_outer_checksum(packet);
-    let (source, number) = (Source::Port(packet.checksum), packet.number());
+    let (input, source, number) = (packet.input, Source::Port(packet.checksum), packet.number);
     packet
         .edit(|frame| dp.process_pipeline(frame, input, source, number, now, punted))
         .unwrap_or(Verdict::Drop { reason: Reason::BadDescriptor })

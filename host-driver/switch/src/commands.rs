@@ -104,12 +104,17 @@ impl Forwarder {
             return self.out.hand_off(packet, worker, None, charged_vport);
         }
         let mut packet = packet;
-        let (input, number, now, len) = (packet.input, packet.number(), self.now, packet.bytes().len());
+        let number = self.pended.next_number(|| self.out.handoff.steering.charged_vport(&packet));
+        packet.number = number;
+        let (input, now, len) = (packet.input, self.now, packet.bytes().len());
         let (source, mut punted) = (Source::Reinjected { ticket, classified }, None);
         let done =
             packet.edit(|frame| self.out.dp.process_pipeline(frame, input, source, number, now, &mut punted));
         match done {
             Some(mut verdict) => {
+                if verdict == Verdict::Wait {
+                    self.pended.reserve();
+                }
                 if let Verdict::Forward { copy, .. } = &mut verdict {
                     *copy &= self.copy_reinjected;
                 }

@@ -13,11 +13,12 @@ use culvert_packet::{Gso, Reason};
 
 use crate::attached_port::Opener;
 use crate::burst::{BURST, BurstPipeline};
-use crate::handoff::Handoff;
+use crate::handoff::{Handoff, HandoffPacket};
 use crate::output::Output;
 use crate::packet::Packet;
 use crate::pended::PendedPackets;
 use crate::pool::Pool;
+use crate::steering::NO_VPORT;
 use crate::tickets::TicketRange;
 use crate::upcall::Upcalls;
 use crate::upcall_queue::UpcallTx;
@@ -35,11 +36,13 @@ pub struct Forwarder {
     /// Tables, buffers and ports.
     pub(super) out: Output,
     pub(super) upcalls: Upcalls,
-    pended: PendedPackets,
+    pub(super) pended: PendedPackets,
     /// `None` while a burst is processed.
     pipeline: Option<Box<BurstPipeline>>,
     /// Received packets; empty between two bursts.
     pub(super) burst: Vec<Packet>,
+    /// Packets of another worker; empty between two bursts.
+    pub(super) handed: Vec<HandoffPacket>,
     /// For how long there was work.
     pub(super) busy: Duration,
 }
@@ -51,21 +54,21 @@ pub(super) struct Parts {
     pub(super) upcalls: UpcallTx,
     pub(super) handoff: Handoff,
     pub(super) tickets: TicketRange,
-    /// Packet numbers of all workers are below this.
-    pub(super) packets: usize,
 }
 
 impl Forwarder {
     /// Without any ports.
     pub(super) fn new(parts: Parts) -> Self {
+        let packets = parts.pool.count() as usize;
         Forwarder {
             now: 0,
             copy_reinjected: false,
             out: Output::new(parts.dp, parts.pool, parts.handoff),
             upcalls: Upcalls::new(parts.upcalls, parts.tickets),
-            pended: PendedPackets::new(parts.packets),
+            pended: PendedPackets::new(packets, usize::from(NO_VPORT) + 1),
             pipeline: Some(Box::default()),
             burst: Vec::with_capacity(BURST),
+            handed: Vec::with_capacity(BURST),
             busy: Duration::ZERO,
         }
     }
@@ -113,7 +116,9 @@ impl Forwarder {
     #[inline]
     pub(super) fn may_poll(&mut self, at: Port) -> bool {
         match at {
-            Port::Vport(id) => !self.upcalls.is_used_up(at) && self.out.handoff.has_room(id.0),
+            Port::Vport(id) => {
+                !self.upcalls.is_used_up(at) && self.out.handoff.has_room(id.0, self.out.pool.free())
+            }
             _ => true,
         }
     }
@@ -167,7 +172,8 @@ impl Forwarder {
             *len = packet.bytes().len() as u32;
         }
         let Some(mut pipeline) = self.pipeline.take() else { return };
-        pipeline.run(&mut self.out.dp, packets, self.now);
+        let steering = &self.out.handoff.steering;
+        pipeline.run(&mut self.out.dp, packets, self.now, &mut self.pended, steering);
         for (n, (packet, len)) in packets.drain(..).zip(lens).enumerate() {
             let (verdict, punted) = pipeline.verdict(n);
             self.apply_verdict(packet, verdict, punted, len as usize);
@@ -224,7 +230,8 @@ impl Forwarder {
             Verdict::Replicate { record, group } => self.out.replicate(packet, record, group, len),
             Verdict::Punt { reason, ticket } => self.punt(packet, reason, ticket, punted.copied()),
             Verdict::Wait => {
-                if let Err(packet) = self.pended.insert(packet) {
+                let vport = self.out.handoff.steering.charged_vport(&packet);
+                if let Err(packet) = self.pended.insert(packet.number, packet, vport) {
                     self.out.drop(packet, Reason::BadDescriptor);
                 }
             }
@@ -263,13 +270,18 @@ impl Forwarder {
         self.upcalls.complete(input);
         let Some(ticket) = ticket else { return };
         if let Completion::Live(id) = self.out.dp.complete_upcall(ticket, 1) {
-            while let Some(number) = self.out.dp.pending.next_waiting(ticket.slot) {
-                let Some(mut packet) = self.pended.take(number) else { continue };
+            while let Some(waiting) = self.out.dp.pending.next_waiting(ticket.slot) {
+                let Some(mut packet) = self.pended.take(waiting) else { continue };
+                let number = self.pended.next_number(|| self.out.handoff.steering.charged_vport(&packet));
+                packet.number = number;
                 let (input, checksum, len) = (packet.input, packet.checksum, packet.bytes().len());
                 let (source, now, mut punted) = (Source::Pended { record: id, checksum }, self.now, None);
                 let done = packet.edit(|frame| {
                     self.out.dp.process_pipeline(frame, input, source, number, now, &mut punted)
                 });
+                if done == Some(Verdict::Wait) {
+                    self.pended.reserve();
+                }
                 match done {
                     Some(verdict) => self.apply_verdict(packet, verdict, punted.as_ref(), len),
                     None => self.out.drop(packet, Reason::BadDescriptor),

@@ -41,6 +41,7 @@ mod tables;
 mod tickets;
 mod upcall;
 mod upcall_queue;
+mod work;
 mod worker;
 mod worker_set;
 

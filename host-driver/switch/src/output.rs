@@ -102,7 +102,8 @@ impl Output {
     /// Sends what is queued at all ports, and wakes the workers that packets were handed to.
     pub(super) fn flush(&mut self, now: u32) {
         self.ports.flush(&mut self.dp, &mut self.pool, now);
-        self.handoff.notify();
+        self.handoff.publish();
+        self.pool.publish_returns();
     }
 
     /// Counts frames that ports dropped on reception.

@@ -17,6 +17,7 @@ pub const LARGE_BUFFER: usize = HEADROOM + (1 << 16);
 #[must_use = "its buffer goes back to the pool"]
 pub struct Packet {
     pub(super) buffer: &'static mut [u8],
+    /// The number by which it waits for the decision on its flow.
     pub(super) number: u32,
     pub(super) start: u32,
     pub(super) len: u32,
@@ -31,12 +32,6 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// Its number, unique in its pool and the pool's [neighbours](crate::Pool::neighbours).
-    #[inline(always)]
-    pub fn number(&self) -> u32 {
-        self.number
-    }
-
     /// The frame.
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
@@ -48,6 +43,14 @@ impl Packet {
     pub(super) fn prefetch(&self) {
         for at in [0, 64] {
             self.bytes().get(at).into_iter().for_each(prefetch_to_write);
+        }
+    }
+
+    /// Prefetches the cache lines that the headers of the next frame will be written to: another core has them.
+    #[inline]
+    pub(super) fn prefetch_room(&self) {
+        for at in [HEADROOM, HEADROOM + 64] {
+            self.buffer.get(at).into_iter().for_each(prefetch_to_write);
         }
     }
 
@@ -119,10 +122,10 @@ impl Packet {
 
 impl Packet {
     /// An empty buffer of pool `owner`.
-    pub(super) fn new(buffer: &'static mut [u8], number: u32, owner: u8) -> Self {
+    pub(super) fn new(buffer: &'static mut [u8], owner: u8) -> Self {
         Packet {
             buffer,
-            number,
+            number: 0,
             start: HEADROOM as u32,
             len: 0,
             owner,
@@ -135,6 +138,6 @@ impl Packet {
 
 impl fmt::Debug for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "packet {} from {:?}, {} bytes", self.number, self.input, self.len)
+        write!(f, "packet from {:?}, {} bytes", self.input, self.len)
     }
 }

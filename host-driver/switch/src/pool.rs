@@ -4,8 +4,35 @@ use culvert_flow::Checksum;
 use culvert_packet::Offload;
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use crate::BURST;
 use crate::memory;
 use crate::packet::{BUFFER, HEADROOM, LARGE_BUFFER, Packet};
+
+/// Returned buffers in all rings to a pool, if each may have its share of them.
+const RETURNS: usize = 16_384;
+/// Returned buffers that a ring holds, at most and at least. Others wait at the pool that they were given to.
+const MAX_RETURNS: usize = 4096;
+const MIN_RETURNS: usize = 1024;
+
+/// The end of a ring that returns another pool's buffers.
+struct ReturnTx {
+    ring: Producer<Packet>,
+    /// Buffers that the owner does not see yet.
+    staged: Vec<Packet>,
+}
+
+impl ReturnTx {
+    /// Publishes as many buffers as the ring has room for. `true`: all of them.
+    fn publish(&mut self) -> bool {
+        let n = self.staged.len().min(self.ring.slots());
+        if n > 0
+            && let Ok(chunk) = self.ring.write_chunk_uninit(n)
+        {
+            chunk.fill_from_iter(self.staged.drain(..n));
+        }
+        self.staged.is_empty()
+    }
+}
 
 /// The free packet buffers of a worker. Their memory is allocated once and lives as long as the program.
 pub struct Pool {
@@ -14,7 +41,7 @@ pub struct Pool {
     count: u32,
     owner: u8,
     /// To each other pool, by number: the ring that returns its buffers.
-    returns: Vec<Option<Producer<Packet>>>,
+    returns: Vec<Option<ReturnTx>>,
     /// From each other pool: the ring that returns our buffers.
     back: Vec<Consumer<Packet>>,
 }
@@ -25,39 +52,37 @@ impl Pool {
     /// # Errors
     /// Out of memory.
     pub fn new(count: usize, large: usize) -> std::io::Result<Self> {
-        Self::numbered(0, count, large)
+        Self::owned(0, count, large)
     }
 
-    /// Pools that return each other's buffers: a packet may be given to any of them. Packet numbers are unique among them.
+    /// Pools that return each other's buffers: a packet may be given to any of them.
     ///
     /// # Errors
     /// Out of memory.
     pub fn neighbours(pools: usize, count: usize, large: usize) -> std::io::Result<Vec<Self>> {
         let pools = u8::try_from(pools).map_err(|_| std::io::ErrorKind::InvalidInput)?;
         let mut all: Vec<Pool> =
-            (0..pools).map(|owner| Self::numbered(owner, count, large)).collect::<std::io::Result<_>>()?;
+            (0..pools).map(|owner| Self::owned(owner, count, large)).collect::<std::io::Result<_>>()?;
+        let capacity = (RETURNS / all.len().saturating_sub(1).max(1)).clamp(MIN_RETURNS, MAX_RETURNS);
         for from in 0..all.len() {
             for to in 0..all.len() {
-                // A ring has room for every buffer, so that it is never full.
-                let ring = (from != to).then(|| RingBuffer::new(count + large));
-                let producer = ring.map(|(producer, consumer)| {
+                let ring = (from != to).then(|| RingBuffer::new(capacity));
+                let tx = ring.map(|(ring, consumer)| {
                     all[to].back.push(consumer);
-                    producer
+                    ReturnTx { ring, staged: Vec::with_capacity(BURST) }
                 });
-                all[from].returns.push(producer);
+                all[from].returns.push(tx);
             }
         }
         Ok(all)
     }
 
-    fn numbered(owner: u8, count: usize, large: usize) -> std::io::Result<Self> {
-        let before = usize::from(owner) * (count + large);
-        let cut = |size: usize, n: usize, first: usize| -> std::io::Result<Vec<Packet>> {
+    fn owned(owner: u8, count: usize, large: usize) -> std::io::Result<Self> {
+        let cut = |size: usize, n: usize| -> std::io::Result<Vec<Packet>> {
             let all = memory::zeroed::<u8>(size * n)?;
-            let packet = |(i, buffer)| Packet::new(buffer, (before + first + i) as u32, owner);
-            Ok(all.chunks_exact_mut(size).enumerate().map(packet).rev().collect())
+            Ok(all.chunks_exact_mut(size).map(|buffer| Packet::new(buffer, owner)).rev().collect())
         };
-        let (free, large) = (cut(BUFFER, count, 0)?, cut(LARGE_BUFFER, large, count)?);
+        let (free, large) = (cut(BUFFER, count)?, cut(LARGE_BUFFER, large)?);
         let count = (free.len() + large.len()) as u32;
         Ok(Pool { free, large, count, owner, returns: Vec::new(), back: Vec::new() })
     }
@@ -89,21 +114,38 @@ impl Pool {
     }
 
     fn return_to_owner(&mut self, packet: Packet) {
-        let ring = self.returns.get_mut(usize::from(packet.owner)).and_then(Option::as_mut);
-        let sent = ring.is_some_and(|ring| ring.push(packet).is_ok());
-        debug_assert!(sent, "a buffer of no neighbour");
+        let tx = self.returns.get_mut(usize::from(packet.owner)).and_then(Option::as_mut);
+        debug_assert!(tx.is_some(), "a buffer of no neighbour");
+        if let Some(tx) = tx {
+            tx.staged.push(packet);
+        }
+    }
+
+    /// Returns the neighbours' buffers that were given to this pool, all of a burst at once. `false`: some have to wait until
+    /// their owner has taken back others.
+    #[inline]
+    pub fn publish_returns(&mut self) -> bool {
+        let mut all = true;
+        for tx in self.returns.iter_mut().flatten() {
+            if !tx.staged.is_empty() {
+                all &= tx.publish();
+            }
+        }
+        all
     }
 
     /// Takes in the buffers that neighbours have returned.
     #[inline]
     pub fn take_back(&mut self) {
-        let mut back = std::mem::take(&mut self.back);
-        for ring in &mut back {
-            while let Ok(packet) = ring.pop() {
-                self.give(packet);
+        for ring in &mut self.back {
+            let n = ring.slots();
+            let Ok(chunk) = ring.read_chunk(n) else { continue };
+            for packet in chunk {
+                packet.prefetch_room();
+                let free = if packet.buffer.len() == BUFFER { &mut self.free } else { &mut self.large };
+                free.push(Packet { checksum: Checksum::Unknown, offload: Offload::default(), ..packet });
             }
         }
-        self.back = back;
     }
 
     /// How many buffers of common size are free.
@@ -117,7 +159,7 @@ impl Pool {
         self.free.len() + self.large.len()
     }
 
-    /// How many buffers there are: packets are numbered below this.
+    /// How many buffers there are.
     pub fn count(&self) -> u32 {
         self.count
     }
@@ -137,9 +179,6 @@ mod tests {
         for (n, packet) in taken.iter_mut().enumerate() {
             assert!(packet.fill(&[n as u8; 64]) && packet.prepend(&[0xaa; 8]));
         }
-        let mut numbers: Vec<u32> = taken.iter().map(Packet::number).collect();
-        numbers.sort_unstable();
-        assert_eq!(numbers, [0, 1, 2, 3, 4]);
         for (n, packet) in taken.into_iter().enumerate() {
             assert_eq!((packet.bytes()[0], packet.bytes()[8], packet.bytes().len()), (0xaa, n as u8, 72));
             pool.give(packet);
@@ -150,20 +189,20 @@ mod tests {
     #[test]
     fn buffers_given_to_a_neighbour_are_returned() {
         let mut pools = Pool::neighbours(3, 2, 1).unwrap();
-        let mut numbers = Vec::new();
         for n in 0..3 {
             let taken: Vec<Packet> = std::iter::from_fn(|| pools[n].take()).collect();
             let taken: Vec<Packet> = taken.into_iter().chain(pools[n].take_large()).collect();
             assert_eq!(taken.len(), 3);
             for (to, packet) in taken.into_iter().enumerate() {
-                numbers.push(packet.number());
                 pools[to].give(packet);
             }
         }
-        numbers.sort_unstable();
-        assert_eq!(numbers, (0..9).collect::<Vec<_>>());
         for pool in &mut pools {
-            assert_eq!(pool.free(), 1);
+            pool.take_back();
+            assert_eq!(pool.free(), 1, "a burst is not over before it is published");
+        }
+        assert!(pools.iter_mut().all(Pool::publish_returns));
+        for pool in &mut pools {
             pool.take_back();
             assert_eq!((pool.free(), pool.common()), (3, 2));
         }

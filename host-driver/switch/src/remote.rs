@@ -1,31 +1,29 @@
 //! Packets that other workers hand to this one.
 
-use crate::BURST;
 use crate::forwarder::Forwarder;
 
 impl Forwarder {
-    /// Forwards what other workers handed to this one, a burst from each. `true`: there was a packet.
+    /// Forwards what other workers handed to this one, a turn's work from each. `true`: there was a packet.
     pub(super) fn poll_handoff(&mut self) -> bool {
         let mut any = false;
         for producer in 0..self.out.handoff.producers() {
-            let mut burst = std::mem::take(&mut self.burst);
-            let mut found = false;
-            for _ in 0..BURST {
-                let Some(handed) = self.out.handoff.pop(producer) else { break };
-                found = true;
-                match handed.to {
-                    None => {
-                        handed.packet.prefetch();
-                        burst.push(handed.packet);
+            let mut handed = std::mem::take(&mut self.handed);
+            self.out.handoff.pop_turn(producer, &mut handed);
+            if !handed.is_empty() {
+                any = true;
+                // The other core has these lines: all are on their way before the first is used.
+                handed.iter().for_each(|handed| handed.packet.prefetch());
+                let mut burst = std::mem::take(&mut self.burst);
+                for handed in handed.drain(..) {
+                    match handed.to {
+                        None => burst.push(handed.packet),
+                        Some(to) => self.out.send_handed(handed.packet, to),
                     }
-                    Some(to) => self.out.send_handed(handed.packet, to),
                 }
-            }
-            if found {
                 self.burst(&mut burst);
+                self.burst = burst;
             }
-            self.burst = burst;
-            any |= found;
+            self.handed = handed;
         }
         any
     }

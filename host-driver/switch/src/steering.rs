@@ -7,6 +7,8 @@ use culvert_offload::FdbEntry;
 use culvert_packet::{MacAddr, VportId, parse_outer};
 use hashbrown::HashMap;
 
+use crate::packet::Packet;
+
 /// Stands for no vport where packets are charged to vports.
 pub(super) const NO_VPORT: u16 = Port::MAX_VPORTS;
 
@@ -53,6 +55,15 @@ impl SteeringTable {
         let Ok(Some(outer)) = parse_outer(frame) else { return (0, NO_VPORT) };
         let mac = frame.get(usize::from(outer.inner)..).and_then(|inner| inner.first_chunk());
         mac.map_or((0, NO_VPORT), |mac| self.of_fdb_entry(outer.vsid, MacAddr(*mac)))
+    }
+
+    /// The vport that is charged for a packet: the one that sent it or, if it came from the wire, the one that it is for.
+    pub(super) fn charged_vport(&self, packet: &Packet) -> u16 {
+        match packet.input {
+            Port::Vport(id) => id.0.min(NO_VPORT),
+            Port::Uplink(_) => self.of_frame(packet.bytes()).1.min(NO_VPORT),
+            Port::Host | Port::None => NO_VPORT,
+        }
     }
 
     /// The worker that holds the record of a key.

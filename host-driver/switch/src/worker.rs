@@ -86,6 +86,8 @@ impl PollLoop for Worker {
         let mut any = false;
         if !self.forwarder.out.handoff.is_alone() {
             self.forwarder.out.pool.take_back();
+            // What an owner's full ring had no room for.
+            self.forwarder.out.pool.publish_returns();
             any = self.forwarder.poll_handoff();
         }
         for n in 0..self.forwarder.out.ports.local().len() {
@@ -106,7 +108,8 @@ impl PollLoop for Worker {
     fn arm(&mut self) -> Option<Duration> {
         let f = &mut self.forwarder;
         self.armed.clear();
-        let mut quiet = f.out.handoff.is_empty() && !f.out.ports.is_changed();
+        let mut quiet =
+            f.out.handoff.is_empty() && !f.out.ports.is_changed() && f.out.pool.publish_returns();
         for n in 0..f.out.ports.local().len() {
             let at = f.out.ports.local()[n].at();
             if f.may_poll(at) {

@@ -38,7 +38,7 @@ impl WorkerSet {
         let system = |what| move |source| Error::System { what, source };
         let pools = Pool::neighbours(workers, settings.buffers, settings.large_buffers)
             .map_err(system("packet buffers"))?;
-        let packets = workers * (settings.buffers + settings.large_buffers);
+        let packets = settings.buffers + settings.large_buffers;
         let tickets = TicketRange::split(workers, settings.sizes.pending);
         let notifiers: Vec<Arc<Notifier>> =
             (0..workers).map(|_| Notifier::new().map(Arc::new)).collect::<Result<_>>()?;
@@ -49,7 +49,7 @@ impl WorkerSet {
             let mut sizes = settings.sizes;
             sizes.pending = tickets.count();
             let dp = tables::datapath(&sizes, packets, settings.secret).map_err(system("flow tables"))?;
-            forwarders.push(Forwarder::new(Parts { dp, pool, upcalls, handoff, tickets, packets }));
+            forwarders.push(Forwarder::new(Parts { dp, pool, upcalls, handoff, tickets }));
         }
         let placement = Placement::new(tickets);
         Ok((WorkerSet { forwarders, placement, notifiers }, Box::new(queue)))
@@ -100,6 +100,10 @@ impl WorkerSet {
     /// Forwards until no packet is on its way between workers.
     pub fn drain(&mut self) {
         while self.forwarders.iter_mut().fold(false, |any, f| f.poll_handoff() | any) {}
-        self.forwarders.iter_mut().for_each(|f| f.out.pool.take_back());
+        let mut waiting = true;
+        while std::mem::take(&mut waiting) {
+            self.forwarders.iter_mut().for_each(|f| f.out.pool.take_back());
+            self.forwarders.iter_mut().for_each(|f| waiting |= !f.out.pool.publish_returns());
+        }
     }
 }
