@@ -160,6 +160,35 @@ impl Segmentation {
         (len, payload)
     }
 
+    /// Writes the headers of a frame that stands for the segments `range` of `frame`, and is yet to be cut into them, into
+    /// `header`. Their length, and where in the frame its payload is. Checksums of TCP and UDP are as in `frame`: they mean
+    /// nothing.
+    pub fn part(
+        &self,
+        frame: &[u8],
+        range: Range<usize>,
+        header: &mut [u8; MAX_HEADERS],
+    ) -> (usize, Range<usize>) {
+        let len = self.payload.start;
+        let [start, end] = [range.start, range.end].map(|n| (len + n * self.mss).min(self.payload.end));
+        let (Some(header), Some(whole)) = (header.get_mut(..len), frame.get(..len)) else { return (0, 0..0) };
+        header.copy_from_slice(whole);
+        let total = len + (end - start);
+        set_ip(header, self.inner, total, range.start);
+        if self.tcp {
+            set_tcp(header, self.inner.l4, start - len, range.start == 0, end == self.payload.end);
+        } else {
+            put(header, self.inner.l4 + 4, (total - self.inner.l4) as u16);
+        }
+        if let Some((outer, kind)) = self.outer {
+            set_ip(header, outer, total, range.start);
+            if let Outer::Udp { .. } = kind {
+                put(header, outer.l4 + 4, (total - outer.l4) as u16);
+            }
+        }
+        (len, start..end)
+    }
+
     fn pseudo(&self, frame: &[u8], len: usize) -> Checksum {
         let protocol = if self.tcp { Protocol::TCP } else { Protocol::UDP };
         pseudo(frame, self.inner, protocol, len)

@@ -229,3 +229,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn parts_are_cut_into_the_segments_of_the_whole() {
+    let payload: Vec<u8> = (0..1050u32).map(|n| ((n * n) >> 3) as u8).collect();
+    for kind in Kind::all() {
+        let (whole, offload) = (kind.frame(u32::MAX - 150, ALL, &payload, u16::MAX - 1), kind.offload(100));
+        let cut = Segmentation::of(&whole, &offload).expect("it can be cut");
+        assert_eq!(cut.count(), 11);
+        let mut header = [0xee; MAX_HEADERS];
+        let parts = [0..4, 4..8, 8..11].map(|range| {
+            let (len, payload) = cut.part(&whole, range, &mut header);
+            [&header[..len], &whole[payload]].concat()
+        });
+        let all: Vec<Vec<u8>> = parts.iter().flat_map(|part| segments(part, &offload)).collect();
+        assert_eq!(all, segments(&whole, &offload), "{kind:?}");
+    }
+}

@@ -11,6 +11,8 @@ use crate::packet::Packet;
 use crate::pool::Pool;
 use crate::port::{Sent, SwitchPort};
 use crate::port_control::{Closing, OpenPort, Opening, PortControlTx};
+use crate::turn::Turn;
+use crate::work;
 
 /// Opens a port, each time that it broke. It may wait: it runs on a thread of port control.
 pub type Opener = Box<dyn FnMut() -> io::Result<Box<dyn SwitchPort>> + Send>;
@@ -28,6 +30,8 @@ pub struct AttachedPort {
     pub out: Vec<Packet>,
     /// What passed the port.
     pub counters: PortCounters,
+    /// How much work its frames may still make.
+    pub(super) turn: Turn,
     link: bool,
     control: PortControlTx,
     /// `None` while the port is being opened.
@@ -45,6 +49,7 @@ impl AttachedPort {
             at,
             out: Vec::with_capacity(BURST),
             counters: PortCounters::default(),
+            turn: Turn::default(),
             link: false,
             control,
             open: Some(open),
@@ -152,6 +157,12 @@ impl AttachedPort {
                 Sent::default()
             }
         }
+    }
+
+    /// Work of descriptors of frames received since the last call.
+    #[inline]
+    pub(super) fn take_rx_work(&mut self) -> u32 {
+        work::of_descriptors(self.port.as_mut().map_or(0, |open| open.port.take_rx_descriptors()))
     }
 
     /// Frames that the port dropped on reception since the last call, by reason.

@@ -11,7 +11,7 @@ use culvert_flow::pending::{Completion, Ticket};
 use culvert_flow::{Classified, Datapath, Port, Source, Verdict};
 use culvert_packet::{Gso, Reason};
 
-use crate::attached_port::Opener;
+use crate::attached_port::{Opener, unreachable_reason};
 use crate::burst::{BURST, BurstPipeline};
 use crate::handoff::{Handoff, HandoffPacket};
 use crate::output::Output;
@@ -20,6 +20,7 @@ use crate::pended::PendedPackets;
 use crate::pool::Pool;
 use crate::steering::NO_VPORT;
 use crate::tickets::TicketRange;
+use crate::turn::large_buffers;
 use crate::upcall::Upcalls;
 use crate::upcall_queue::UpcallTx;
 
@@ -109,6 +110,10 @@ impl Forwarder {
     /// Detaches a port, after it has sent what was queued.
     pub fn detach(&mut self, at: Port) {
         self.flush();
+        let waiting = self.out.ports.clear_turn(at, &mut self.out.pool);
+        for _ in 0..waiting {
+            self.out.dp.count_drop(unreachable_reason(at), at);
+        }
         self.out.ports.detach(at);
     }
 
@@ -123,21 +128,26 @@ impl Forwarder {
         }
     }
 
-    /// Receives one burst from a local port and forwards it. `true`: there was a packet.
+    /// Gives a local port its turn: receives a burst and forwards it, or what the last turn had no budget for. `true`: there
+    /// was a packet, or the port is working off its last turns.
     #[inline]
     pub(super) fn poll_port(&mut self, n: usize) -> bool {
         let Some(at) = self.out.ports.local().get(n).map(|port| port.at()) else { return false };
         if !self.may_poll(at) {
             return false;
         }
-        let port = &mut self.out.ports.local_mut()[n];
-        let mut burst = std::mem::take(&mut self.burst);
-        let max = self.out.pool.common().saturating_sub(RESERVE).min(BURST);
-        if max > 0 {
-            port.receive(&mut self.out.pool, &mut burst, max, self.now);
+        let (port, pool) = (&mut self.out.ports.local_mut()[n], &mut self.out.pool);
+        if !port.turn.begin() {
+            return true;
         }
-        let any = !burst.is_empty();
-        if any {
+        let mut burst = std::mem::take(&mut self.burst);
+        if port.turn.is_empty() {
+            let max = pool.common().saturating_sub(RESERVE).min(BURST);
+            if max > 0 {
+                pool.limit_large(large_buffers(at));
+                port.receive(pool, &mut burst, max, self.now);
+                pool.limit_large(None);
+            }
             let mut bytes = 0;
             for packet in &mut burst {
                 packet.input = at;
@@ -145,7 +155,19 @@ impl Forwarder {
             }
             port.counters.in_packets += burst.len() as u64;
             port.counters.in_bytes += bytes;
+            port.turn.admit(pool, &mut burst);
+            let work = port.take_rx_work();
+            port.turn.charge(work);
+        } else {
+            port.turn.resume(pool, &mut burst);
+        }
+        let any = !burst.is_empty();
+        if any {
             self.arrive(at, &mut burst);
+            let work = self.out.ports.take_tx_work();
+            if let Some(port) = self.out.ports.local_mut().get_mut(n) {
+                port.turn.charge(work);
+            }
         }
         self.burst = burst;
         any

@@ -121,6 +121,8 @@ impl HandoffTx {
 struct HandoffRx {
     ring: Consumer<HandoffPacket>,
     taken: Taken,
+    /// Work that was done beyond the last turns.
+    debt: u32,
 }
 
 /// A worker's ends of all its rings, and the steering table that says which packets go there. A single worker has no
@@ -148,7 +150,7 @@ pub(super) fn handoffs(notifiers: &[Arc<Notifier>]) -> Vec<Handoff> {
             let (producer, consumer) = RingBuffer::new(capacity);
             let taken: Taken = (0..vports).map(|_| AtomicU32::new(0)).collect();
             let (given, seen) = (vec![0; vports], vec![0; vports]);
-            all[to].rx.push(HandoffRx { ring: consumer, taken: Arc::clone(&taken) });
+            all[to].rx.push(HandoffRx { ring: consumer, taken: Arc::clone(&taken), debt: 0 });
             let (notifier, staged) = (Arc::clone(notifier), Vec::with_capacity(BURST));
             all[from].tx.push(Some(HandoffTx { ring: producer, staged, given, seen, taken, notifier }));
         }
@@ -212,17 +214,26 @@ impl Handoff {
         self.rx.len()
     }
 
-    /// Takes the next packets of a producer: a turn's work, and at most a burst.
+    /// Takes the next packets of a producer: a turn's work, less what the last turns did beyond theirs, and at most a burst.
+    /// `true`: there was a packet, or it had no turn.
     #[inline]
-    pub(super) fn pop_turn(&mut self, producer: usize, into: &mut Vec<HandoffPacket>) {
-        let Some(rx) = self.rx.get_mut(producer) else { return };
+    pub(super) fn pop_turn(&mut self, producer: usize, into: &mut Vec<HandoffPacket>) -> bool {
+        let Some(rx) = self.rx.get_mut(producer) else { return false };
+        if rx.debt >= TURN {
+            rx.debt -= TURN;
+            return true;
+        }
+        let budget = TURN - std::mem::take(&mut rx.debt);
         let waiting = rx.ring.slots().min(BURST);
-        let Ok(chunk) = rx.ring.read_chunk(waiting) else { return };
+        if waiting == 0 {
+            return false;
+        }
+        let Ok(chunk) = rx.ring.read_chunk(waiting) else { return false };
         let (first, mut work) = (into.len(), 0);
         for handed in chunk {
             work += u32::from(handed.work);
             into.push(handed);
-            if work >= TURN {
+            if work >= budget {
                 break;
             }
         }
@@ -234,6 +245,15 @@ impl Handoff {
             add(handed.charged_vport.into(), handed.work.into(), Ordering::Relaxed);
         }
         add(ALL, work, Ordering::Release);
+        rx.debt = work.saturating_sub(budget);
+        true
+    }
+
+    /// Charges a producer's next turns with work that delivery took.
+    pub(super) fn charge(&mut self, producer: usize, work: u32) {
+        if let Some(rx) = self.rx.get_mut(producer) {
+            rx.debt = rx.debt.saturating_add(work);
+        }
     }
 
     /// Whether all rings to this worker are empty.

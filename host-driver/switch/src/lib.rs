@@ -39,6 +39,7 @@ mod steering;
 mod switch;
 mod tables;
 mod tickets;
+mod turn;
 mod upcall;
 mod upcall_queue;
 mod work;

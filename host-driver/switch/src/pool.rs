@@ -40,6 +40,8 @@ pub struct Pool {
     large: Vec<Packet>,
     count: u32,
     owner: u8,
+    /// Large buffers that may not be taken in this turn.
+    large_floor: usize,
     /// To each other pool, by number: the ring that returns its buffers.
     returns: Vec<Option<ReturnTx>>,
     /// From each other pool: the ring that returns our buffers.
@@ -84,7 +86,7 @@ impl Pool {
         };
         let (free, large) = (cut(BUFFER, count)?, cut(LARGE_BUFFER, large)?);
         let count = (free.len() + large.len()) as u32;
-        Ok(Pool { free, large, count, owner, returns: Vec::new(), back: Vec::new() })
+        Ok(Pool { free, large, large_floor: 0, count, owner, returns: Vec::new(), back: Vec::new() })
     }
 
     /// A free buffer.
@@ -95,7 +97,12 @@ impl Pool {
 
     /// A free buffer for a frame of up to 64 KiB.
     pub fn take_large(&mut self) -> Option<Packet> {
-        self.large.pop()
+        if self.large.len() > self.large_floor { self.large.pop() } else { None }
+    }
+
+    /// Lets the next turn take at most `n` large buffers. `None`: as many as there are.
+    pub(super) fn limit_large(&mut self, n: Option<usize>) {
+        self.large_floor = n.map_or(0, |n| self.large.len().saturating_sub(n));
     }
 
     /// A free buffer for a frame of this length with outer headers still to come.

@@ -19,6 +19,8 @@ pub struct Sent {
     pub down: u64,
     /// Frames that are longer than the port takes, or cannot be cut the way they are meant to be.
     pub refused: u64,
+    /// Descriptors that the frames took beyond one each.
+    pub descriptors: u64,
 }
 
 /// A port: a TAP, an interface, the rings of a VM, or memory. A packet thread uses it, so nothing in it waits for the kernel's
@@ -49,6 +51,11 @@ pub trait SwitchPort: Send {
 
     /// Frames that the port dropped on reception since the last call because they were longer than any buffer.
     fn take_rx_too_long(&mut self) -> u64 {
+        0
+    }
+
+    /// Descriptors that received frames took beyond one each, since the last call: the port's next turns pay for them.
+    fn take_rx_descriptors(&mut self) -> u64 {
         0
     }
 

@@ -7,6 +7,7 @@ use crate::packet::Packet;
 use crate::pool::Pool;
 use crate::port_control::PortControlTx;
 use crate::tables;
+use crate::work;
 
 /// An entry for a port that no worker serves.
 const UNBOUND: u16 = u16::MAX;
@@ -37,6 +38,8 @@ pub(super) struct PortTable {
     control: PortControlTx,
     /// Empty between two flushes.
     drops: Drops,
+    /// Work of descriptors that delivery took since the last [`take_tx_work`](Self::take_tx_work).
+    tx_work: u32,
 }
 
 impl PortTable {
@@ -49,6 +52,7 @@ impl PortTable {
             changed: false,
             control: PortControlTx::default(),
             drops: Vec::new(),
+            tx_work: 0,
         }
     }
 
@@ -121,6 +125,14 @@ impl PortTable {
         self.changed || self.control.is_changed()
     }
 
+    /// Gives up the frames of a local port that wait for a turn. Returns how many.
+    pub(super) fn clear_turn(&mut self, at: Port, pool: &mut Pool) -> u64 {
+        match self.egress(at) {
+            Some(Egress::Local(n)) => self.local.get_mut(n).map_or(0, |port| port.turn.clear(pool)),
+            _ => 0,
+        }
+    }
+
     /// A local port by port name.
     pub(super) fn get(&self, at: Port) -> Option<&AttachedPort> {
         match self.egress(at)? {
@@ -154,6 +166,7 @@ impl PortTable {
         while let Some(n) = self.dirty.pop() {
             let Some(port) = self.local.get_mut(usize::from(n)) else { continue };
             let sent = port.flush(pool, now, &mut self.drops);
+            self.tx_work = self.tx_work.saturating_add(work::of_descriptors(sent.descriptors));
             if let Some(vport) = tables::vport(dp, port.at()) {
                 vport.tx_packets += sent.packets;
                 vport.tx_bytes += sent.bytes;
@@ -162,6 +175,12 @@ impl PortTable {
             let drops = &mut dp.counters.drops;
             self.drops.drain(..).for_each(|(reason, count)| drops[reason as usize] += count);
         }
+    }
+
+    /// Work of descriptors that delivery took since the last call.
+    #[inline]
+    pub(super) fn take_tx_work(&mut self) -> u32 {
+        std::mem::take(&mut self.tx_work)
     }
 
     /// Counts frames that local ports dropped on reception.

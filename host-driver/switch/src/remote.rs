@@ -3,14 +3,13 @@
 use crate::forwarder::Forwarder;
 
 impl Forwarder {
-    /// Forwards what other workers handed to this one, a turn's work from each. `true`: there was a packet.
+    /// Forwards what other workers handed to this one, a turn's work from each. `true`: there was a packet, or a worker is working off its last turns.
     pub(super) fn poll_handoff(&mut self) -> bool {
         let mut any = false;
         for producer in 0..self.out.handoff.producers() {
             let mut handed = std::mem::take(&mut self.handed);
-            self.out.handoff.pop_turn(producer, &mut handed);
+            any |= self.out.handoff.pop_turn(producer, &mut handed);
             if !handed.is_empty() {
-                any = true;
                 // The other core has these lines: all are on their way before the first is used.
                 handed.iter().for_each(|handed| handed.packet.prefetch());
                 let mut burst = std::mem::take(&mut self.burst);
@@ -22,6 +21,7 @@ impl Forwarder {
                 }
                 self.burst(&mut burst);
                 self.burst = burst;
+                self.out.handoff.charge(producer, self.out.ports.take_tx_work());
             }
             self.handed = handed;
         }

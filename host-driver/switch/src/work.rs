@@ -16,8 +16,12 @@ pub(super) const TURN: u32 = 64;
 pub(super) const MAX_SEGMENTS: usize = 64;
 /// Bytes whose copies cost as much as a plain frame.
 const BYTES: usize = 4096;
+/// Descriptors beyond a frame's first that cost as much as a plain frame.
+const DESCRIPTORS: u64 = 8;
 /// The most that is done beyond a turn: a part of a frame.
 pub(super) const MAX_PACKET: u32 = MAX_SEGMENTS as u32 + (1 << 16) / BYTES as u32 + 1;
+/// Large buffers that a guest's port may fill in a turn: as many bytes as a turn has.
+pub(super) const LARGE_BUFFERS: usize = (TURN as usize * BYTES) >> 16;
 
 /// The work of a packet: its frame or segments, and its bytes.
 #[inline]
@@ -38,4 +42,10 @@ pub(super) fn segments(packet: &Packet) -> usize {
         Gso::None => 1,
         _ => packet.bytes().len().div_ceil(usize::from(packet.offload.mss.max(1))).max(1),
     }
+}
+
+/// The work of descriptors beyond the first of each frame.
+#[inline]
+pub(super) fn of_descriptors(n: u64) -> u32 {
+    u32::try_from(n / DESCRIPTORS).unwrap_or(u32::MAX)
 }

@@ -114,6 +114,7 @@ impl PollLoop for Worker {
             let at = f.out.ports.local()[n].at();
             if f.may_poll(at) {
                 self.armed.push(n);
+                quiet &= f.out.ports.local()[n].turn.is_empty();
                 quiet &= f.out.ports.local_mut()[n].port().is_none_or(|port| port.arm());
             } else {
                 // Nobody notifies this worker when a handoff ring has room again, so that it does not sleep then.

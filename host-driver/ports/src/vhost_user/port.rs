@@ -73,6 +73,10 @@ impl SwitchPort for VhostUser {
         std::mem::take(&mut self.vrings.rx_drops)
     }
 
+    fn take_rx_descriptors(&mut self) -> u64 {
+        std::mem::take(&mut self.vrings.rx_descriptors)
+    }
+
     fn link(&mut self) -> bool {
         self.vrings.process_commands(&self.control);
         self.vrings.link()

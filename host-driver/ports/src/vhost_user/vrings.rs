@@ -36,6 +36,8 @@ pub(super) struct Vrings {
     status: Arc<PortStatus>,
     /// Frames of the guest that were dropped.
     pub(super) rx_drops: u64,
+    /// Descriptors of the guest's frames beyond one each.
+    pub(super) rx_descriptors: u64,
     /// The connection's thread has ended.
     pub(super) closed: bool,
 }
@@ -56,6 +58,7 @@ impl Vrings {
             completed: Vec::new(),
             status,
             rx_drops: 0,
+            rx_descriptors: 0,
             closed: false,
         }
     }
@@ -209,6 +212,7 @@ impl Vrings {
                         break;
                     }
                 }
+                self.rx_descriptors += chain.readable().len().saturating_sub(1) as u64;
                 self.completed.push((*head, 0));
             }
         }
@@ -310,6 +314,7 @@ fn write_frame(
         Reserved::Done => {
             sent.packets += 1;
             sent.bytes += frame.len() as u64;
+            sent.descriptors += u64::from(buffers.count()).saturating_sub(1);
         }
         Reserved::Full => sent.full += 1,
         Reserved::TooLong => sent.refused += 1,

@@ -7,3 +7,4 @@ mod mem_port;
 mod order;
 mod testbed;
 mod threads;
+mod turns;
