@@ -1,7 +1,6 @@
-//! Events of a switch: links of uplinks that go up and down.
+//! Events of a switch: links of uplinks that go up and down. Only the newest state waits, however often they do.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use culvert_flow::Port;
@@ -12,7 +11,6 @@ type LinkState = [bool; Port::UPLINKS as usize];
 
 /// A worker's end.
 pub(super) struct LinkReporter {
-    sender: Sender<Event>,
     wake: EventFd,
     worker: usize,
     links: Arc<Mutex<Links>>,
@@ -22,27 +20,27 @@ pub(super) struct LinkReporter {
 struct Links {
     by_worker: Vec<LinkState>,
     reported: LinkState,
+    /// The state that the slow path has not taken yet.
+    unread: Option<LinkState>,
 }
 
 /// The slow path's end.
 pub(super) struct SwitchEvents {
-    receiver: Receiver<Event>,
+    links: Arc<Mutex<Links>>,
     wake: EventFd,
 }
 
 /// The ends of so many workers, and the slow path's end.
 pub(super) fn events(workers: usize) -> Result<(Vec<LinkReporter>, SwitchEvents)> {
-    let (sender, receiver) = channel();
     let wake = EventFd::new()?;
-    let links = Links { by_worker: vec![LinkState::default(); workers], reported: LinkState::default() };
-    let links = Arc::new(Mutex::new(links));
-    let reporter = |worker| LinkReporter {
-        sender: sender.clone(),
-        wake: wake.clone(),
-        worker,
-        links: Arc::clone(&links),
+    let links = Links {
+        by_worker: vec![LinkState::default(); workers],
+        reported: LinkState::default(),
+        unread: None,
     };
-    Ok(((0..workers).map(reporter).collect(), SwitchEvents { receiver, wake }))
+    let links = Arc::new(Mutex::new(links));
+    let reporter = |worker| LinkReporter { wake: wake.clone(), worker, links: Arc::clone(&links) };
+    Ok(((0..workers).map(reporter).collect(), SwitchEvents { links, wake }))
 }
 
 impl LinkReporter {
@@ -51,11 +49,12 @@ impl LinkReporter {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.by_worker[self.worker] = state;
         let all = std::array::from_fn(|n| links.by_worker.iter().any(|up| up[n]));
-        // The lock keeps events in order. The slow path may have ended.
-        if all != links.reported && self.sender.send(Event::Link(all)).is_ok() {
+        if all != links.reported {
+            (links.reported, links.unread) = (all, Some(all));
+            drop(links);
+            // If the event cannot be set, the slow path looks at its next tick.
             let _ = self.wake.signal();
         }
-        links.reported = all;
     }
 }
 
@@ -63,7 +62,8 @@ impl EventQueue for SwitchEvents {
     fn next(&self) -> Option<Event> {
         // An event that cannot be cleared costs one more look.
         let _ = self.wake.try_clear();
-        self.receiver.try_recv().ok()
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.unread.take().map(Event::Link)
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

@@ -122,7 +122,9 @@ impl Forwarder {
     pub(super) fn may_poll(&mut self, at: Port) -> bool {
         match at {
             Port::Vport(id) => {
-                !self.upcalls.is_used_up(at) && self.out.handoff.has_room(id.0, self.out.pool.free())
+                !self.upcalls.is_used_up(at)
+                    && self.upcalls.has_room(id)
+                    && self.out.handoff.has_room(id.0, self.out.pool.free())
             }
             _ => true,
         }
@@ -236,12 +238,12 @@ impl Forwarder {
         match verdict {
             Verdict::Forward { to, record, copy, .. } => {
                 let (packets, more) = self.out.count_segments(&packet, record);
-                if copy
-                    && self.out.egress(to).is_ok()
-                    && !self.upcalls.copy(&self.out.dp, &packet, record, self.now)
-                {
-                    // The packet itself is forwarded. A connection whose end was not seen ends by its time-out.
-                    self.out.dp.counters.drops[Reason::UpcallFull as usize] += 1;
+                if copy && self.out.egress(to).is_ok() {
+                    let charged = Output::charged_vport(packet.input, to);
+                    if !self.upcalls.copy(&self.out.dp, &packet, charged, record, self.now) {
+                        // The packet itself is forwarded. A connection whose end was not seen ends by its time-out.
+                        self.out.count_drop_of(charged, Reason::UpcallFull);
+                    }
                 }
                 self.out.send(packet, to, (packets, len as u64 + more));
             }
@@ -249,7 +251,7 @@ impl Forwarder {
                 let to = packet.input;
                 self.out.send(packet, to, (0, 0));
             }
-            Verdict::Replicate { record, group } => self.out.replicate(packet, record, group, len),
+            Verdict::Replicate { record, group } => self.out.replicate(packet, record, group, len, self.now),
             Verdict::Punt { reason, ticket } => self.punt(packet, reason, ticket, punted.copied()),
             Verdict::Wait => {
                 let vport = self.out.handoff.steering.charged_vport(&packet);
@@ -277,11 +279,13 @@ impl Forwarder {
         classified: Option<Classified>,
     ) {
         self.out.dp.counters.punted += 1;
-        if self.upcalls.punt(&packet, reason, ticket, classified, self.now) {
+        let charged = self.out.handoff.steering.charged_vport(&packet);
+        if self.upcalls.punt(&packet, charged, reason, ticket, classified, self.now) {
             self.out.pool.give(packet);
         } else {
             let input = packet.input;
-            self.out.drop(packet, Reason::UpcallFull);
+            self.out.count_drop_of(charged, Reason::UpcallFull);
+            self.out.pool.give(packet);
             // The slow path, which does not see this packet, would complete the upcall.
             self.complete_upcall(input, ticket);
         }

@@ -181,14 +181,17 @@ impl Handoff {
             held += tx.held(charged.into()) as usize;
             has_room
         });
-        if !has_room || held <= may_hold {
-            return has_room;
-        }
+        has_room && (held <= may_hold || self.has_share(charged, free))
+    }
+
+    /// Whether a vport has no more in all rings than there are buffers free.
+    pub(super) fn has_share(&mut self, vport: u16, free: usize) -> bool {
+        let charged = usize::from(vport.min(NO_VPORT));
         let held = self.tx.iter_mut().flatten().map(|tx| {
-            tx.look(charged.into());
-            tx.held(charged.into()) as usize
+            tx.look(charged);
+            tx.held(charged) as usize
         });
-        held.sum::<usize>() <= may_hold
+        held.sum::<usize>() <= free.max(ROOM as usize)
     }
 
     /// Hands a packet to a worker, which sees it after [`publish`](Self::publish). Returns it if there is no room.

@@ -84,16 +84,29 @@ impl Output {
         }
     }
 
+    /// The vport that is charged for a packet that leaves: the one that sent it or, if it came from the wire, the one that it
+    /// leaves by.
+    pub(super) fn charged_vport(input: Port, to: Port) -> u16 {
+        match (input, to) {
+            (Port::Vport(id), _) | (_, Port::Vport(id)) => id.0.min(NO_VPORT),
+            _ => NO_VPORT,
+        }
+    }
+
+    /// Counts a drop of a packet that a vport is charged for.
+    pub(super) fn count_drop_of(&mut self, charged_vport: u16, reason: Reason) {
+        self.dp.counters.drops[reason as usize] += 1;
+        let vport = tables::vport(&mut self.dp, Port::Vport(VportId(charged_vport)));
+        vport.into_iter().for_each(|vport| vport.drops += 1);
+    }
+
     /// Queues a packet at a local port, or hands it to the worker that serves the port.
     #[inline]
     pub(super) fn enqueue(&mut self, packet: Packet, to: Port, egress: Egress) {
         match egress {
             Egress::Local(n) => self.ports.enqueue(n, packet),
             Egress::Remote(worker) => {
-                let charged_vport = match (packet.input, to) {
-                    (Port::Vport(id), _) | (_, Port::Vport(id)) => id.0,
-                    _ => NO_VPORT,
-                };
+                let charged_vport = Self::charged_vport(packet.input, to);
                 self.hand_off(packet, worker, Some(to), charged_vport);
             }
         }
@@ -127,9 +140,7 @@ impl Output {
     #[inline]
     pub(super) fn hand_off(&mut self, packet: Packet, worker: u8, to: Option<Port>, charged_vport: u16) {
         if let Err(packet) = self.handoff.push(worker, packet, to, charged_vport) {
-            self.dp.counters.drops[Reason::WorkerFull as usize] += 1;
-            let vport = tables::vport(&mut self.dp, Port::Vport(VportId(charged_vport)));
-            vport.into_iter().for_each(|vport| vport.drops += 1);
+            self.count_drop_of(charged_vport, Reason::WorkerFull);
             self.pool.give(packet);
         }
     }

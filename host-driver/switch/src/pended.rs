@@ -73,3 +73,6 @@ impl PendedPackets {
         self.packets.iter().flatten().count()
     }
 }
+
+#[cfg(test)]
+mod tests;

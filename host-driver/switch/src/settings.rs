@@ -2,7 +2,7 @@
 
 use culvert_flow::{HashSecret, TableSizes};
 
-use crate::upcall_queue::CAPACITY;
+use crate::upcall_queue::PENDING;
 
 /// What a switch is started with.
 #[derive(Clone, Debug)]
@@ -29,8 +29,7 @@ impl SwitchSettings {
 
     /// One worker with so many flow records, a power of two, and 64 MiB for packets.
     pub fn new(flows: u32, secret: HashSecret) -> Self {
-        // As many flows may be undecided as the upcall queue has room for packets.
-        let sizes = TableSizes { flows, pending: CAPACITY as u32, ..TableSizes::new(0) };
+        let sizes = TableSizes { flows, pending: PENDING, ..TableSizes::new(0) };
         SwitchSettings { sizes, buffers: 16_384, large_buffers: 512, secret, workers: vec![None] }
     }
 }

@@ -3,11 +3,12 @@
 use culvert_flow::pending::Ticket;
 use culvert_flow::{Actions, Classified, Datapath, Port, RecordId};
 use culvert_offload::{ControlCopy, Upcall, UpcallMeta};
-use culvert_packet::{Offload, Reason};
+use culvert_packet::{Offload, Reason, VportId};
 
 use crate::packet::Packet;
 use crate::tickets::TicketRange;
-use crate::upcall_queue::UpcallTx;
+use crate::upcall_queue::{Charge, Kind, UpcallTx};
+use crate::work;
 
 /// A worker's end of the upcall queue, and the tickets that its upcalls carry.
 pub(super) struct Upcalls {
@@ -25,10 +26,17 @@ impl Upcalls {
         self.queue.is_used_up(at)
     }
 
-    /// Sends a packet up. `false`: the queue is full.
+    /// Whether a turn of a vport has room in the queue.
+    #[inline]
+    pub(super) fn has_room(&self, vport: VportId) -> bool {
+        self.queue.has_room(vport)
+    }
+
+    /// Sends a packet up, at the expense of a vport. `false`: there is no room.
     pub(super) fn punt(
         &mut self,
         packet: &Packet,
+        vport: u16,
         reason: Reason,
         ticket: Option<Ticket>,
         classified: Option<Classified>,
@@ -39,14 +47,21 @@ impl Upcalls {
             peer: classified.map_or(0, |c| c.outer.peer),
             ..meta(packet, reason, now)
         };
-        self.queue.send(Upcall::new(meta, packet.bytes().to_vec(), classified))
+        let kind = match (packet.input, reason) {
+            (Port::Vport(_), _) => Kind::Guest,
+            (_, Reason::Control) => Kind::Control,
+            _ => Kind::Wire,
+        };
+        let charge = Charge { kind, vport, work: work::of_packet(packet) };
+        self.queue.send(Upcall::new(meta, packet.bytes().to_vec(), classified), charge)
     }
 
-    /// Sends up a copy of a TCP segment that leaves by `record`. `false`: the queue is full.
+    /// Sends up a copy of a TCP segment that leaves by `record`, at the expense of a vport. `false`: there is no room.
     pub(super) fn copy(
         &mut self,
         dp: &Datapath<'static>,
         packet: &Packet,
+        vport: u16,
         record: RecordId,
         now: u32,
     ) -> bool {
@@ -58,7 +73,8 @@ impl Upcalls {
             outer_len: tunnel.map_or(0, |t| u16::from(t.header_len)),
         };
         let meta = UpcallMeta { copy: Some(copy), ..meta(packet, Reason::TcpControl, now) };
-        self.queue.send(Upcall::parse(meta, packet.bytes().to_vec()))
+        let charge = Charge { kind: Kind::Copy, vport, work: work::of_packet(packet) };
+        self.queue.send(Upcall::parse(meta, packet.bytes().to_vec()), charge)
     }
 
     /// Wakes the slow path if it sleeps and there are upcalls. Called after each burst.
