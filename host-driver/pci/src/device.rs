@@ -58,6 +58,10 @@ pub trait Device: Send + Sync {
     /// The device cannot be reset or is lost.
     fn reset(&self) -> Result<()>;
 
+    /// Gives the function up: the connection to it ends, also for registers and buffers that still exist, so that it can be
+    /// opened again. A function of this host is given up when the last of them is dropped.
+    fn close(&self) {}
+
     /// Enables the function's VFs 0 to `n - 1`, and no others. If exactly these are enabled already, they keep running;
     /// otherwise all VFs are disabled first.
     ///

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use mmap_rs::{MmapFlags, MmapMut, MmapOptions};
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::{Error, Result};
 
@@ -43,14 +43,18 @@ macro_rules! atomic {
 }
 
 impl SharedMemory {
-    /// A zeroed memfd of `len` bytes, which must be a multiple of the page size.
+    /// A zeroed memfd of `len` bytes, which must be a multiple of the page size. It is sealed: no process that gets the
+    /// file can change its length, after which an access would end this process (SIGBUS).
     pub(crate) fn new(len: usize, huge: bool) -> Result<Self> {
         let failed = |problem: String| Error::Memory { len, problem };
         let flags = if huge { MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB } else { MemfdFlags::empty() };
-        let fd = rustix::fs::memfd_create("culvert-dma", flags | MemfdFlags::CLOEXEC)
-            .map_err(|e| failed(format!("memfd_create: {e}")))?;
+        let fd =
+            rustix::fs::memfd_create("culvert-dma", flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+                .map_err(|e| failed(format!("memfd_create: {e}")))?;
         let file = File::from(fd);
         file.set_len(len as u64).map_err(|e| failed(format!("ftruncate: {e}")))?;
+        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+            .map_err(|e| failed(format!("sealing its length: {e}")))?;
         let options = MmapOptions::new(len).map_err(|e| failed(e.to_string()))?.with_flags(MmapFlags::SHARED);
         // SAFETY: the mapping is shared with the device on purpose and only accessed atomically.
         let map = unsafe { options.with_file(&file, 0) }.map_mut();

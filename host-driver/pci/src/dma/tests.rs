@@ -55,3 +55,14 @@ fn huge_pages_are_optional() {
     let memory = allocate(4096, PageKind::PreferHuge).unwrap();
     assert!(memory.len() == 4096 || memory.len() == HUGE_PAGE);
 }
+
+/// A process that got the file, such as the board, cannot end this one by an access beyond its end (SIGBUS).
+#[test]
+fn nobody_can_change_the_length_of_dma_memory() {
+    let buffer = DmaBuffer::detached(0, 8192).unwrap();
+    for len in [0, 4096, 16_384] {
+        let error = buffer.file().set_len(len).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{len}: {error}");
+    }
+    buffer.write_at(8000, &[1; 192]).unwrap();
+}

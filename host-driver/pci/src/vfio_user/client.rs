@@ -18,6 +18,9 @@ use crate::{command as command_register, dma, sriov};
 
 /// Time limit for a reply: the device process may have to stop its queues first, on a busy host.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Time limit for the access to a register, for which the device waits for nothing. Threads of other tenants' drivers may
+/// wait behind it.
+const REGISTER_LIMIT: Duration = Duration::from_secs(1);
 /// Time limit for the sockets of enabled VFs to appear.
 const VFS_LIMIT: Duration = Duration::from_secs(5);
 
@@ -36,6 +39,7 @@ const DMA_READ_WRITE: u32 = 1 | 2;
 struct Inner {
     name: String,
     connection: Arc<Mutex<Connection>>,
+    limit: Duration,
     /// Most data that the device accepts in one message.
     max_transfer: usize,
 }
@@ -46,7 +50,9 @@ impl Inner {
     }
 
     fn request(&self, cmd: u16, body: &[&[u8]], fds: &[BorrowedFd<'_>]) -> Result<Message> {
-        self.lock().request(cmd, body, fds)
+        let is_register = matches!(cmd, command::REGION_READ | command::REGION_WRITE) && !is_config(body);
+        let limit = if is_register { self.limit.min(REGISTER_LIMIT) } else { self.limit };
+        self.lock().request(cmd, body, fds, limit)
     }
 
     fn malformed(&self, cmd: u16, detail: impl Into<String>) -> Error {
@@ -151,8 +157,9 @@ impl Client {
             iovas: Default::default(),
             windows: Arc::clone(&windows),
             connection: Arc::downgrade(&connection),
+            limit,
         };
-        let mut inner = Inner { name: path.display().to_string(), connection, max_transfer: 0 };
+        let mut inner = Inner { name: path.display().to_string(), connection, limit, max_transfer: 0 };
         inner.max_transfer = negotiate(&inner)?;
         let info = inner.request(command::DEVICE_GET_INFO, &[&16_u32.to_le_bytes(), &[0; 12]], &[])?;
         if inner.field(&info, 8)? <= CONFIG_REGION {
@@ -200,6 +207,11 @@ impl Client {
         let thing = format!("{}: configuration space", self.inner.name);
         Err(Error::OutOfRange { thing, offset: offset.into(), len: len as u64, size: self.config_size })
     }
+}
+
+/// Whether a region access is one to configuration space, which starts and stops whole functions.
+fn is_config(body: &[&[u8]]) -> bool {
+    body.first().and_then(|access| u32_at(access, 8)) == Some(CONFIG_REGION)
 }
 
 /// The begin of REGION_READ and REGION_WRITE: offset, region and count.
@@ -331,6 +343,10 @@ impl Device for Client {
             self.set_irq(*vector, interrupt)?;
         }
         command_register::enable(self)
+    }
+
+    fn close(&self) {
+        self.inner.lock().close("closed by the driver");
     }
 
     fn enable_vfs(&self, n: u16) -> Result<Vec<VfHandle>> {

@@ -30,9 +30,18 @@ pub(super) struct Connection {
     name: String,
     limit: Duration,
     next_id: u16,
+    /// The request whose answer is overdue. Until it arrives, the device gets no other request, and nobody waits for it.
+    overdue: Option<Overdue>,
     /// Why the connection was closed.
     lost: Option<String>,
     windows: Arc<DmaWindows>,
+}
+
+/// A request that the device has not answered in time.
+#[derive(Clone, Copy)]
+struct Overdue {
+    id: u16,
+    limit: Duration,
 }
 
 /// The outcome of a wait for a message.
@@ -45,15 +54,15 @@ impl Connection {
     /// Connects to a socket; `limit` bounds each wait.
     pub(super) fn open(path: &Path, limit: Duration, windows: Arc<DmaWindows>) -> Result<Self> {
         let name = path.display().to_string();
-        let stream =
-            UnixStream::connect(path).map_err(|source| Error::Connect { path: name.clone(), source })?;
+        let failed = |source| Error::Connect { path: name.clone(), source };
+        let stream = connect(path).map_err(failed)?;
         let set = stream.set_read_timeout(Some(limit)).and_then(|()| stream.set_write_timeout(Some(limit)));
         set.map_err(|e| Error::system(format!("{name}: time-out of {limit:?}"), e))?;
-        Ok(Self { stream, name, limit, next_id: 0, lost: None, windows })
+        Ok(Self { stream, name, limit, next_id: 0, overdue: None, lost: None, windows })
     }
 
     /// Closes the connection and returns the error that says so.
-    fn close(&mut self, reason: impl Into<String>) -> Error {
+    pub(super) fn close(&mut self, reason: impl Into<String>) -> Error {
         let reason = reason.into();
         // Tells the device now, before its own time-out.
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
@@ -61,33 +70,58 @@ impl Connection {
         Error::Disconnected { device: self.name.clone(), reason }
     }
 
-    /// Sends a request and waits for its reply.
-    pub(super) fn request(&mut self, cmd: u16, body: &[&[u8]], fds: &[BorrowedFd<'_>]) -> Result<Message> {
-        if let Some(reason) = &self.lost {
-            return Err(Error::Disconnected { device: self.name.clone(), reason: reason.clone() });
-        }
+    /// Sends a request and waits for its reply, at most `limit`. If the device still owes the reply to an earlier request,
+    /// this one fails at once: a device that hangs costs each of its users one wait at most.
+    pub(super) fn request(
+        &mut self,
+        cmd: u16,
+        body: &[&[u8]],
+        fds: &[BorrowedFd<'_>],
+        limit: Duration,
+    ) -> Result<Message> {
+        self.collect_overdue(cmd)?;
         self.next_id = self.next_id.wrapping_add(1);
         let id = self.next_id;
         self.send(Header { id, command: cmd, size: 0, flags: 0, error: 0 }, body, fds)?;
-        let deadline = Instant::now() + self.limit;
+        let deadline = Instant::now() + limit;
         loop {
-            let message = match self.receive()? {
-                Received::Message(message) => message,
-                Received::TimedOut => {
-                    let device = self.name.clone();
-                    return Err(Error::Timeout { device, request: wire::name(cmd), limit: self.limit });
-                }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Received::Message(message) = self.receive(left)? else {
+                self.overdue = Some(Overdue { id, limit });
+                return Err(self.timeout(cmd, limit));
             };
             if !message.header.is_reply() {
                 self.serve(&message)?;
             } else if message.header.id == id {
                 return self.accept(cmd, message);
             }
-            // Otherwise it is a late reply to a request that timed out. A flood of those ends here:
+            // Otherwise it is a reply to nothing that was asked. A flood of those, or of requests, ends here:
             if Instant::now() > deadline {
                 return Err(self.close("busy with other messages, without a reply to the request"));
             }
         }
+    }
+
+    fn timeout(&self, cmd: u16, limit: Duration) -> Error {
+        Error::Timeout { device: self.name.clone(), request: wire::name(cmd), limit }
+    }
+
+    /// Takes the overdue reply, if there is one and it has arrived. Does not wait.
+    fn collect_overdue(&mut self, cmd: u16) -> Result<()> {
+        if let Some(reason) = &self.lost {
+            return Err(Error::Disconnected { device: self.name.clone(), reason: reason.clone() });
+        }
+        while let Some(Overdue { id, limit }) = self.overdue {
+            let Received::Message(message) = self.receive(Duration::ZERO)? else {
+                return Err(self.timeout(cmd, limit));
+            };
+            if !message.header.is_reply() {
+                self.serve(&message)?;
+            } else if message.header.id == id {
+                self.overdue = None;
+            }
+        }
+        Ok(())
     }
 
     /// Checks the reply to a request.
@@ -127,19 +161,12 @@ impl Connection {
 
     /// Serves the device's requests that have arrived. Does not wait for more.
     pub(super) fn serve_pending(&mut self) -> Result<()> {
-        use rustix::event::{PollFd, PollFlags, Timespec};
         while self.lost.is_none() {
-            let mut fds = [PollFd::new(&self.stream, PollFlags::IN)];
-            let no_wait = Timespec { tv_sec: 0, tv_nsec: 0 };
-            match rustix::event::poll(&mut fds, Some(&no_wait)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(()),
-                Err(e) => return Err(Error::system(format!("{}: poll", self.name), e)),
-                Ok(_) => {}
-            }
-            if let Received::Message(message) = self.receive()?
-                && !message.header.is_reply()
-            {
+            let Received::Message(message) = self.receive(Duration::ZERO)? else { break };
+            if !message.header.is_reply() {
                 self.serve(&message)?;
+            } else if self.overdue.is_some_and(|overdue| overdue.id == message.header.id) {
+                self.overdue = None;
             }
         }
         Ok(())
@@ -171,7 +198,10 @@ impl Connection {
     }
 
     /// Receives a message. [`Received::TimedOut`] if the time is over before its first byte.
-    fn receive(&mut self) -> Result<Received> {
+    fn receive(&mut self, wait: Duration) -> Result<Received> {
+        if !self.is_readable(wait)? {
+            return Ok(Received::TimedOut);
+        }
         let mut header = [0; HEADER];
         let mut fds = Vec::new();
         let mut got = 0;
@@ -203,6 +233,21 @@ impl Connection {
         Ok(Received::Message(Message { header, body, fds }))
     }
 
+    /// Waits until there is something to receive: a message, or the end of the connection.
+    fn is_readable(&self, wait: Duration) -> Result<bool> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let deadline = Instant::now() + wait;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let limit = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
+            match poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&limit)) {
+                Ok(n) => return Ok(n > 0),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(Error::system(format!("{}: poll", self.name), e)),
+            }
+        }
+    }
+
     fn read_body(&mut self, body: &mut [u8]) -> Result<()> {
         let deadline = Instant::now() + self.limit;
         let mut got = 0;
@@ -219,4 +264,16 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// Connects without waiting: a process that is stopped, and whose queue of connections is full, would be waited for without
+/// end.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }

@@ -1,6 +1,7 @@
 //! `Space`: the DMA address space of one vfio-user connection.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use super::connection::Connection;
 use super::dma_windows::DmaWindows;
@@ -13,6 +14,8 @@ pub(super) struct Space {
     pub(super) iovas: IovaSpace,
     pub(super) windows: Arc<DmaWindows>,
     pub(super) connection: Weak<Mutex<Connection>>,
+    /// Time limit for a reply.
+    pub(super) limit: Duration,
 }
 
 impl DmaSpace for Space {
@@ -27,7 +30,7 @@ impl DmaSpace for Space {
         let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
         // A device that did not unmap the range may still use it, so the address is never allocated again. The memory
         // is a file: it exists as long as the device keeps it mapped.
-        if connection.request(command::DMA_UNMAP, &[&body], &[]).is_ok() {
+        if connection.request(command::DMA_UNMAP, &[&body], &[], self.limit).is_ok() {
             self.iovas.release(iova);
         }
     }

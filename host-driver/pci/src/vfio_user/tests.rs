@@ -12,12 +12,14 @@ use super::wire::{self, HEADER, Header, RegionInfo, command};
 use crate::Error;
 use crate::dma::{PageKind, allocate};
 
+const LIMIT: Duration = Duration::from_millis(300);
+
 /// A connection, and the device's end of its socket.
 fn connect(windows: DmaWindows) -> (Connection, UnixStream) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let listener = UnixListener::bind(&path).unwrap();
-    let connection = Connection::open(&path, Duration::from_millis(300), Arc::new(windows)).unwrap();
+    let connection = Connection::open(&path, LIMIT, Arc::new(windows)).unwrap();
     let (stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     (connection, stream)
@@ -52,12 +54,53 @@ fn request(address: u64, count: u64, data: &[u8]) -> Vec<u8> {
 #[test]
 fn a_late_reply_is_not_mistaken_for_the_next_one() {
     let (mut connection, mut stream) = connect(DmaWindows::default());
-    let silent = connection.request(command::DEVICE_RESET, &[], &[]);
+    let silent = connection.request(command::DEVICE_RESET, &[], &[], LIMIT);
     assert!(matches!(silent, Err(Error::Timeout { .. })));
     // Both replies arrive now; the first belongs to the request that timed out.
     stream.write_all(&message(1, command::DEVICE_RESET, wire::REPLY, b"late")).unwrap();
     stream.write_all(&message(2, command::REGION_READ, wire::REPLY, b"right")).unwrap();
-    assert_eq!(connection.request(command::REGION_READ, &[], &[]).unwrap().body, b"right");
+    assert_eq!(connection.request(command::REGION_READ, &[], &[], LIMIT).unwrap().body, b"right");
+}
+
+/// A device that hangs costs one wait, not one for each request; when it answers again, it is used again.
+#[test]
+fn a_device_that_owes_a_reply_is_not_waited_for_again() {
+    let (mut connection, mut stream) = connect(DmaWindows::default());
+    let mut reset = || connection.request(command::DEVICE_RESET, &[], &[], LIMIT);
+    assert!(matches!(reset(), Err(Error::Timeout { .. })));
+    let begun = std::time::Instant::now();
+    for _ in 0..100 {
+        assert!(matches!(reset(), Err(Error::Timeout { .. })));
+    }
+    assert!(begun.elapsed() < LIMIT, "{:?}", begun.elapsed());
+    assert_eq!(receive(&mut stream).0.id, 1);
+    stream.write_all(&message(1, command::DEVICE_RESET, wire::REPLY, b"late")).unwrap();
+    let device = std::thread::spawn(move || {
+        let (asked, _) = receive(&mut stream);
+        assert_eq!(asked.id, 2, "the requests in between were not sent");
+        stream.write_all(&message(2, command::DEVICE_RESET, wire::REPLY, b"in time")).unwrap();
+        stream
+    });
+    assert_eq!(reset().unwrap().body, b"in time");
+    drop(device.join().unwrap());
+}
+
+/// A stopped process accepts no connections: its queue fills up.
+#[test]
+fn a_full_queue_of_connections_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&listener, 1).unwrap();
+    let mut open = Vec::new();
+    let refused = (0..10).find_map(|_| match Connection::open(&path, LIMIT, Arc::default()) {
+        Ok(connection) => {
+            open.push(connection);
+            None
+        }
+        Err(error) => Some(error),
+    });
+    assert!(matches!(refused, Some(Error::Connect { .. })), "{} connections", open.len());
 }
 
 #[test]
@@ -66,9 +109,9 @@ fn an_impossible_length_ends_the_connection() {
         let (mut connection, mut stream) = connect(DmaWindows::default());
         let header = Header { id: 1, command: command::DEVICE_RESET, size, flags: wire::REPLY, error: 0 };
         stream.write_all(&header.encode()).unwrap();
-        let error = connection.request(command::DEVICE_RESET, &[], &[]).err().unwrap();
+        let error = connection.request(command::DEVICE_RESET, &[], &[], LIMIT).err().unwrap();
         assert!(error.is_disconnect(), "size {size}: {error}");
-        let again = connection.request(command::DEVICE_RESET, &[], &[]).err().unwrap();
+        let again = connection.request(command::DEVICE_RESET, &[], &[], LIMIT).err().unwrap();
         assert!(again.is_disconnect(), "it stays lost");
     }
 }
@@ -77,10 +120,10 @@ fn an_impossible_length_ends_the_connection() {
 fn a_truncated_message_and_a_wrong_command_end_the_connection() {
     let (mut connection, mut stream) = connect(DmaWindows::default());
     stream.write_all(&message(1, command::DEVICE_RESET, wire::REPLY, b"body")[..18]).unwrap();
-    assert!(connection.request(command::DEVICE_RESET, &[], &[]).err().unwrap().is_disconnect());
+    assert!(connection.request(command::DEVICE_RESET, &[], &[], LIMIT).err().unwrap().is_disconnect());
     let (mut connection, mut stream) = connect(DmaWindows::default());
     stream.write_all(&message(1, command::DMA_MAP, wire::REPLY, b"")).unwrap();
-    assert!(connection.request(command::DEVICE_RESET, &[], &[]).err().unwrap().is_disconnect());
+    assert!(connection.request(command::DEVICE_RESET, &[], &[], LIMIT).err().unwrap().is_disconnect());
 }
 
 #[test]
@@ -97,7 +140,7 @@ fn dma_by_message_is_served_while_waiting() {
         stream.write_all(&message(8, command::DMA_READ, 0, &request(0x20_0000, 4, &[]))).unwrap();
         stream
     });
-    connection.request(command::REGION_WRITE, &[&[0; 16]], &[]).unwrap();
+    connection.request(command::REGION_WRITE, &[&[0; 16]], &[], LIMIT).unwrap();
     let mut stream = device.join().unwrap();
     connection.serve_pending().unwrap();
     let (header, _) = receive(&mut stream);
@@ -122,7 +165,8 @@ fn dma_by_message_stays_inside_mapped_memory() {
 
 #[test]
 fn a_buffer_may_outlive_its_connection() {
-    let space = Space { iovas: Default::default(), windows: Arc::default(), connection: Weak::new() };
+    let space =
+        Space { iovas: Default::default(), windows: Arc::default(), connection: Weak::new(), limit: LIMIT };
     let memory = Arc::new(allocate(1, PageKind::Normal).unwrap());
     drop(crate::DmaBuffer::mapped(memory, 0, Arc::new(space)));
 }
