@@ -74,7 +74,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// Raises the limit of open files to the most that the system allows: each VF's VMM brings its own.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Below its own maximum a process may always raise its limit.
+    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
+}
+
 fn run(args: &Args) -> Result<(), String> {
+    raise_file_limit();
     let system = |what: &'static str| move |e: std::io::Error| format!("{what}: {e}");
     let options = Options {
         qemu: args.qemu.clone(),
@@ -105,8 +114,9 @@ fn run(args: &Args) -> Result<(), String> {
     let pf = pf.map_err(|e| format!("{}: {e}", args.socket.display()))?;
     let stop = Arc::new(AtomicBool::new(false));
     let mut engine = Engine::new(soc, state, port, uplinks, Arc::clone(&stop));
-    let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine.run());
-    let thread = thread.map_err(system("the engine's thread"))?;
+    // Sockets without an engine behind them would hang every VM: its panic ends the process.
+    let thread =
+        culvert_threads::spawn("engine", move || engine.run()).map_err(system("the engine's thread"))?;
     if args.json {
         println!("{}", serde_json::json!({"event": "ready", "socket": args.socket}));
     }

@@ -18,29 +18,67 @@ impl Clock {
     }
 }
 
-/// A counter that the firmware advances while it lives, and when the board last saw it advance.
+/// A counter that the firmware advances while it lives, and how often the board has seen it unchanged since.
+///
+/// Silence is counted in looks, not in time: a board that was stopped itself, or is short of processor time, has not
+/// looked, and blames the firmware for nothing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Heartbeat {
     count: u32,
-    seen: Instant,
+    unchanged: u32,
 }
 
 impl Heartbeat {
     /// That of a firmware that starts now.
     pub(super) fn start() -> Self {
-        Heartbeat { count: 0, seen: Instant::now() }
+        Heartbeat { count: 0, unchanged: 0 }
     }
 
-    /// Notes the counter's value.
+    /// Notes the counter's value. Call it once a tick.
     pub(super) fn observe(&mut self, count: u32) {
-        if count != self.count {
-            *self = Heartbeat { count, seen: Instant::now() };
-        }
+        let unchanged = if count == self.count { self.unchanged.saturating_add(1) } else { 0 };
+        *self = Heartbeat { count, unchanged };
     }
 
-    /// How long the counter has not advanced.
-    pub(super) fn silence(self) -> Duration {
-        self.seen.elapsed()
+    /// For how many ticks the counter has not advanced.
+    pub(super) fn silence(self) -> u32 {
+        self.unchanged
+    }
+}
+
+/// Delays between starts of a firmware that does not live: none, then twice as long each time, up to a limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Backoff {
+    failures: u32,
+    next: Option<Instant>,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(250);
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// Notes a death or a failed start. Returns how long the next start waits.
+    pub(super) fn fail(&mut self) -> Duration {
+        let doubled = |n: u32| Self::FIRST.saturating_mul(1 << n.min(16)).min(Self::LIMIT);
+        let delay = self.failures.checked_sub(1).map_or(Duration::ZERO, doubled);
+        self.failures = self.failures.saturating_add(1);
+        self.next = Some(Instant::now() + delay);
+        delay
+    }
+
+    /// Whether the next start may be now.
+    pub(super) fn is_over(&self) -> bool {
+        self.next.is_none_or(|next| Instant::now() >= next)
+    }
+
+    /// Deaths and failed starts in a row.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// The firmware has run for a while: its next death is a first one.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -70,5 +108,34 @@ impl Ticker {
     /// Time until the work is due.
     pub(super) fn remaining(self) -> Duration {
         self.next.saturating_duration_since(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_that_fail_become_rarer_up_to_a_limit() {
+        let mut backoff = Backoff::default();
+        assert!(backoff.is_over());
+        let delays: Vec<u64> = (0..10).map(|_| backoff.fail().as_millis() as u64).collect();
+        assert_eq!(delays, [0, 250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000, 10_000]);
+        assert!(!backoff.is_over());
+        backoff.clear();
+        assert_eq!((backoff.fail(), backoff.failures()), (Duration::ZERO, 1));
+    }
+
+    #[test]
+    fn only_a_heartbeat_that_was_looked_at_and_unchanged_is_silent() {
+        let mut heartbeat = Heartbeat::start();
+        heartbeat.observe(7);
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(heartbeat.silence(), 0);
+        heartbeat.observe(7);
+        heartbeat.observe(7);
+        assert_eq!(heartbeat.silence(), 2);
+        heartbeat.observe(8);
+        assert_eq!(heartbeat.silence(), 0);
     }
 }

@@ -3,7 +3,9 @@
 
 use std::collections::VecDeque;
 
-use culvert_abi::pf::{Entry, HOST_INDEX, HOST_SLEEPS, MAX_PAYLOAD, NIC_INDEX, NIC_SLEEPS, RING_HEADER};
+use culvert_abi::pf::{
+    Entry, HOST_INDEX, HOST_SLEEPS, MAX_PAYLOAD, NIC_INDEX, NIC_SLEEPS, RING_HEADER, ring_len,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::dma::{Fault, View};
@@ -19,9 +21,11 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// `None`: the size is not between 4 and 12, or the base not aligned.
+    /// `None`: the size is not between 4 and 12, the base not aligned, or the ring beyond the end of all addresses.
     pub(super) fn new(base: u64, size_log2: u32) -> Option<Self> {
-        let fits = (4..=12).contains(&size_log2) && base.is_multiple_of(64);
+        let fits = (4..=12).contains(&size_log2)
+            && base.is_multiple_of(64)
+            && base.checked_add(ring_len(size_log2)).is_some();
         fits.then(|| Ring { base, mask: (1 << size_log2) - 1, index: 0 })
     }
 
@@ -144,7 +148,8 @@ impl ToHost {
         for part in parts {
             let n = part.len().min(room);
             view.write(at, &part[..n])?;
-            at += n as u64;
+            // A part that ends with the last address has been written; anything behind it faults.
+            at = at.wrapping_add(n as u64);
             room -= n;
         }
         let len = posted.len - room as u32;
@@ -162,5 +167,25 @@ impl ToHost {
         }
         self.published = self.ring.index;
         self.ring.publish(view)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the driver writes into a queue's registers is a ring or none.
+    #[test]
+    fn a_ring_lies_within_all_addresses() {
+        let len = ring_len(4);
+        for base in [0, 64, 1 << 32, (u64::MAX - len) & !63] {
+            assert!(Ring::new(base, 4).is_some(), "{base:#x}");
+        }
+        for base in [u64::MAX & !63, u64::MAX - 64 + 1, (u64::MAX - len + 64) & !63, 1, u64::MAX] {
+            assert!(Ring::new(base, 4).is_none(), "{base:#x}");
+        }
+        for size in [0, 3, 13, 31, 32, 63, 64, u32::MAX] {
+            assert!(Ring::new(0, size).is_none(), "{size}");
+        }
     }
 }

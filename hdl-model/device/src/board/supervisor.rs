@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::time::Duration;
 
 use culvert_abi::image::ImageError;
 use culvert_abi::pci::{VECTOR_EVENT, VECTOR_MAILBOX};
@@ -12,17 +11,21 @@ use culvert_abi::regs::{EVENT_FIRMWARE, FirmwareState, MBOX_WORDS};
 use culvert_abi::soc::ctrl;
 use culvert_packet::Reason;
 
-use super::clock::Heartbeat;
+use super::clock::{Backoff, Heartbeat};
 use super::firmware_link::FirmwareLink;
 use super::registers::{Request, State};
 use super::shadow::{Command, Shadow};
 use crate::function::PfPort;
 use crate::soc::{Soc, SocError};
 
-/// Silence after which a running firmware counts as dead. It beats twenty times a second; a loaded computer may delay it.
-const SILENCE: Duration = Duration::from_millis(900);
-/// Silence after which a firmware that starts is started again.
-const BOOT: Duration = Duration::from_secs(15);
+/// Ticks of silence after which a running firmware counts as dead. It beats twice a tick; a loaded computer may delay it.
+const SILENCE: u32 = 9;
+/// Ticks after which a firmware that has started is expected to be ready, or to have its tables back.
+const BOOT: u32 = 150;
+/// Ticks in which a firmware answers a request in its mailbox: one that beats and does not answer hangs.
+const ANSWER: u32 = 50;
+/// Ticks after which a firmware that runs has outlived the deaths before.
+const STABLE: u32 = 50;
 
 /// The firmware's state, its mailbox, and the shadow of its configuration.
 pub(super) struct Supervisor {
@@ -31,14 +34,16 @@ pub(super) struct Supervisor {
     firmware: Firmware,
     mailbox: Mailbox,
     shadow: Shadow,
+    /// Since the driver's first image: an emulator that cannot start is not tried at full speed.
+    backoff: Backoff,
 }
 
 /// The firmware as the board knows it.
 enum Firmware {
     /// There is no image: the driver has loaded none or stopped it, or the board has refused it.
     Off,
-    /// An image that is kept running.
-    On { image: Vec<u8>, heartbeat: Heartbeat, phase: Phase },
+    /// An image that is kept running, and the ticks since its phase began.
+    On { image: Vec<u8>, heartbeat: Heartbeat, phase: Phase, ticks: u32 },
 }
 
 /// How far an image is.
@@ -51,7 +56,7 @@ enum Phase {
     Replaying(VecDeque<Command>),
     /// Serves its rings and is configured.
     Running,
-    /// The SoC did not start it: the next watch tries again.
+    /// It has died or did not start: it is started when its turn has come.
     Dead,
 }
 
@@ -59,14 +64,14 @@ enum Phase {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mailbox {
     Idle,
-    /// A request of the host is at the firmware.
-    Pending,
+    /// A request of the host is at the firmware, for so many ticks.
+    Pending(u32),
 }
 
 impl Supervisor {
     pub(super) fn new(registers: Arc<State>, port: Arc<PfPort>) -> Self {
         let (firmware, mailbox, shadow) = (Firmware::Off, Mailbox::Idle, Shadow::default());
-        Supervisor { registers, port, firmware, mailbox, shadow }
+        Supervisor { registers, port, firmware, mailbox, shadow, backoff: Backoff::default() }
     }
 
     /// The shadow of the firmware's configuration.
@@ -110,7 +115,7 @@ impl Supervisor {
                     return false;
                 }
                 self.shadow = Shadow::default();
-                self.start(bytes, link);
+                self.load(bytes, link);
             }
             Request::Stop | Request::Reset => {
                 self.firmware = Firmware::Off;
@@ -128,21 +133,38 @@ impl Supervisor {
         self.show(FirmwareState::Refused);
     }
 
-    /// Starts an image in the place of whatever runs.
-    fn start(&mut self, image: Vec<u8>, link: &mut FirmwareLink) {
+    /// Stops whatever runs, and starts an image in its place, now or when its turn has come.
+    fn load(&mut self, image: Vec<u8>, link: &mut FirmwareLink) {
         link.soc.stop();
         link.reclaim(&self.registers.counters, Reason::FirmwareRestart);
-        if self.mailbox == Mailbox::Pending {
-            // The firmware that was asked cannot answer any more.
-            self.mailbox = Mailbox::Idle;
+        self.refuse_mail();
+        if self.backoff.is_over() {
+            self.start(image, link);
+        } else {
+            self.set_phase(image, Phase::Dead);
+            self.show(FirmwareState::Dead);
+        }
+    }
+
+    /// Answers a request of the driver that nothing else can answer any more.
+    fn refuse_mail(&mut self) {
+        if let Mailbox::Pending(_) = std::mem::replace(&mut self.mailbox, Mailbox::Idle) {
             let mut reply = [0; MBOX_WORDS];
             reply[0] = Reason::FirmwareRestart as u32;
             self.registers.answer_mail(reply);
         }
-        let heartbeat = Heartbeat::start();
+    }
+
+    fn set_phase(&mut self, image: Vec<u8>, phase: Phase) {
+        self.firmware = Firmware::On { image, heartbeat: Heartbeat::start(), phase, ticks: 0 };
+    }
+
+    /// Starts an image on the stopped SoC.
+    fn start(&mut self, image: Vec<u8>, link: &mut FirmwareLink) {
+        self.refuse_mail();
         match link.soc.start(&image) {
             Ok(()) => {
-                self.firmware = Firmware::On { image, heartbeat, phase: Phase::Booting };
+                self.set_phase(image, Phase::Booting);
                 self.registers.epoch.store(link.soc.epoch(), Release);
                 self.show(FirmwareState::Booting);
             }
@@ -151,8 +173,13 @@ impl Supervisor {
                 self.refuse(error);
             }
             Err(error) => {
-                tracing::error!("the firmware does not start: {error}");
-                self.firmware = Firmware::On { image, heartbeat, phase: Phase::Dead };
+                let delay = self.backoff.fail();
+                let attempts = self.backoff.failures();
+                tracing::error!(attempts, "the firmware does not start: {error}; trying again in {delay:?}");
+                // The driver reads the reason where it reads that of a death.
+                let text = format!("the board cannot start its processor: {error}");
+                self.registers.set_texts(link.soc.log().1, Some(text.into_bytes()));
+                self.set_phase(image, Phase::Dead);
                 self.show(FirmwareState::Dead);
             }
         }
@@ -166,9 +193,9 @@ impl Supervisor {
         {
             self.shadow.mail(&request);
             soc.send_mail(&request);
-            self.mailbox = Mailbox::Pending;
+            self.mailbox = Mailbox::Pending(0);
         }
-        if self.mailbox == Mailbox::Pending
+        if let Mailbox::Pending(_) = self.mailbox
             && let Some(reply) = soc.mail_reply()
         {
             self.mailbox = Mailbox::Idle;
@@ -177,16 +204,25 @@ impl Supervisor {
         }
     }
 
-    /// Checks that the firmware lives, ten times a second. Returns whether it was started again.
+    /// Checks that the firmware lives, once a tick. Returns whether it has died.
     pub(super) fn watch(&mut self, link: &mut FirmwareLink) -> bool {
-        let Firmware::On { heartbeat, phase, .. } = &mut self.firmware else { return false };
+        let unanswered = match &mut self.mailbox {
+            Mailbox::Idle => false,
+            Mailbox::Pending(ticks) => {
+                *ticks += 1;
+                *ticks > ANSWER
+            }
+        };
+        let Firmware::On { heartbeat, phase, ticks, .. } = &mut self.firmware else { return false };
         let beat = link.soc.heartbeat();
         heartbeat.observe(beat);
+        *ticks = ticks.saturating_add(1);
         self.registers.heartbeat.store(beat, Release);
         let (head, ring) = link.soc.log();
         self.registers.log_head.store(head, Release);
         self.registers.set_texts(ring, None);
         if matches!(phase, Phase::Booting) && link.soc.is_ready() {
+            *ticks = 0;
             match self.shadow.configure() {
                 Some(request) => {
                     link.soc.send_mail(&request);
@@ -199,43 +235,69 @@ impl Supervisor {
             }
             return false;
         }
-        let silence = heartbeat.silence();
-        let failed = match phase {
-            Phase::Booting | Phase::Configuring | Phase::Replaying(_) => silence > BOOT,
-            Phase::Running => silence > SILENCE || link.soc.word(ctrl::FW_READY).load(Acquire) == 0,
-            Phase::Dead => true,
+        let why = match phase {
+            Phase::Dead => {
+                self.start_if_due(link);
+                return false;
+            }
+            Phase::Running | Phase::Configuring if unanswered => {
+                Some("it beats, but does not answer a request")
+            }
+            Phase::Configuring if *ticks > ANSWER => Some("it beats, but does not answer CONFIGURE"),
+            Phase::Booting if *ticks > BOOT => Some("it does not become ready"),
+            Phase::Replaying(_) if *ticks > BOOT => Some("it does not take its tables back"),
+            Phase::Running if heartbeat.silence() > SILENCE => Some("its heartbeat has stopped"),
+            Phase::Running if link.soc.word(ctrl::FW_READY).load(Acquire) == 0 => {
+                Some("it has left its rings")
+            }
+            _ if !link.soc.is_running() => Some("its process has ended"),
+            _ => None,
         };
-        let dead = failed || !link.soc.is_running();
-        if dead {
-            self.restart(link);
+        if matches!(phase, Phase::Running) && *ticks == STABLE {
+            self.backoff.clear();
         }
-        dead
+        if let Some(why) = why {
+            self.restart(why, link);
+        }
+        why.is_some()
     }
 
-    fn restart(&mut self, link: &mut FirmwareLink) {
+    fn start_if_due(&mut self, link: &mut FirmwareLink) {
+        if self.backoff.is_over()
+            && let Firmware::On { image, .. } = std::mem::replace(&mut self.firmware, Firmware::Off)
+        {
+            self.start(image, link);
+        }
+    }
+
+    fn restart(&mut self, why: &str, link: &mut FirmwareLink) {
         let panic = link.soc.panic_text();
-        tracing::error!(epoch = link.soc.epoch(), panic, "the firmware is dead; starting it again");
-        self.registers.set_texts(link.soc.log().1, Some(panic.into_bytes()));
+        let (epoch, delay) = (link.soc.epoch(), self.backoff.fail());
+        tracing::error!(epoch, panic, "the firmware is dead: {why}; starting it again in {delay:?}");
+        let text = if panic.is_empty() { format!("no panic: {why}") } else { panic };
+        self.registers.set_texts(link.soc.log().1, Some(text.into_bytes()));
         self.show(FirmwareState::Dead);
         if let Firmware::On { image, .. } = std::mem::replace(&mut self.firmware, Firmware::Off) {
-            self.start(image, link);
+            self.load(image, link);
         }
     }
 
     /// Replays more of the shadow to a restarted firmware. Returns whether anything was done.
     pub(super) fn restore(&mut self, link: &mut FirmwareLink) -> bool {
-        let Firmware::On { phase, .. } = &mut self.firmware else { return false };
+        let Firmware::On { phase, ticks, .. } = &mut self.firmware else { return false };
         match phase {
             Phase::Booting | Phase::Running | Phase::Dead => false,
             Phase::Configuring => {
                 let answered = link.soc.mail_reply().is_some();
                 if answered {
+                    *ticks = 0;
                     *phase = Phase::Replaying(self.shadow.replay());
                 }
                 answered
             }
             Phase::Replaying(left) => {
                 let Some(command) = left.front() else {
+                    *ticks = 0;
                     *phase = Phase::Running;
                     self.show(FirmwareState::Ready);
                     return true;

@@ -143,7 +143,7 @@ fn accept_loop(listener: &UnixListener, stop: &Stop, function: &dyn Function) {
         }
         if let Err(error) = session::serve(stream, function) {
             // A client that breaks the framing or dies in mid-message costs its connection, nothing else.
-            tracing::warn!(socket = ?listener.local_addr().ok(), %error, "vfio-user session ended early");
+            tracing::error!(socket = ?listener.local_addr().ok(), %error, "vfio-user session ended early");
         }
         stop.lock().session = None;
     }

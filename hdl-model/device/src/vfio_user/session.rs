@@ -3,6 +3,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +33,9 @@ pub(super) fn serve(stream: UnixStream, function: &dyn Function) -> io::Result<(
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     let mut session =
         Session { stream: Arc::new(stream), writer: Arc::new(Mutex::new(())), function, remote: None };
-    let result = session.run();
+    // A fault in the service of one client costs that client its session, and nobody else anything.
+    let result = panic::catch_unwind(AssertUnwindSafe(|| session.run()))
+        .unwrap_or_else(|_| Err(io::Error::other("a fault of ours, printed above: the session ends")));
     // The function may still hold the way to the client's memory, and with it the socket: tell the client now.
     let _ = session.stream.shutdown(Shutdown::Both);
     if let Some(remote) = &session.remote {
