@@ -16,6 +16,9 @@ pub enum Event {
         /// The end of its log.
         log: String,
     },
+    /// The board does not answer, for this reason: it is stopped or overloaded. Commands fail until
+    /// [`Event::FirmwareReady`].
+    Silent(String),
     /// The firmware takes commands again and is configured. Write its tables, then call
     /// [`FlowTables::start`](crate::FlowTables::start): it may have restarted, and commands may have been lost.
     FirmwareReady {
@@ -31,7 +34,8 @@ pub enum Event {
         /// Its number.
         queue: usize,
     },
-    /// The device is lost, for this reason.
+    /// The device is lost, for this reason. Commands fail until [`Event::FirmwareReady`], which comes only if a NIC takes its
+    /// place.
     Lost(String),
 }
 

@@ -37,13 +37,12 @@ impl<P: Policy> Engine<P> {
         nic.fence()
     }
 
-    /// Fills a NIC that has lost its tables: tables, known tunnels and the flow records of all connections.
+    /// Gives a NIC that has lost its tables, once a policy is [applied](Self::apply), what belongs to no policy: known
+    /// tunnels and the flow records of all connections. Then it starts.
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
-    pub(crate) fn recover(&mut self, nic: &dyn OffloadNic, tables: &NicTables) -> Result<()> {
-        write(nic, tables)?;
-        nic.write(TableWrite::Generations(&tables.mapping_generations))?;
+    pub(crate) fn refill(&mut self, nic: &dyn OffloadNic) -> Result<()> {
         nic.write(TableWrite::Tunnels(&self.tunnels()))?;
         self.aged_packets.clear();
         let records = self.policy.records();

@@ -1,7 +1,7 @@
 //! [`Handle`]: sends commands to the slow path from other threads, and reads its NIC.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use culvert_flow::tables::Vport;
@@ -23,11 +23,23 @@ pub struct Handle {
     nic: Arc<dyn OffloadNic>,
     commands: SyncSender<Command>,
     wake: EventFd,
+    /// What is wrong, as the thread last noted it.
+    problems: Arc<Mutex<Vec<String>>>,
 }
 
 impl Handle {
-    pub(crate) fn new(nic: Arc<dyn OffloadNic>, commands: SyncSender<Command>, wake: EventFd) -> Self {
-        Handle { nic, commands, wake }
+    pub(crate) fn new(
+        nic: Arc<dyn OffloadNic>,
+        commands: SyncSender<Command>,
+        wake: EventFd,
+        problems: Arc<Mutex<Vec<String>>>,
+    ) -> Self {
+        Handle { nic, commands, wake, problems }
+    }
+
+    /// What is wrong with the slow path's own state, one sentence each. Does not wait for the thread.
+    pub fn problems(&self) -> Vec<String> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn send(&self, command: Command) -> Result<()> {
@@ -40,10 +52,14 @@ impl Handle {
     }
 
     fn request<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T> {
+        self.request_within(REPLY_TIMEOUT, command)
+    }
+
+    fn request_within<T>(&self, limit: Duration, command: impl FnOnce(Sender<T>) -> Command) -> Result<T> {
         let (sender, reply): (Sender<T>, Receiver<T>) = channel();
         self.send(command(sender))?;
-        reply.recv_timeout(REPLY_TIMEOUT).map_err(|e| match e {
-            RecvTimeoutError::Timeout => Error::Timeout { limit: REPLY_TIMEOUT },
+        reply.recv_timeout(limit).map_err(|e| match e {
+            RecvTimeoutError::Timeout => Error::Timeout { limit },
             RecvTimeoutError::Disconnected => Error::Ended,
         })
     }
@@ -70,6 +86,14 @@ impl Handle {
     /// It has stopped or does not answer.
     pub fn status(&self) -> Result<Status> {
         self.request(Command::Status)
+    }
+
+    /// The slow path's status, if it answers within `limit`: it may be busy with a large policy or a NIC that hangs.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn status_within(&self, limit: Duration) -> Result<Status> {
+        self.request_within(limit, Command::Status)
     }
 
     /// Traces a frame as if `port` had received it, without sending it or changing anything.

@@ -127,11 +127,19 @@ impl HostPolicy {
         }
     }
 
-    /// Tells the next daemon that this one was alive at this time of the system's clock. Call it every second.
-    pub fn keep_alive(&mut self, clock: u64) {
-        if let Some(file) = &mut self.file {
-            file.put_alive(clock);
+    /// Tells the next daemon that this one was alive at this time of the system's clock, which is the slow path's `now`.
+    /// Writes the file anew if it was damaged. Call it every second.
+    pub fn keep_alive(&mut self, now: u32, clock: u64) {
+        if let Some(file) = &mut self.file
+            && file.put_alive(clock)
+        {
+            file.write_anew(self.connections.iter(), self.snapshot.as_deref(), now, clock);
         }
+    }
+
+    /// What is wrong with the state that outlives this daemon.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.file.as_ref()?.problem()
     }
 
     /// Decides on a packet without changing anything. Returns the policy's layers and the decision.

@@ -12,7 +12,7 @@
 //! * [`ConnectionFile`]: stores connections for the next daemon, on hosts without a NIC.
 //! * [`Handle`]: sends commands to the thread and reads the NIC.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod aging;
 mod apply;

@@ -56,11 +56,10 @@ impl SlowPath {
         }
         let thread =
             SlowPathThread::new(nic.clone(), policy, receiver, wake.clone(), settings.kernel_interfaces)?;
-        let thread = std::thread::Builder::new()
-            .name("slow-path".into())
-            .spawn(move || thread.run())
+        let problems = thread.problems();
+        let thread = culvert_threads::spawn("slow-path", move || thread.run())
             .map_err(|source| Error::System { what: "starting the slow path's thread".into(), source })?;
-        Ok(SlowPath { handle: Handle::new(nic, sender, wake), thread: Some(thread) })
+        Ok(SlowPath { handle: Handle::new(nic, sender, wake, problems), thread: Some(thread) })
     }
 
     /// A handle for other threads.

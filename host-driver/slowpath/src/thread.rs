@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use culvert_flow::FlowRecord;
 use culvert_offload::{
@@ -65,6 +65,8 @@ pub(crate) struct SlowPathThread {
     /// The tables that were written last.
     tables: NicTables,
     lost_in_restarts: u64,
+    /// What is wrong, for the handles.
+    problems: Arc<Mutex<Vec<String>>>,
     clock: Clock,
     timers: Timers,
 }
@@ -79,7 +81,9 @@ impl SlowPathThread {
     ) -> Result<Self> {
         let upcalls = nic.upcalls().ok_or(Error::InUse { what: "upcall queue" })?;
         let events = nic.events().ok_or(Error::InUse { what: "event queue" })?;
-        let engine = Engine::new(policy, nic.capabilities().uplinks, nic.links()?);
+        // A NIC that is absent has no links yet.
+        let links = nic.links().unwrap_or_default();
+        let engine = Engine::new(policy, nic.capabilities().uplinks, links);
         let kernel = kernel_interfaces.map(KernelUplinks::new);
         let engine = if kernel.is_some() { engine.on_kernel_addresses() } else { engine };
         let clock = Clock::new();
@@ -96,6 +100,7 @@ impl SlowPathThread {
             snapshot: None,
             tables: NicTables::default(),
             lost_in_restarts: 0,
+            problems: Arc::default(),
             clock,
             timers: Timers {
                 aging: Timer::new(now, AGING_INTERVAL_MS),
@@ -103,6 +108,11 @@ impl SlowPathThread {
                 kernel_check: Timer::new(now, KERNEL_CHECK_INTERVAL_MS),
             },
         })
+    }
+
+    /// What is wrong, as the thread notes it.
+    pub(crate) fn problems(&self) -> Arc<Mutex<Vec<String>>> {
+        self.problems.clone()
     }
 
     /// Runs until a command stops it or all handles are gone.
@@ -122,7 +132,8 @@ impl SlowPathThread {
                 self.sleep();
             }
         }
-        self.engine.policy().keep_alive(monotonic_ms());
+        let now = self.clock.now();
+        self.engine.policy().keep_alive(now, monotonic_ms());
         self.engine.drop_held(Reason::HostRestart);
         self.flush_commands();
     }
@@ -163,18 +174,28 @@ impl SlowPathThread {
         }
     }
 
-    fn apply(&mut self, snapshot: &Arc<Snapshot>) -> Result<()> {
-        let now = self.clock.now();
-        self.snapshot = Some(snapshot.clone());
+    /// The tables of a policy for the NIC that is there now.
+    fn tables_of(&mut self, snapshot: &Snapshot) -> Result<NicTables> {
         let mut tables = NicTables::new(snapshot, self.nic.capabilities().flow_records_per_vport);
         if let Some(kernel) = &mut self.kernel {
             kernel.configure(&mut tables.local_pas)?;
         }
+        Ok(tables)
+    }
+
+    fn apply(&mut self, snapshot: &Arc<Snapshot>) -> Result<()> {
+        let now = self.clock.now();
+        self.snapshot = Some(snapshot.clone());
+        let tables = self.tables_of(snapshot)?;
         let stale = self.engine.policy().set(snapshot);
         if !stale.is_empty() {
             self.engine.commands.push(FlowCommand::Delete(stale));
         }
         self.engine.policy().restore(now, monotonic_ms());
+        if self.nic_state.is_configured() && !self.nic.is_alive() {
+            // The recovery writes this policy.
+            self.nic_state = self.nic_state.restarted();
+        }
         if !self.nic_state.is_configured() && self.nic.is_adopted() {
             let records = self.nic.scan(Scan::All, self.nic.capabilities().flow_records as usize)?;
             tracing::info!(records = records.len(), "flow records of the running NIC adopted");
@@ -200,8 +221,11 @@ impl SlowPathThread {
                     self.lost_in_restarts += self.engine.discard_held() as u64;
                     self.engine.take_commands();
                 }
+                Event::Silent(why) => {
+                    tracing::error!(why, "the NIC does not answer; it is used again when it does");
+                }
                 Event::FirmwareReady { epoch } => {
-                    tracing::info!(epoch, "firmware has restarted");
+                    tracing::info!(epoch, "firmware ready");
                     self.nic_state = self.nic_state.restarted();
                     self.try_recover();
                 }
@@ -212,7 +236,11 @@ impl SlowPathThread {
                 }
                 Event::Vf => tracing::debug!("a VF driver attached or detached"),
                 Event::QueueStopped { queue } => tracing::error!(queue, "queue stopped by a fault"),
-                Event::Lost(why) => tracing::error!(why, "NIC lost"),
+                Event::Lost(why) => {
+                    tracing::error!(why, "NIC lost; it is taken again when it returns");
+                    self.lost_in_restarts += self.engine.discard_held() as u64;
+                    self.engine.take_commands();
+                }
             }
         }
         any
@@ -234,17 +262,25 @@ impl SlowPathThread {
             }
         }
         self.engine.take_commands();
-        let recovered = self.upcalls.repost().and_then(|()| {
-            if self.nic_state.is_configured() {
-                self.engine.recover(&*self.nic, &self.tables)
-            } else {
-                Ok(())
-            }
-        });
-        match recovered {
+        match self.recover() {
             Ok(()) => self.nic_state = self.nic_state.recovered(),
             Err(error) => tracing::warn!(%error, "recovery of the NIC failed; trying again"),
         }
+    }
+
+    /// Writes the newest policy and the connections' flow records into a NIC that has lost its tables, which may be another
+    /// NIC.
+    fn recover(&mut self) -> Result<()> {
+        self.upcalls.repost()?;
+        let Some(snapshot) = self.snapshot.clone().filter(|_| self.nic_state.is_configured()) else {
+            return Ok(());
+        };
+        let now = self.clock.now();
+        let tables = self.tables_of(&snapshot)?;
+        self.engine.apply(&*self.nic, &tables, &self.tables, now)?;
+        self.engine.refill(&*self.nic)?;
+        self.tables = tables;
+        Ok(())
     }
 
     fn handle_upcalls(&mut self) -> bool {
@@ -300,7 +336,9 @@ impl SlowPathThread {
         self.engine.tick(now);
         self.follow_kernel(now);
         if self.timers.aging.fires(now) {
-            self.engine.policy().keep_alive(monotonic_ms());
+            self.engine.policy().keep_alive(now, monotonic_ms());
+            let problem = self.engine.policy().problem();
+            *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problem.into_iter().collect();
             self.try_recover();
             if self.nic.is_alive() && !self.nic_state.is_recovering() {
                 self.age(now);

@@ -27,7 +27,6 @@ const UNSAFE: &[&str] = &[
     "host-driver/pci/src/mapped.rs",
     "host-driver/pci/src/memory.rs",
     // The mapped words of the connection store.
-    "host-driver/slowpath/src/connection_store/mapping.rs",
     // The packet ring and the requests that rustix lacks; in its tests, a thread's network namespace and a socket's option.
     "host-driver/ports/src/sys",
     "host-driver/ports/tests/ports/namespace.rs",

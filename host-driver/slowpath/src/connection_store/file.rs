@@ -18,6 +18,9 @@ use super::previous::PreviousConnections;
 use super::writer::Writer;
 use crate::error::{Error, Result};
 
+/// Milliseconds until a file that cannot be made is tried again, and for which damage is told about.
+const RETRY_MS: u64 = 60_000;
+
 /// The connection file of a daemon. Only one at a time exists for a path.
 pub struct ConnectionFile {
     path: PathBuf,
@@ -27,6 +30,8 @@ pub struct ConnectionFile {
     is_unused: bool,
     /// Once [`begin`](Self::begin) has made this daemon's file.
     writer: Option<Writer>,
+    /// What went wrong last, and when by the system's clock.
+    problem: Option<(u64, String)>,
     /// Keeps other daemons away.
     _lock: Lock,
 }
@@ -43,7 +48,8 @@ impl ConnectionFile {
         let lock = Lock::acquire(&beside(path, "lock")).map_err(|e| system("the lock of", e))?;
         let lock = lock.ok_or_else(|| Error::ConnectionsInUse { path: path.to_owned() })?;
         let boot = boot_id().map_err(|e| system("the machine's boot id, for", e))?;
-        let entries = limit.min(MAX_ENTRIES) as u32;
+        // The last entry is never written.
+        let entries = limit.saturating_add(1).min(MAX_ENTRIES) as u32;
         let previous = match open_private(path).and_then(|file| PreviousConnections::read(file, boot)) {
             Ok(previous) => Some(previous),
             Err(Unusable::System(e)) if e.kind() == io::ErrorKind::NotFound => None,
@@ -57,7 +63,8 @@ impl ConnectionFile {
             }
         };
         let path = path.to_owned();
-        Ok(ConnectionFile { path, entries, boot, previous, is_unused: true, writer: None, _lock: lock })
+        let (is_unused, writer, problem) = (true, None, None);
+        Ok(ConnectionFile { path, entries, boot, previous, is_unused, writer, problem, _lock: lock })
     }
 
     /// `true` at the first call.
@@ -95,8 +102,15 @@ impl ConnectionFile {
         std::fs::rename(beside(&self.path, "new"), &self.path)
     }
 
-    /// Stops storing connections, and removes the files: a later daemon would restore outdated connections.
-    pub(super) fn give_up(&mut self) {
+    /// Stops storing connections for a minute.
+    pub(super) fn give_up(&mut self, clock: u64, error: &io::Error) {
+        tracing::warn!(%error, "connections will not survive a restart: cannot write the connection file");
+        self.problem = Some((clock, error.to_string()));
+        self.remove();
+    }
+
+    /// Removes the files: a later daemon would restore outdated connections.
+    pub(super) fn remove(&mut self) {
         self.writer = None;
         for path in [self.path.clone(), beside(&self.path, "new")] {
             if let Err(error) = std::fs::remove_file(&path)
@@ -123,7 +137,7 @@ impl ConnectionFile {
 
     /// Removes a connection.
     pub(crate) fn clear(&mut self, id: ConnectionId) {
-        if let Some(writer) = &self.writer {
+        if let Some(writer) = &mut self.writer {
             writer.clear(id);
         }
     }
@@ -146,10 +160,71 @@ impl ConnectionFile {
         }
     }
 
-    /// Writes that this daemon is alive, by the system's clock.
-    pub(crate) fn put_alive(&mut self, clock: u64) {
+    /// Writes that this daemon is alive, by the system's clock, and checks the file. `true`: it has to be
+    /// [written anew](Self::write_anew).
+    pub(crate) fn put_alive(&mut self, clock: u64) -> bool {
+        let Some(writer) = &mut self.writer else {
+            return self.problem.as_ref().is_some_and(|(at, _)| clock.saturating_sub(*at) >= RETRY_MS);
+        };
+        writer.put_alive(clock);
+        match writer.check(&self.path) {
+            Ok(()) => {
+                // A file that was written anew has been told about for long enough.
+                let is_over = |(at, _): &(u64, String)| clock.saturating_sub(*at) >= RETRY_MS;
+                self.problem = self.problem.take().filter(|problem| !is_over(problem));
+                false
+            }
+            Err(damage) => {
+                let path = self.path.display().to_string();
+                tracing::error!(
+                    path,
+                    damage,
+                    "the connection file is damaged; its connections are written anew"
+                );
+                self.problem = Some((clock, format!("the connection file {path} was damaged: {damage}")));
+                true
+            }
+        }
+    }
+
+    /// Writes the file anew, with these connections and the vports of a policy. The slow path's time is `now` when the
+    /// system's clock is `clock`.
+    pub(crate) fn write_anew<'c>(
+        &mut self,
+        connections: impl Iterator<Item = (ConnectionId, &'c Connection)>,
+        policy: Option<&Snapshot>,
+        now: u32,
+        clock: u64,
+    ) {
+        let begun = self.begin(now, clock);
+        if let Some(policy) = policy {
+            self.put_vports(None, policy);
+        }
         if let Some(writer) = &mut self.writer {
-            writer.put_alive(clock);
+            writer.put_all(connections);
+        }
+        match begun.and_then(|()| self.publish()) {
+            Ok(()) => tracing::info!(path = %self.path.display(), "the connection file is written anew"),
+            Err(error) => {
+                self.give_up(clock, &error);
+            }
+        }
+    }
+
+    /// What is wrong with the file.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let path = self.path.display();
+        match (&self.writer, &self.problem) {
+            (Some(writer), None) => writer.problem().map(|why| {
+                format!(
+                    "the connection file {path} cannot be written ({why}): free space beside the API's socket"
+                )
+            }),
+            (Some(_), Some((_, damage))) => Some(format!("{damage}; it was written anew")),
+            (None, Some((_, why))) => {
+                Some(format!("connections will not survive a restart: no connection file {path}: {why}"))
+            }
+            (None, None) => None,
         }
     }
 }

@@ -11,9 +11,8 @@
 //! | 4, 5 | address of the second end |
 //! | 6, 7 | RDID |
 //!
-//! Word 0 is written last when a connection begins, and first when it ends. What changes during its life is in word 0 and in
-//! the lower half of word 1, which the checksum does not cover. So a daemon that is killed between two words leaves an
-//! intact entry behind; the checksum detects other damage.
+//! What changes during the life of a connection is in word 0 and in the lower half of word 1, which the checksum does not
+//! cover. So a daemon that is killed between two words leaves an intact entry behind; the checksum detects other damage.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -28,7 +27,7 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"culvconn");
 pub(super) const VERSION: u32 = 1;
 /// Words of an entry.
 pub(super) const ENTRY_WORDS: usize = 8;
-/// Words that are allocated at a time: 64 KiB.
+/// Words that are read at a time: 64 KiB.
 pub(super) const CHUNK_WORDS: usize = 8192;
 /// The first word of the vports' identities.
 pub(super) const VPORTS_AT: usize = CHUNK_WORDS;

@@ -1,8 +1,9 @@
 //! The connection store: a file that keeps connections across restarts of the daemon.
 //!
-//! Connections are the state; flow records are only a cache of it, so the file has connections alone. It is mapped memory:
-//! each change is in the file at once, a killed daemon loses nothing, and a new connection does not wait for a disk. The
-//! file lies beside the API's socket, on a file system in memory. Like the connections, it is void after a reboot.
+//! Connections are the state; flow records are only a cache of it, so the file has connections alone. Each change is written
+//! at once, so that a killed daemon loses nothing. The file lies beside the API's socket, on a file system in memory: a new
+//! connection does not wait for a disk. Like the connections, the file is void after a reboot. One that somebody cuts,
+//! removes or replaces is noticed within a second and written anew.
 //!
 //! * [`ConnectionFile`] is the file, which one daemon at a time uses.
 //! * [`restore`] takes over the previous daemon's connections that the policy still allows.
@@ -10,7 +11,6 @@
 mod file;
 mod format;
 mod lock;
-mod mapping;
 mod previous;
 mod restore;
 mod writer;

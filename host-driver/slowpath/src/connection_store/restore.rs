@@ -36,7 +36,7 @@ pub(crate) fn restore(
     }
     let begun = file.begin(now, clock).or_else(|_| {
         // The previous file may occupy the room that this one needs.
-        file.give_up();
+        file.remove();
         file.begin(now, clock)
     });
     for (id, vport) in &snapshot.vports {
@@ -64,8 +64,7 @@ pub(crate) fn restore(
         }
     }
     if let Err(error) = begun.and_then(|()| file.publish()) {
-        tracing::warn!(%error, "connections will not survive a restart: cannot write the connection file");
-        file.give_up();
+        file.give_up(clock, &error);
     }
     if counts != Restored::default() {
         let Restored { restored, expired, denied, no_room, corrupt } = counts;

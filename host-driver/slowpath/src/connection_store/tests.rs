@@ -288,3 +288,47 @@ fn an_unusable_file_is_discarded() {
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o660)).unwrap();
     assert_eq!(ConnectionFile::open(&path, 100).unwrap().take_previous(), None);
 }
+
+/// Somebody who may write the file cuts it, removes it or puts another one in its place: the daemon goes on, and writes
+/// all connections anew.
+#[test]
+fn a_file_that_was_damaged_is_noticed_and_written_anew() {
+    let cut = |path: &std::path::Path, len| {
+        std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
+    };
+    let damages: [(&str, &dyn Fn(&std::path::Path)); 5] = [
+        ("emptied", &|path| cut(path, 0)),
+        ("cut within the entries", &|path| cut(path, 8 * ENTRIES_AT as u64 + 100)),
+        ("longer", &|path| cut(path, 1 << 30)),
+        ("removed", &|path| std::fs::remove_file(path).unwrap()),
+        ("replaced", &|path| {
+            std::fs::remove_file(path).unwrap();
+            std::fs::write(path, b"another").unwrap();
+        }),
+    ];
+    for (name, damage) in damages {
+        let (_dir, path) = store_path();
+        let mut file = ConnectionFile::open(&path, 1000).unwrap();
+        file.begin(0, 1000).unwrap();
+        file.put(id(0), &one());
+        file.publish().unwrap();
+        assert!(!file.put_alive(2000), "{name}: whole");
+        assert_eq!(file.problem(), None);
+        damage(&path);
+        // Connections come and go meanwhile, also at the end of the file.
+        file.put(id(5), &one());
+        file.put(id(999), &one());
+        file.clear(id(5));
+        assert!(file.put_alive(3000), "{name}: noticed");
+        let all = [(id(0), one()), (id(1), one()), (id(999), one())];
+        file.write_anew(all.iter().map(|(id, c)| (*id, c)), None, 2000, 3000);
+        assert!(!file.put_alive(4000), "{name}: whole again");
+        assert!(file.problem().unwrap().contains("was damaged"), "{name}: {:?}", file.problem());
+        assert!(!file.put_alive(70_000));
+        assert_eq!(file.problem(), None, "{name}: it was told for long enough");
+        drop(file);
+        let previous = reopened(&path, 1000);
+        assert_eq!((previous.connections.len(), previous.corrupt), (3, 0), "{name}");
+        assert_eq!(previous.connections[2], (one(), 1000), "{name}: by the system's clock");
+    }
+}

@@ -2,38 +2,29 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use culvert_packet::VportId;
 use culvert_policy::{Connection, ConnectionId};
 
-use super::format::{self, ALIVE_AT, CHUNK_WORDS, ENTRIES_AT, ENTRY_WORDS, Header, VPORTS_AT, VportIdentity};
-use super::mapping::Mapping;
+use super::format::{self, ALIVE_AT, ENTRIES_AT, ENTRY_WORDS, Header, VPORTS_AT, VportIdentity};
 
-/// Zero bytes of a chunk.
-static ZEROS: [u8; 8 * CHUNK_WORDS] = [0; 8 * CHUNK_WORDS];
+/// Bytes of an entry.
+const ENTRY: usize = 8 * ENTRY_WORDS;
 
-/// Whether the file system has room for more chunks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Room {
-    /// As far as is known.
-    Available,
-    /// A chunk was refused; the next [`put_alive`](Writer::put_alive) allows another attempt.
-    Exhausted,
-}
-
-/// This daemon's connection file, mapped.
+/// This daemon's connection file.
+///
+/// It is written by calls, not mapped: an access to a mapping of a file that somebody has cut would end the process
+/// (SIGBUS), while a call fails or makes the file longer again. An entry lies in one page, so that a daemon that is killed
+/// leaves the old or the new one. The last entry is never written, so that a file which was cut stays too short.
 pub(super) struct Writer {
     file: File,
-    map: Mapping,
-    /// Whether each chunk has its blocks.
-    allocated: Vec<bool>,
+    entries: u32,
     /// The slow path's time plus this is the system's clock.
     clock_offset: u32,
-    room: Room,
-    has_warned: bool,
+    /// Why something could not be written.
+    problem: Option<String>,
 }
 
 impl Writer {
@@ -43,14 +34,10 @@ impl Writer {
     /// The file exists, or the file system is full.
     pub(super) fn create(path: &Path, header: &Header, now: u32) -> io::Result<Self> {
         let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        let words = Header::file_words(header.entries);
-        file.set_len(8 * words as u64)?;
-        let map = Mapping::new(&file, words)?;
+        file.set_len(8 * Header::file_words(header.entries) as u64)?;
         let clock_offset = (header.alive as u32).wrapping_sub(now);
-        let allocated = vec![false; words.div_ceil(CHUNK_WORDS)];
-        let room = Room::Available;
-        let mut writer = Writer { file, map, allocated, clock_offset, room, has_warned: false };
-        writer.store(0, &header.encode())?;
+        let writer = Writer { file, entries: header.entries, clock_offset, problem: None };
+        writer.write(0, &header.encode())?;
         Ok(writer)
     }
 
@@ -62,73 +49,115 @@ impl Writer {
     /// Writes a connection that was last seen at `last_seen` of the system's clock.
     pub(super) fn put_seen_at(&mut self, id: ConnectionId, connection: &Connection, last_seen: u32) {
         let index = id.place();
-        let at = ENTRIES_AT + ENTRY_WORDS * index as usize;
-        // Connections beyond the file's last entry are not stored.
-        let is_allocated = self.allocated.get(at / CHUNK_WORDS).copied().unwrap_or_default();
-        if at + ENTRY_WORDS > self.map.words().len() || self.room == Room::Exhausted && !is_allocated {
-            return;
+        // Connections beyond the file's last entries are not stored.
+        if self.has(index) {
+            let written = self.write(entry_at(index), &format::encode(index, connection, last_seen));
+            self.note(written);
         }
-        if let Err(error) = self.store(at, &format::encode(index, connection, last_seen)) {
-            self.room = Room::Exhausted;
-            self.warn(&error);
+    }
+
+    /// Writes many connections as they are now, in the order of their places.
+    pub(super) fn put_all<'c>(&mut self, all: impl Iterator<Item = (ConnectionId, &'c Connection)>) {
+        let mut run: Vec<u8> = Vec::new();
+        let mut begin = 0;
+        for (id, connection) in all {
+            let index = id.place();
+            if !self.has(index) {
+                continue;
+            }
+            if index as usize != begin + run.len() / ENTRY || run.len() >= RUN {
+                self.flush(begin, &mut run);
+                begin = index as usize;
+            }
+            let last_seen = connection.last_seen.wrapping_add(self.clock_offset);
+            run.extend(
+                format::encode(index, connection, last_seen).iter().flat_map(|word| word.to_le_bytes()),
+            );
+        }
+        self.flush(begin, &mut run);
+    }
+
+    fn flush(&mut self, begin: usize, run: &mut Vec<u8>) {
+        if !run.is_empty() {
+            let written = self.file.write_all_at(run, 8 * entry_at(begin as u32) as u64);
+            self.note(written);
+            run.clear();
         }
     }
 
     /// Removes a connection.
-    pub(super) fn clear(&self, id: ConnectionId) {
-        let at = ENTRIES_AT + ENTRY_WORDS * id.place() as usize;
-        if self.allocated.get(at / CHUNK_WORDS) == Some(&true) {
-            self.map.words()[at].store(0, Release);
+    pub(super) fn clear(&mut self, id: ConnectionId) {
+        if self.has(id.place()) {
+            let written = self.write(entry_at(id.place()), &[0]);
+            self.note(written);
         }
     }
 
     /// Writes the identity of a vport, or that there is none.
     pub(super) fn put_vport(&mut self, id: VportId, identity: Option<VportIdentity>) {
-        let at = VPORTS_AT + 2 * usize::from(id.0);
         let words = identity.map_or([0; 2], |i| i.encode());
-        if self.allocated.get(at / CHUNK_WORDS) == Some(&false) && words == [0; 2] {
-            return;
-        }
-        if let Err(error) = self.store(at, &words) {
-            self.warn(&error);
-        }
+        let written = self.write(VPORTS_AT + 2 * usize::from(id.0), &words);
+        self.note(written);
     }
 
     /// Writes that this daemon is alive, by the system's clock.
     pub(super) fn put_alive(&mut self, clock: u64) {
-        self.map.words()[ALIVE_AT].store(clock.to_le(), Relaxed);
-        self.room = Room::Available;
+        let written = self.write(ALIVE_AT, &[clock]);
+        self.note(written);
     }
 
-    /// Stores words of one chunk, the first of them last.
-    fn store(&mut self, at: usize, words: &[u64]) -> io::Result<()> {
-        let chunk = at / CHUNK_WORDS;
-        match self.allocated.get_mut(chunk) {
-            Some(true) => {}
-            Some(is_allocated) => {
-                // On a full file system a store to a hole ends the process (SIGBUS); a write only fails.
-                let begin = 8 * CHUNK_WORDS * chunk;
-                let len = ZEROS.len().min(8 * self.map.words().len() - begin);
-                self.file.write_all_at(&ZEROS[..len], begin as u64)?;
-                *is_allocated = true;
-            }
-            None => return Err(io::ErrorKind::InvalidInput.into()),
-        }
-        let (cells, Some((first, rest))) = (&self.map.words()[at..at + words.len()], words.split_first())
-        else {
-            return Ok(());
+    /// Checks that the file at `path` is this one, whole.
+    ///
+    /// # Errors
+    /// It was cut, removed or replaced; or what [`put`](Self::put) met meanwhile.
+    pub(super) fn check(&self, path: &Path) -> Result<(), String> {
+        let seen = || -> io::Result<_> { Ok((self.file.metadata()?, path.symlink_metadata()?)) };
+        let (mine, there) = match seen() {
+            Ok(both) => both,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err("it was removed".into()),
+            Err(e) => return Err(e.to_string()),
         };
-        for (cell, word) in cells[1..].iter().zip(rest) {
-            cell.store(word.to_le(), Relaxed);
+        let expected = 8 * Header::file_words(self.entries) as u64;
+        if (mine.dev(), mine.ino()) != (there.dev(), there.ino()) {
+            return Err("it was replaced by another file".into());
         }
-        cells[0].store(first.to_le(), Release);
+        if mine.len() != expected {
+            return Err(format!("it has {} bytes, not the {expected} that were written", mine.len()));
+        }
         Ok(())
     }
 
-    fn warn(&mut self, error: &io::Error) {
-        if !self.has_warned {
-            self.has_warned = true;
-            tracing::warn!(%error, "the connection file is full: some connections will not survive a restart; free space beside the API's socket");
+    /// Why something could not be written.
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    fn has(&self, index: u32) -> bool {
+        index.checked_add(1).is_some_and(|next| next < self.entries)
+    }
+
+    fn write(&self, at: usize, words: &[u64]) -> io::Result<()> {
+        let mut bytes = [0; ENTRY];
+        for (to, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+            *to = word.to_le_bytes();
+        }
+        self.file.write_all_at(&bytes[..8 * words.len()], 8 * at as u64)
+    }
+
+    fn note(&mut self, written: io::Result<()>) {
+        if let Err(error) = written
+            && self.problem.is_none()
+        {
+            tracing::warn!(%error, "the connection file cannot be written: some connections will not survive a restart; free space beside the API's socket");
+            self.problem = Some(error.to_string());
         }
     }
+}
+
+/// Bytes that [`Writer::put_all`] writes at a time.
+const RUN: usize = 64 << 10;
+
+/// The first word of an entry.
+fn entry_at(index: u32) -> usize {
+    ENTRIES_AT + ENTRY_WORDS * index as usize
 }

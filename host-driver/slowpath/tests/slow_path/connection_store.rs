@@ -80,7 +80,7 @@ fn first_daemon(ran: u64) -> (tempfile::TempDir, std::path::PathBuf) {
     assert_eq!(dropped(&mut engine, 13, reply(), 0), Some(Reason::AclDeny));
     assert_eq!(dropped(&mut engine, 11, udp(11, 13), 0), None);
     assert_eq!(dropped(&mut engine, 13, reply(), 0), None);
-    engine.policy().keep_alive(START + ran);
+    engine.policy().keep_alive(0, START + ran);
     (dir, path)
 }
 
@@ -126,7 +126,7 @@ fn restarts_alone_do_not_keep_a_connection() {
     while last == ONE {
         clock += udp / 4;
         let (mut engine, restored) = daemon(&path, &guarded(1), 0, clock);
-        engine.policy().keep_alive(clock + 1);
+        engine.policy().keep_alive(0, clock + 1);
         last = restored;
         assert!(clock < START + 3 * udp, "an unused connection is still there");
     }
