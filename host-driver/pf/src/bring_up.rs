@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex};
-use std::thread::Builder;
 
 use culvert_abi::command::Op;
 use culvert_abi::regs::{FirmwareState, QUEUE_COMMAND, QUEUE_COMPLETION, QUEUE_UPCALL};
@@ -10,7 +9,7 @@ use culvert_packet::MacAddr;
 use culvert_pci::Device;
 
 use crate::completion::Completions;
-use crate::event::events;
+use crate::event::{Events, Reporter, events};
 use crate::identity::Identity;
 use crate::nic::Nic;
 use crate::queue::{RxQueue, command_queue};
@@ -61,11 +60,21 @@ impl Nic {
     /// # Errors
     /// The function is no Culvert PF, versions differ, the board refuses the image, or the firmware does not answer.
     pub fn open(device: Box<dyn Device>, config: &Config) -> Result<Nic> {
-        let device: Arc<dyn Device> = Arc::from(device);
+        let (reporter, events) = events()?;
+        Self::bring_up(Arc::from(device), config, reporter, Some(events))
+    }
+
+    /// As [`Nic::open`]; events go to `reporter`.
+    pub(crate) fn bring_up(
+        device: Arc<dyn Device>,
+        config: &Config,
+        reporter: Reporter,
+        events: Option<Events>,
+    ) -> Result<Nic> {
         let bar = Arc::new(Bar0::new(device.bar(0)?));
         let identity = Identity::read(&*device, &bar)?;
         let found = firmware::status(&bar)?;
-        let runs = match found.state {
+        let mut runs = match found.state {
             FirmwareState::Off | FirmwareState::Refused => false,
             // If it is dead, the board restarts it.
             _ => firmware::wait_ready(device.name(), &bar).is_ok(),
@@ -73,7 +82,15 @@ impl Nic {
         if !runs {
             firmware::load(&*device, &bar, &config.image)?;
         }
-        let info = mailbox::hello(&bar, device.name())?;
+        let info = match mailbox::hello(&bar, device.name()) {
+            // It beats, but does not answer: it is replaced.
+            Err(e) if e.is_unanswered() && runs && !config.image.is_empty() => {
+                runs = false;
+                firmware::load(&*device, &bar, &config.image)?;
+                mailbox::hello(&bar, device.name())?
+            }
+            other => other?,
+        };
 
         let command = command_queue(&bar, &*device, QUEUE_COMMAND, RING_LOG2)?;
         let upcalls = RxQueue::new(&bar, &*device, QUEUE_UPCALL, RING_LOG2)?;
@@ -87,35 +104,53 @@ impl Nic {
             completions: Completions::default(),
             settings: Mutex::new(Settings { secret: config.secret, router_mac: config.router_mac }),
             info: Mutex::new(info),
+            observed: Mutex::default(),
             alive: AtomicBool::new(true),
+            lost: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
-        let (reporter, events) = events()?;
-        let watchdog = Watchdog::new(shared.clone(), reporter)?;
+        let watchdog = Watchdog::new(shared.clone(), reporter, events.is_none())?;
         let mut nic = Nic {
             shared: shared.clone(),
             upcalls: Mutex::new(Some(upcalls)),
-            events: Mutex::new(Some(events)),
+            events: Mutex::new(events),
             adopted: false,
             threads: Vec::new(),
         };
         let server = shared.clone();
         nic.spawn("nic-completions", move || server.completions.run(completions, &server.stop))?;
-        nic.adopted = runs && shared.has_vports()?;
-        if nic.adopted {
-            // A CONFIGURE with another MAC would empty the flow table.
-            lock(&shared.settings).router_mac = info.router_mac;
-            shared.command(Op::HostRestart, 0, 0, &[])?;
-        } else {
-            shared.configure()?;
+        let mut adopted = shared.adopt_or_configure(runs);
+        if runs && !config.image.is_empty() && adopted.as_ref().is_err_and(Error::is_unanswered) {
+            firmware::load(&*shared.device, &shared.bar, &config.image)?;
+            shared
+                .set_alive(mailbox::hello(&shared.bar, shared.name())?, firmware::status(&shared.bar)?.epoch);
+            adopted = shared.adopt_or_configure(false);
         }
+        nic.adopted = adopted?;
         nic.spawn("nic-watchdog", move || watchdog.run())?;
         Ok(nic)
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
-        let thread = Builder::new().name(name.into()).spawn(run);
+        let thread = culvert_threads::spawn(name, run);
         self.threads.push(thread.map_err(|source| Error::System { what: "starting a thread", source })?);
         Ok(())
+    }
+}
+
+impl Shared {
+    /// Adopts firmware that has tables, or configures it. Returns whether it was adopted. Firmware that this driver has just
+    /// started (`runs` is false) has none.
+    fn adopt_or_configure(&self, runs: bool) -> Result<bool> {
+        let adopted = runs && self.has_vports()?;
+        if adopted {
+            // A CONFIGURE with another MAC would empty the flow table.
+            let router_mac = lock(&self.info).router_mac;
+            lock(&self.settings).router_mac = router_mac;
+            self.command(Op::HostRestart, 0, 0, &[])?;
+        } else {
+            self.configure()?;
+        }
+        Ok(adopted)
     }
 }

@@ -76,6 +76,20 @@ pub enum Error {
         /// The function.
         device: String,
     },
+    /// The function was removed: its registers read as ones.
+    #[error("{device}: was removed: its registers read as ones")]
+    Removed {
+        /// The function.
+        device: String,
+    },
+    /// There is no NIC now.
+    #[error("{device}: there is no NIC now: {problem}: it is taken again when it returns")]
+    Absent {
+        /// Where it is expected.
+        device: String,
+        /// Why it is not there.
+        problem: String,
+    },
     /// The firmware refused a mailbox request.
     #[error("{device}: mailbox request {request} refused: {reason}: load an image built with this driver")]
     Mailbox {
@@ -142,8 +156,32 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the device has to be opened again before it can be used.
+    pub(crate) fn is_lost(&self) -> bool {
+        match self {
+            Error::Pci(e) => e.is_disconnect(),
+            Error::Removed { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the board answers and its firmware does not.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        matches!(self, Error::Timeout { .. })
+    }
+
+    /// Whether no later attempt can succeed: this is another device, or this driver or image is of another version.
+    pub(crate) fn is_permanent(&self) -> bool {
+        matches!(
+            self,
+            Error::WrongDevice { .. } | Error::Abi { .. } | Error::Image { .. } | Error::ImageRefused { .. }
+        )
+    }
+}
+
 fn panicked(panic: &str) -> String {
-    if panic.is_empty() { String::new() } else { format!(", it panicked: {panic}") }
+    if panic.is_empty() { String::new() } else { format!(", its last words: {panic}") }
 }
 
 /// Describes what is wrong with an image.

@@ -30,6 +30,7 @@ impl AsFd for Events {
 }
 
 /// The sending half.
+#[derive(Clone)]
 pub(crate) struct Reporter {
     sender: Sender<Event>,
     wake: Interrupt,

@@ -16,6 +16,8 @@ use crate::{Error, Result};
 
 /// Time limit for the firmware's start: on a busy host its emulator starts slowly.
 const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How long firmware may be dead after its start: the board starts it again a few times.
+const DEAD_LIMIT: Duration = Duration::from_secs(3);
 /// Pause between two reads of the state.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -87,8 +89,14 @@ pub(crate) fn load(device: &dyn Device, bar: &Bar0, image: &[u8]) -> Result<()> 
 /// Waits until started firmware is ready.
 pub(crate) fn wait_ready(device: &str, bar: &Bar0) -> Result<()> {
     let end = Instant::now() + READY_LIMIT;
+    let mut dead_since = None;
     loop {
         let now = status(bar)?;
+        if now.state != FirmwareState::Dead {
+            dead_since = None;
+        } else if dead_since.get_or_insert_with(Instant::now).elapsed() > DEAD_LIMIT {
+            return Err(not_ready(device, bar, now.state, DEAD_LIMIT));
+        }
         match now.state {
             FirmwareState::Ready => return Ok(()),
             FirmwareState::Refused => {
@@ -100,11 +108,16 @@ pub(crate) fn wait_ready(device: &str, bar: &Bar0) -> Result<()> {
             FirmwareState::Off | FirmwareState::Booting | FirmwareState::Dead => {}
         }
         if Instant::now() > end {
-            let (state, limit) = (format!("{:?}", now.state), READY_LIMIT);
-            return Err(Error::NotReady { device: device.into(), state, limit, panic: panic_text(bar)? });
+            return Err(not_ready(device, bar, now.state, READY_LIMIT));
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+fn not_ready(device: &str, bar: &Bar0, state: FirmwareState, limit: Duration) -> Error {
+    // A board that does not answer now has told nothing.
+    let panic = panic_text(bar).unwrap_or_default();
+    Error::NotReady { device: device.into(), state: format!("{state:?}"), limit, panic }
 }
 
 /// Why the board refused an image, from its error register.

@@ -19,10 +19,12 @@
 //! 9. Dropping the [`Nic`] ends its threads and stops its queues. VFs and flow records stay: a board resets them on
 //!    disconnect only if it is configured to.
 //!
-//! [`Nic`] implements the traits of `culvert_offload`, by which the slow path drives it.
+//! [`Nic`] implements the traits of `culvert_offload`, by which the slow path drives it. So does [`AttachedNic`], the place
+//! of a NIC that may die, be removed and come back: it opens the NIC again, and its owner drives whichever is there.
 
 #![forbid(unsafe_code)]
 
+mod attached;
 mod batch;
 mod bring_up;
 mod command;
@@ -45,6 +47,7 @@ mod sync;
 mod upcall;
 mod watchdog;
 
+pub use attached::{AttachedNic, NicState, NicStatus, Opener};
 pub use batch::Batch;
 pub use bring_up::Config;
 pub use culvert_pci::{Interrupt, VfHandle};
@@ -55,4 +58,5 @@ pub use identity::Identity;
 pub use nic::Nic;
 pub use queue::RxQueue;
 pub use ring::{HostToNic, NicToHost, RING_BUFFER};
+pub use shared::Observed;
 pub use upcall::upcall_meta;

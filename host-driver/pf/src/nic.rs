@@ -11,7 +11,7 @@ use crate::event::Events;
 use crate::firmware::{self, FirmwareInfo, FirmwareStatus};
 use crate::identity::Identity;
 use crate::queue::RxQueue;
-use crate::shared::Shared;
+use crate::shared::{Observed, Shared};
 use crate::sync::lock;
 use crate::{Error, Result, mailbox};
 
@@ -90,6 +90,16 @@ impl Nic {
     /// Whether the firmware takes commands.
     pub fn alive(&self) -> bool {
         self.shared.alive()
+    }
+
+    /// Whether the device is lost: open it again.
+    pub fn is_lost(&self) -> bool {
+        self.shared.lost.load(Ordering::Acquire)
+    }
+
+    /// What the watchdog saw last, four times a second. Makes no access to the device.
+    pub fn observed(&self) -> Observed {
+        *lock(&self.shared.observed)
     }
 
     /// The state of the firmware as the board reports it.

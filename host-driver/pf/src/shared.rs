@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use culvert_packet::MacAddr;
 use culvert_pci::Device;
 
 use crate::completion::Completions;
-use crate::firmware::FirmwareInfo;
+use crate::firmware::{FirmwareInfo, FirmwareStatus};
 use crate::identity::Identity;
 use crate::registers::Bar0;
 use crate::ring::HostToNic;
@@ -23,6 +24,19 @@ pub(crate) struct Settings {
     pub(crate) router_mac: MacAddr,
 }
 
+/// What the watchdog saw when it last read the board's registers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Observed {
+    /// The firmware's state.
+    pub firmware: Option<FirmwareStatus>,
+    /// Link state of each MAC port.
+    pub links: [bool; 2],
+    /// How long the board took to answer.
+    pub delay: Duration,
+    /// When that was.
+    pub at: Option<Instant>,
+}
+
 /// The NIC's shared state.
 pub(crate) struct Shared {
     pub(crate) device: Arc<dyn Device>,
@@ -36,6 +50,10 @@ pub(crate) struct Shared {
     /// Boot epoch of the firmware that takes commands.
     pub(crate) epoch: AtomicU32,
     pub(crate) alive: AtomicBool,
+    /// What the watchdog saw last.
+    pub(crate) observed: Mutex<Observed>,
+    /// Whether the device has to be opened again.
+    pub(crate) lost: AtomicBool,
     /// Tells the NIC's threads to end.
     pub(crate) stop: AtomicBool,
 }

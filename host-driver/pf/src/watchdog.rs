@@ -4,22 +4,30 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use culvert_abi::command::Op;
 use culvert_abi::pci::VECTOR_EVENT;
 use culvert_abi::regs::{
-    EVENT_LINK, EVENT_QUEUE, EVENT_VF, EVENTS, FirmwareState, QUEUE_COUNT, QUEUE_FAULT, QUEUE_STATE,
+    EVENT_LINK, EVENT_QUEUE, EVENT_VF, EVENTS, FirmwareState, MAGIC, MAGIC_VALUE, QUEUE_COUNT, QUEUE_FAULT,
+    QUEUE_STATE,
 };
 use culvert_offload::Event;
 use culvert_pci::Interrupt;
 
 use crate::event::Reporter;
 use crate::firmware::{self, FirmwareStatus};
-use crate::shared::Shared;
+use crate::shared::{Observed, Shared};
+use crate::sync::lock;
 use crate::{Result, mailbox};
 
 /// Interval of polls without an interrupt.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Firmware without a heartbeat for this long is dead, whatever the board reports. It counts ten times a second.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(900);
+/// What the time between two polls adds to the firmware's silence at most: a driver that was stopped itself, or is short of
+/// processor time, has not looked.
+const MAX_SILENCE: Duration = Duration::from_millis(300);
+/// How often firmware may fail to be configured before the NIC counts as lost.
+const MAX_UNCONFIGURED: u32 = 3;
 
 /// The thread's state.
 pub(crate) struct Watchdog {
@@ -27,20 +35,33 @@ pub(crate) struct Watchdog {
     reporter: Reporter,
     interrupt: Interrupt,
     last: FirmwareStatus,
-    /// When the heartbeat last changed.
-    last_beat: Instant,
-    /// The link register's last value.
-    link: u32,
+    /// When the heartbeat was last read, and for how long it has not changed.
+    last_look: Instant,
+    silence: Duration,
+    /// How often running firmware could not be configured.
+    unconfigured: u32,
+    /// The link register's last value; `None`: it is reported at the first poll.
+    link: Option<u32>,
     /// Stopped queues that have been reported, one bit each.
     stopped: u32,
 }
 
 impl Watchdog {
-    pub(crate) fn new(shared: Arc<Shared>, reporter: Reporter) -> Result<Self> {
+    /// `reports_links`: whether the first poll reports the links as they are.
+    pub(crate) fn new(shared: Arc<Shared>, reporter: Reporter, reports_links: bool) -> Result<Self> {
         let interrupt = shared.device.interrupt(VECTOR_EVENT)?;
         let last = firmware::status(&shared.bar)?;
         let link = shared.bar.read(culvert_abi::regs::LINK)?;
-        Ok(Watchdog { shared, reporter, interrupt, last, last_beat: Instant::now(), link, stopped: 0 })
+        let observed = Observed {
+            firmware: Some(last),
+            links: links(link),
+            delay: Duration::ZERO,
+            at: Some(Instant::now()),
+        };
+        *lock(&shared.observed) = observed;
+        let link = (!reports_links).then_some(link);
+        let (last_look, silence, unconfigured, stopped) = (Instant::now(), Duration::ZERO, 0, 0);
+        Ok(Watchdog { shared, reporter, interrupt, last, last_look, silence, unconfigured, link, stopped })
     }
 
     /// Runs until the NIC is dropped or lost.
@@ -49,14 +70,30 @@ impl Watchdog {
             let result = self.interrupt.wait(POLL_INTERVAL).map_err(Into::into).and_then(|_| self.poll());
             match result {
                 Ok(()) => {}
-                Err(crate::Error::Pci(e)) if e.is_disconnect() => {
-                    self.shared.set_dead();
-                    self.reporter.report(Event::Lost(e.to_string()));
-                    return;
-                }
-                // A slow answer, or firmware that died again during its configuration: the next poll finds out.
-                Err(_) => {}
+                Err(e) if e.is_lost() => return self.lost(&e.to_string()),
+                Err(e) => self.failed(&e),
             }
+            if self.unconfigured >= MAX_UNCONFIGURED {
+                let limit = MAX_UNCONFIGURED;
+                return self
+                    .lost(&format!("its firmware beats, but {limit} attempts to configure it have failed"));
+            }
+        }
+    }
+
+    fn lost(&self, why: &str) {
+        self.shared.set_dead();
+        self.reporter.report(Event::Lost(why.into()));
+        self.shared.lost.store(true, Ordering::Release);
+    }
+
+    /// A poll has failed. A board that does not answer gets no commands until it does; other faults are over at the next
+    /// poll, or come again.
+    fn failed(&mut self, error: &crate::Error) {
+        let silent = matches!(error, crate::Error::Pci(culvert_pci::Error::Timeout { .. }));
+        if silent && self.shared.alive() {
+            self.shared.set_dead();
+            self.reporter.report(Event::Silent(error.to_string()));
         }
     }
 
@@ -65,12 +102,23 @@ impl Watchdog {
         if self.shared.stop.load(Ordering::Acquire) {
             return Ok(());
         }
+        let begun = Instant::now();
         let events = self.shared.bar.read(EVENTS)?;
-        self.firmware()?;
         let link = self.shared.bar.read(culvert_abi::regs::LINK)?;
-        if events & EVENT_LINK != 0 || link != self.link {
-            self.link = link;
-            self.reporter.report(Event::Link([link & 1 != 0, link & 2 != 0]));
+        let now = firmware::status(&self.shared.bar)?;
+        if now.epoch == u32::MAX && self.shared.bar.read(MAGIC)? != MAGIC_VALUE {
+            return Err(crate::Error::Removed { device: self.shared.name().into() });
+        }
+        *lock(&self.shared.observed) = Observed {
+            firmware: Some(now),
+            links: links(link),
+            delay: begun.elapsed(),
+            at: Some(Instant::now()),
+        };
+        self.firmware(now)?;
+        if events & EVENT_LINK != 0 || Some(link) != self.link {
+            self.link = Some(link);
+            self.reporter.report(Event::Link(links(link)));
         }
         if events & EVENT_VF != 0 {
             self.reporter.report(Event::Vf);
@@ -95,14 +143,15 @@ impl Watchdog {
     }
 
     /// Reports the firmware's death, and configures it after its restart.
-    fn firmware(&mut self) -> Result<()> {
-        let now = firmware::status(&self.shared.bar)?;
-        if now.heartbeat != self.last.heartbeat || now.epoch != self.last.epoch {
-            self.last_beat = Instant::now();
-        }
+    fn firmware(&mut self, now: FirmwareStatus) -> Result<()> {
+        let since = std::mem::replace(&mut self.last_look, Instant::now()).elapsed();
         let previous = std::mem::replace(&mut self.last, now);
-        let silent = self.last_beat.elapsed() > HEARTBEAT_TIMEOUT;
-        let running = now.state == FirmwareState::Ready && !silent;
+        if now.heartbeat != previous.heartbeat || now.epoch != previous.epoch {
+            self.silence = Duration::ZERO;
+        } else {
+            self.silence += since.min(MAX_SILENCE);
+        }
+        let running = now.state == FirmwareState::Ready && self.silence <= HEARTBEAT_TIMEOUT;
         if self.shared.alive() && (!running || now.epoch != self.shared.epoch()) {
             self.shared.set_dead();
             let panic = firmware::panic_text(&self.shared.bar)?;
@@ -111,19 +160,38 @@ impl Watchdog {
         }
         if !self.shared.alive() && running {
             let shared = &self.shared;
-            let info = mailbox::hello(&shared.bar, shared.device.name())?;
-            shared.set_alive(info, now.epoch);
-            // Firmware that missed heartbeats still has its tables, and a board may have restored those of restarted
-            // firmware. CONFIGURE would clear them.
-            let configured = shared
-                .has_vports()
-                .and_then(|has_vports| if has_vports { Ok(()) } else { shared.configure() });
-            if let Err(e) = configured {
-                shared.set_dead();
+            let is_same = now.epoch == shared.epoch();
+            let taken = mailbox::hello(&shared.bar, shared.device.name()).and_then(|info| {
+                shared.set_alive(info, now.epoch);
+                shared.take_back(is_same).inspect_err(|_| shared.set_dead())
+            });
+            if let Err(e) = taken {
+                self.unconfigured += u32::from(e.is_unanswered());
+                tracing::warn!(error = %e, "the firmware beats, but cannot be configured");
                 return Err(e);
             }
+            self.unconfigured = 0;
             self.reporter.report(Event::FirmwareReady { epoch: now.epoch });
         }
         Ok(())
     }
+}
+
+impl Shared {
+    /// Configures firmware that lives again, if it needs that. Firmware that missed heartbeats, or whose board was silent,
+    /// still has its tables, and a board may have restored those of restarted firmware. CONFIGURE would clear them.
+    fn take_back(&self, is_same: bool) -> Result<()> {
+        if !self.has_vports()? {
+            return self.configure();
+        }
+        if is_same {
+            // It waits for packets whose verdicts were lost meanwhile.
+            self.command(Op::HostRestart, 0, 0, &[])?;
+        }
+        Ok(())
+    }
+}
+
+fn links(register: u32) -> [bool; 2] {
+    [register & 1 != 0, register & 2 != 0]
 }

@@ -9,8 +9,8 @@ use culvert_packet::{Reason, VportId};
 use culvert_ports::NicQueue;
 use culvert_switch::{AttachedPort, BURST, Drops, Opener, Packet, Pool, PortControlTx, Sent, SwitchPort};
 
-/// Milliseconds between two attempts to open a VMQ.
-const RETRY_MS: u32 = 1000;
+/// Milliseconds between two attempts to open a VMQ: a NIC that returns is used again within two seconds.
+const RETRY_MS: u32 = 250;
 /// Drops that are reported at a time: the firmware accepts no more.
 const MAX_DROPS: u64 = 1 << 16;
 
@@ -21,6 +21,8 @@ pub(super) struct VmqPort {
     nic: Arc<dyn OffloadNic>,
     queue: Option<NicQueue>,
     next_try: u32,
+    /// Whether the attempts since the VMQ was last open have been reported.
+    has_warned: bool,
     pub(super) vm_port: AttachedPort,
     /// Empty between two rounds.
     burst: Vec<Packet>,
@@ -45,6 +47,7 @@ impl VmqPort {
             nic: Arc::clone(nic),
             queue: None,
             next_try: now,
+            has_warned: false,
             vm_port: AttachedPort::new(Port::Vport(vport), open, now, control.clone()),
             burst: Vec::with_capacity(BURST),
             unreported: Vec::new(),
@@ -61,10 +64,14 @@ impl VmqPort {
         if self.queue.is_none() && now.wrapping_sub(self.next_try) < u32::MAX / 2 {
             self.next_try = now.wrapping_add(RETRY_MS);
             match NicQueue::open(&self.nic, self.vport, self.vmq) {
-                Ok(queue) => self.queue = Some(queue),
-                Err(error) => {
+                Ok(queue) => {
+                    self.queue = Some(queue);
+                    self.has_warned = false;
+                }
+                Err(error) if !std::mem::replace(&mut self.has_warned, true) => {
                     tracing::warn!(vmq = self.vmq, %error, "cannot open the VMQ; will retry");
                 }
+                Err(_) => {}
             }
         }
         for (reason, dropped) in self.vm_port.take_rx_drops() {

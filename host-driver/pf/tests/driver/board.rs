@@ -1,12 +1,13 @@
 //! `Board`: the device side of the tests, and what a test does to it.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use culvert_abi::command::Op;
 use culvert_abi::regs::{self, FirmwareState};
 use culvert_abi::soc::{BoardPort, Descriptor, HEADROOM};
-use culvert_pci::Interrupt;
+use culvert_pci::{Error, Interrupt};
 
 use crate::state::State;
 
@@ -15,11 +16,38 @@ pub(crate) struct Board {
     pub(crate) state: Mutex<State>,
     pub(crate) interrupts: Vec<Interrupt>,
     pub(crate) stop: AtomicBool,
+    /// What becomes of the driver's accesses: [`ANSWERS`], [`SILENT`] or [`GONE`].
+    pub(crate) fault: AtomicU8,
 }
+
+/// The board answers.
+pub(crate) const ANSWERS: u8 = 0;
+/// The board does not answer: each access fails at its time limit.
+pub(crate) const SILENT: u8 = 1;
+/// The board has closed the connection.
+pub(crate) const GONE: u8 = 2;
 
 impl Board {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    /// Changes what becomes of the driver's accesses.
+    pub(crate) fn set_fault(&self, fault: u8) {
+        self.fault.store(fault, Ordering::Release);
+    }
+
+    /// The outcome of an access, as far as the board decides it.
+    pub(crate) fn access(&self) -> culvert_pci::Result<()> {
+        let device = || "test-board".to_owned();
+        match self.fault.load(Ordering::Acquire) {
+            ANSWERS => Ok(()),
+            SILENT => {
+                let (request, limit) = ("REGION_READ", Duration::from_secs(1));
+                Err(Error::Timeout { device: device(), request, limit })
+            }
+            _ => Err(Error::Disconnected { device: device(), reason: "closed by the device".into() }),
+        }
     }
 
     /// The image that the driver loaded, and how often firmware was started.

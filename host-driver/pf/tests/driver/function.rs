@@ -16,6 +16,7 @@ impl Device for Function {
     }
 
     fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<()> {
+        self.0.access()?;
         let ids =
             [culvert_abi::pci::VENDOR.to_le_bytes(), culvert_abi::pci::PF_DEVICE.to_le_bytes()].concat();
         data.copy_from_slice(&ids[usize::from(offset)..usize::from(offset) + data.len()]);
@@ -66,11 +67,13 @@ impl Registers for Function {
     }
 
     fn read32(&self, offset: u64) -> Result<u32> {
+        self.0.access()?;
         Ok(self.0.lock().read_register(offset as u32))
     }
 
     fn read64(&self, offset: u64) -> Result<u64> {
         let mut state = self.0.lock();
+        self.0.access()?;
         let (low, high) = (state.read_register(offset as u32), state.read_register(offset as u32 + 4));
         Ok(u64::from(low) | u64::from(high) << 32)
     }
@@ -84,6 +87,7 @@ impl Registers for Function {
     }
 
     fn write32(&self, offset: u64, value: u32) -> Result<()> {
+        self.0.access()?;
         self.0.lock().write_register(offset as u32, value);
         Ok(())
     }

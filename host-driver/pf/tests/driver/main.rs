@@ -1,5 +1,6 @@
 //! The driver on a board of the test: registers, rings and interrupts by `culvert_abi`, and the real firmware logic.
 
+mod attached;
 mod board;
 mod commands;
 mod fixtures;

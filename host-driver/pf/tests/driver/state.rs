@@ -37,6 +37,8 @@ pub(crate) struct State {
     /// The image that was loaded.
     pub(crate) image: Vec<u8>,
     pub(crate) starts: u32,
+    /// Whether the firmware leaves CONFIGURE unanswered.
+    pub(crate) deaf: bool,
 }
 
 impl State {
@@ -223,6 +225,9 @@ impl State {
                 let mut request = [0; MBOX_WORDS];
                 for (i, word) in request.iter_mut().enumerate() {
                     *word = self.registers.get(&(regs::MBOX_REQUEST + 4 * i as u32)).copied().unwrap_or(0);
+                }
+                if self.deaf && request[0] == regs::mailbox::CONFIGURE {
+                    return;
                 }
                 for (i, word) in firmware.mailbox(&request).into_iter().enumerate() {
                     self.registers.insert(regs::MBOX_REPLY + 4 * i as u32, word);

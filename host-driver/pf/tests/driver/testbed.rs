@@ -1,6 +1,6 @@
 //! A running board, the driver on it, and waits.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -64,9 +64,15 @@ pub(crate) fn start_board() -> RunningBoard {
         started: Instant::now(),
         image: Vec::new(),
         starts: 0,
+        deaf: false,
     };
     let interrupts = (0..culvert_abi::pci::PF_VECTORS).map(|_| Interrupt::new().unwrap()).collect();
-    let board = Arc::new(Board { state: Mutex::new(state), interrupts, stop: AtomicBool::new(false) });
+    let board = Arc::new(Board {
+        state: Mutex::new(state),
+        interrupts,
+        stop: AtomicBool::new(false),
+        fault: AtomicU8::new(0),
+    });
     let running = board.clone();
     let thread = std::thread::spawn(move || {
         while !running.stop.load(Ordering::Acquire) {
@@ -94,6 +100,12 @@ impl RunningBoard {
     /// The PF that the driver opens.
     pub(crate) fn device(&self) -> Box<dyn Device> {
         Box::new(Function(self.board.clone()))
+    }
+
+    /// Opens its PF, as often as it is called.
+    pub(crate) fn opener(&self) -> impl Fn() -> Box<dyn Device> + Send + use<> {
+        let board = self.board.clone();
+        move || Box::new(Function(board.clone()))
     }
 
     /// Opens a driver on this board and writes a vport 0 that can have records.
