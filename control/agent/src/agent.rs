@@ -1,6 +1,6 @@
 //! [`Agent`]: checks, stores and applies one change of the desired policy at a time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -200,10 +200,13 @@ impl Agent {
             Some(_) => {}
         }
         problems.extend(now.applied.problem.as_ref().map(ToString::to_string));
+        let datapath = self.datapath.problems();
         let firmware_alive = match self.datapath.nic() {
             Ok(nic) if nic.firmware.alive => true,
             Ok(_) => {
-                problems.push("the NIC's firmware does not answer".to_owned());
+                if datapath.is_empty() {
+                    problems.push("the NIC's firmware does not answer".to_owned());
+                }
                 false
             }
             Err(e) => {
@@ -211,7 +214,9 @@ impl Agent {
                 false
             }
         };
-        problems.dedup();
+        problems.extend(datapath);
+        let mut known = BTreeSet::new();
+        problems.retain(|problem| known.insert(problem.clone()));
         HealthView {
             ok: problems.is_empty(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -258,6 +263,8 @@ impl Agent {
         let Some(config) = &current.config else { return };
         match self.datapath.apply(config.clone()) {
             Ok(()) => current.applied = Applied { version: current.stored.version, problem: None },
+            // Said once: it is tried again every second.
+            Err(problem) if current.applied.problem.as_ref() == Some(&problem) => {}
             Err(problem) => {
                 warn!(%problem, version = current.stored.version, "the policy is not applied yet");
                 current.applied.problem = Some(problem);

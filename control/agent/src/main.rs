@@ -23,6 +23,7 @@ fn main() -> ExitCode {
     } else {
         log.init();
     }
+    raise_file_limit();
     match tokio::runtime::Runtime::new().map(|runtime| runtime.block_on(start(args))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(&error.to_string(), &error.body().remedy),
@@ -30,6 +31,15 @@ fn main() -> ExitCode {
             &format!("cannot start the runtime: {error}"),
             "raise the limits on threads and file descriptors",
         ),
+    }
+}
+
+/// Raises the limit of open files to the most that the system allows: each VM's port and each client of the API has its own.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit of open files stays {:?}", limit.current);
     }
 }
 

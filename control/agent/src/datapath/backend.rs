@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use culvert_api::Offload;
 use culvert_api::view::{FirmwareView, NicInfo, UplinkView, VportState, WorkerCounters};
 use culvert_model::HostConfig;
 use culvert_packet::{Reason, VportId};
-use culvert_pci::VfHandle;
-use culvert_pf::Nic;
+use culvert_pf::{AttachedNic, NicStatus};
 use culvert_policy::snapshot::Target;
 use culvert_slowpath::Handle;
 
@@ -17,10 +17,13 @@ use super::offloads;
 use super::switch::SwitchBackend;
 use super::vmq_ports::VmqPorts;
 
+/// How long a view waits for the slow path.
+pub(super) const STATUS_LIMIT: Duration = Duration::from_millis(500);
+
 /// What forwards packets.
 pub(super) enum Backend {
     /// A Culvert NIC, with the VMs on its VMQs.
-    Nic { nic: Arc<Nic>, vfs: Vec<VfHandle>, vmqs: VmqPorts },
+    Nic { nic: Arc<AttachedNic>, vmqs: VmqPorts },
     /// The software datapath, on workers of this host.
     Switch(SwitchBackend),
 }
@@ -45,8 +48,9 @@ impl Backend {
     /// Where the virtual machine of a vport attaches.
     pub(super) fn attachment(&self, id: VportId, target: Target) -> String {
         match (self, target) {
-            (Backend::Nic { vfs, .. }, Target::Vf(n)) => {
-                vfs.iter().find(|vf| vf.index == n).map(|vf| vf.address.to_string()).unwrap_or_default()
+            (Backend::Nic { nic, .. }, Target::Vf(n)) => {
+                let vf = nic.status().vfs.into_iter().find(|vf| vf.index == n);
+                vf.map(|vf| vf.address.to_string()).unwrap_or_default()
             }
             (Backend::Nic { vmqs, .. }, _) => vmqs.attachment(id),
             (Backend::Switch(switch), _) => switch.attachment(id),
@@ -101,20 +105,28 @@ impl Backend {
     /// Number of uplinks.
     pub(super) fn uplinks(&self) -> u8 {
         match self {
-            Backend::Nic { nic, .. } => nic.identity().uplinks,
+            Backend::Nic { nic, .. } => nic.status().identity.map_or(2, |identity| identity.uplinks),
             Backend::Switch(switch) => switch.uplinks(),
         }
     }
 
-    /// Identity, state and offloads.
+    /// What is wrong with it.
+    pub(super) fn problem(&self) -> Option<String> {
+        match self {
+            Backend::Nic { nic, .. } => nic.status().problem,
+            Backend::Switch(_) => None,
+        }
+    }
+
+    /// Identity, state and offloads. Of a NIC that does not answer: what is known.
     pub(super) fn info(&self, handle: &Handle) -> Result<NicInfo, DatapathError> {
         let mut info = match self {
-            Backend::Nic { nic, vfs, .. } => nic_info(nic, vfs.len() as u16)?,
+            Backend::Nic { nic, .. } => nic_info(&nic.status())?,
             Backend::Switch(switch) => switch.info()?,
         };
         let links = handle.links()?;
         // If the slow path does not answer, only the MAC addresses are missing.
-        let addresses = handle.status().map(|s| s.addresses).unwrap_or_default();
+        let addresses = handle.status_within(STATUS_LIMIT).map(|s| s.addresses).unwrap_or_default();
         let uplinks = (0..self.uplinks()).map(|n| {
             let pa = addresses.iter().find(|a| a.pa.uplink == n);
             UplinkView {
@@ -134,9 +146,11 @@ impl Backend {
     }
 }
 
-fn nic_info(nic: &Nic, num_vfs: u16) -> Result<NicInfo, DatapathError> {
-    let (identity, info) = (nic.identity(), nic.firmware());
-    let status = nic.firmware_status()?;
+fn nic_info(status: &NicStatus) -> Result<NicInfo, DatapathError> {
+    let problem = status.problem.clone().unwrap_or_default();
+    let Some(identity) = &status.identity else { return Err(DatapathError::Unavailable { detail: problem }) };
+    let (info, observed) = (&status.firmware, &status.observed);
+    let seen = observed.at.map_or(0, |at| at.elapsed().as_secs());
     Ok(NicInfo {
         location: identity.location.clone(),
         vendor_id: identity.vendor,
@@ -144,17 +158,19 @@ fn nic_info(nic: &Nic, num_vfs: u16) -> Result<NicInfo, DatapathError> {
         device: identity.name.clone(),
         driver: "culvert-pf".to_owned(),
         firmware: FirmwareView {
-            version: format!("{:?}", status.state).to_lowercase(),
+            version: observed.firmware.map_or_else(String::new, |f| format!("{:?}", f.state).to_lowercase()),
             abi: info.version.to_string(),
-            alive: nic.alive(),
-            boot_epoch: status.epoch,
-            heartbeat: status.heartbeat.into(),
+            alive: status.alive,
+            boot_epoch: observed.firmware.map_or(0, |f| f.epoch),
+            heartbeat: observed.firmware.map_or(0, |f| f.heartbeat.into()),
         },
         total_vfs: identity.total_vfs,
-        num_vfs,
+        num_vfs: status.vfs.len() as u16,
         vmqs: identity.vmqs,
         flow_capacity: info.flows.into(),
         offloads: offloads::nic(),
+        problem,
+        stale_s: (!status.alive).then_some(seen),
         ..NicInfo::default()
     })
 }

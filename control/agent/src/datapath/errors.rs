@@ -8,6 +8,7 @@ impl From<culvert_slowpath::Error> for DatapathError {
         let detail = error.to_string();
         match error {
             Error::Frame { .. } => DatapathError::Invalid { detail },
+            Error::Nic(error) => error.into(),
             Error::Ended | Error::Timeout { .. } => DatapathError::Unavailable { detail },
             _ => DatapathError::Failed { detail },
         }
@@ -22,6 +23,13 @@ impl From<culvert_pf::Error> for DatapathError {
 
 impl From<culvert_offload::Error> for DatapathError {
     fn from(error: culvert_offload::Error) -> Self {
-        DatapathError::unavailable(&error)
+        use culvert_offload::Error;
+        match error {
+            Error::Refused { .. } | Error::TooLong { .. } | Error::NoVmq { .. } => {
+                DatapathError::Failed { detail: error.to_string() }
+            }
+            // It does not answer now.
+            _ => DatapathError::unavailable(&error),
+        }
     }
 }

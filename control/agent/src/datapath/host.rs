@@ -12,9 +12,10 @@ use culvert_policy::Decision;
 use culvert_policy::snapshot::{Snapshot, Target};
 use culvert_slowpath::{ForwardOutcome, Handle, PacketTrace, SlowPath, Status};
 
-use super::backend::Backend;
+use super::backend::{Backend, STATUS_LIMIT};
 use super::flow_view::{self, Names};
 use super::interface::{Datapath, DatapathError};
+use super::last_known::LastKnown;
 use super::trace_frame;
 
 /// Flow records in a reply whose query names no limit.
@@ -26,11 +27,16 @@ pub struct HostDatapath {
     slow_path: SlowPath,
     /// The configuration applied last: it has the names of vports.
     config: Mutex<Option<Arc<HostConfig>>>,
+    /// The views as last read, for times in which the NIC does not answer.
+    vports: LastKnown<Vec<VportView>>,
+    counters: LastKnown<CountersView>,
+    drops: LastKnown<DropsView>,
 }
 
 impl HostDatapath {
     pub(super) fn new(backend: Backend, slow_path: SlowPath) -> Self {
-        Self { backend, slow_path, config: Mutex::new(None) }
+        let (vports, counters, drops) = Default::default();
+        Self { backend, slow_path, config: Mutex::new(None), vports, counters, drops }
     }
 
     fn handle(&self) -> Handle {
@@ -70,44 +76,14 @@ impl HostDatapath {
         view.uplink = pa.map_or(0, |pa| pa.uplink);
         view
     }
-}
 
-impl Datapath for HostDatapath {
-    fn apply(&self, config: Arc<HostConfig>) -> Result<(), DatapathError> {
-        self.backend.prepare(&config)?;
-        self.handle().apply(config.snapshot.clone())?;
-        self.backend.commit(&config)?;
-        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
-        Ok(())
-    }
-
-    fn nic(&self) -> Result<NicInfo, DatapathError> {
-        self.backend.info(&self.handle())
-    }
-
-    fn vports(&self) -> Result<Vec<VportView>, DatapathError> {
+    fn read_vports(&self) -> Result<Vec<VportView>, DatapathError> {
         let snapshot = self.snapshot();
         let all = self.handle().vports()?;
         Ok(all.iter().map(|(n, v)| self.vport(*n, v, snapshot.as_deref())).collect())
     }
 
-    fn flows(&self, query: &FlowQuery) -> Result<Vec<FlowView>, DatapathError> {
-        let snapshot = self.snapshot();
-        let names = Names::new(snapshot.as_deref());
-        let limit = query.limit.unwrap_or(DEFAULT_FLOW_LIMIT);
-        let wanted = |record: &culvert_flow::FlowRecord| {
-            query.vport.is_none_or(|v| names.vport(record) == Some(v))
-                && query.vsid.is_none_or(|v| names.vsid(record) == v)
-        };
-        let records = self.handle().flows(limit, wanted)?;
-        Ok(records
-            .iter()
-            .enumerate()
-            .map(|(n, r)| names.view(n as u64, r, self.backend.not_offloaded()))
-            .collect())
-    }
-
-    fn counters(&self) -> Result<CountersView, DatapathError> {
+    fn read_counters(&self) -> Result<CountersView, DatapathError> {
         let snapshot = self.snapshot();
         let handle = self.handle();
         let counters = handle.counters()?;
@@ -132,12 +108,12 @@ impl Datapath for HostDatapath {
         view.nic = [("finished", counters.finished), ("punted", counters.punted)]
             .map(|(name, value)| (name.to_owned(), value))
             .into();
-        let status = handle.status()?;
+        let status = handle.status_within(STATUS_LIMIT)?;
         view.host = host_counters(&status).map(|(name, value)| (name.to_owned(), value)).into();
         Ok(view)
     }
 
-    fn drops(&self) -> Result<DropsView, DatapathError> {
+    fn read_drops(&self) -> Result<DropsView, DatapathError> {
         let mut all = self.handle().drops()?;
         all.retain(|(_, packets)| *packets > 0);
         all.sort_by_key(|(_, packets)| std::cmp::Reverse(*packets));
@@ -148,7 +124,55 @@ impl Datapath for HostDatapath {
             by: self.backend.name().to_owned(),
             meaning: reason.describe().to_owned(),
         });
-        Ok(DropsView { drops: drops.collect(), total })
+        Ok(DropsView { drops: drops.collect(), total, stale_s: None })
+    }
+}
+
+impl Datapath for HostDatapath {
+    fn apply(&self, config: Arc<HostConfig>) -> Result<(), DatapathError> {
+        self.backend.prepare(&config)?;
+        self.handle().apply(config.snapshot.clone())?;
+        self.backend.commit(&config)?;
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
+        Ok(())
+    }
+
+    fn nic(&self) -> Result<NicInfo, DatapathError> {
+        self.backend.info(&self.handle())
+    }
+
+    fn vports(&self) -> Result<Vec<VportView>, DatapathError> {
+        self.vports.or_last(self.read_vports(), |vports, age| {
+            vports.iter_mut().for_each(|vport| vport.stale_s = Some(age));
+        })
+    }
+
+    fn flows(&self, query: &FlowQuery) -> Result<Vec<FlowView>, DatapathError> {
+        let snapshot = self.snapshot();
+        let names = Names::new(snapshot.as_deref());
+        let limit = query.limit.unwrap_or(DEFAULT_FLOW_LIMIT);
+        let wanted = |record: &culvert_flow::FlowRecord| {
+            query.vport.is_none_or(|v| names.vport(record) == Some(v))
+                && query.vsid.is_none_or(|v| names.vsid(record) == v)
+        };
+        let records = self.handle().flows(limit, wanted)?;
+        Ok(records
+            .iter()
+            .enumerate()
+            .map(|(n, r)| names.view(n as u64, r, self.backend.not_offloaded()))
+            .collect())
+    }
+
+    fn counters(&self) -> Result<CountersView, DatapathError> {
+        self.counters.or_last(self.read_counters(), |counters, age| counters.stale_s = Some(age))
+    }
+
+    fn drops(&self) -> Result<DropsView, DatapathError> {
+        self.drops.or_last(self.read_drops(), |drops, age| drops.stale_s = Some(age))
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.backend.problem().into_iter().chain(self.handle().problems()).collect()
     }
 
     fn trace(&self, request: &TraceRequest) -> Result<TraceReply, DatapathError> {

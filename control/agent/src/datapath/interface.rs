@@ -17,16 +17,17 @@ pub trait Datapath: Send + Sync + 'static {
     /// Nothing, or not everything, was applied: the daemon tries again.
     fn apply(&self, config: Arc<HostConfig>) -> Result<(), DatapathError>;
 
-    /// Identity, state and offloads of the NIC.
+    /// Identity, state and offloads of the NIC. This and the other views say in `stale_s` if they are of an earlier time,
+    /// because the NIC does not answer now.
     ///
     /// # Errors
-    /// The NIC does not answer.
+    /// The NIC was never seen.
     fn nic(&self) -> Result<NicInfo, DatapathError>;
 
     /// Vports with their states and counters. The daemon fills in the names of resources.
     ///
     /// # Errors
-    /// The NIC does not answer.
+    /// The NIC was never seen.
     fn vports(&self) -> Result<Vec<VportView>, DatapathError>;
 
     /// Flow records, at most as many as the query asks for.
@@ -38,13 +39,13 @@ pub trait Datapath: Send + Sync + 'static {
     /// Counters of ports, NIC and slow path.
     ///
     /// # Errors
-    /// The NIC does not answer.
+    /// The NIC was never seen.
     fn counters(&self) -> Result<CountersView, DatapathError>;
 
     /// Drops by reason.
     ///
     /// # Errors
-    /// The NIC does not answer.
+    /// The NIC was never seen.
     fn drops(&self) -> Result<DropsView, DatapathError>;
 
     /// Decides on a packet without changing anything. The request's port is a vport's number or an uplink.
@@ -52,6 +53,11 @@ pub trait Datapath: Send + Sync + 'static {
     /// # Errors
     /// The request describes no packet, or the slow path does not answer.
     fn trace(&self, request: &TraceRequest) -> Result<TraceReply, DatapathError>;
+
+    /// What is wrong, one sentence each. Does not wait for the NIC.
+    fn problems(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Why the packet path did not do what it was asked.

@@ -9,6 +9,7 @@ mod errors;
 mod flow_view;
 mod host;
 mod interface;
+mod last_known;
 mod offloads;
 mod open;
 mod switch;

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use culvert_model::Fabric;
+use culvert_offload::DeviceInfo as _;
 use culvert_pci::FunctionAddress;
-use culvert_pf::{Config, Nic};
+use culvert_pf::{AttachedNic, Config};
 use culvert_slowpath::{Limits, Settings, SlowPath};
 use culvert_switch::{Switch, SwitchSettings};
 use tracing::info;
@@ -37,7 +38,8 @@ fn unavailable(error: &impl ToString) -> DatapathError {
     DatapathError::unavailable(error)
 }
 
-/// Opens the NIC, loads its firmware where none runs, and enables its VFs.
+/// Opens the NIC, loads its firmware where none runs, and enables its VFs: now, or when it is there. A NIC that is lost is
+/// opened again.
 fn open_nic(location: &str, args: &Args) -> Result<(Backend, SlowPath), Error> {
     let image = match &args.firmware {
         None => Vec::new(),
@@ -47,16 +49,18 @@ fn open_nic(location: &str, args: &Args) -> Result<(Backend, SlowPath), Error> {
     let location =
         ["vfio-user:", "vfio:"].iter().find_map(|kind| location.strip_prefix(kind)).unwrap_or(location);
     let address: FunctionAddress = location.parse().map_err(|e: culvert_pci::Error| unavailable(&e))?;
-    let device = address.open().map_err(|e| unavailable(&e))?;
     // The default, until a policy sets the router's MAC address.
     let config = Config::new(image, Fabric::default().settings.router_mac).map_err(|e| unavailable(&e))?;
-    let nic = Arc::new(Nic::open(device, &config).map_err(|e| unavailable(&e))?);
-    let wanted = args.vfs.min(nic.identity().total_vfs);
-    let vfs = nic.enable_vfs(wanted, &[]).map_err(|e| unavailable(&e))?;
+    let name = address.to_string();
+    let nic = AttachedNic::start(&name, Box::new(move || address.open()), config, args.vfs);
+    let nic = Arc::new(nic.map_err(|e| unavailable(&e))?);
     let vmqs = VmqPorts::start(&nic, args, run_dir(&args.socket)?).map_err(|e| unavailable(&e))?;
     let slow_path = SlowPath::start(nic.clone(), Settings::default()).map_err(|e| unavailable(&e))?;
-    info!(nic = nic.identity().location, adopted = nic.adopted(), vfs = vfs.len(), "NIC ready");
-    Ok((Backend::Nic { nic, vfs, vmqs }, slow_path))
+    let (status, adopted) = (nic.status(), nic.is_adopted());
+    if status.alive {
+        info!(nic = name, adopted, vfs = status.vfs.len(), "NIC ready");
+    }
+    Ok((Backend::Nic { nic, vmqs }, slow_path))
 }
 
 /// Starts the switch and its workers.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use culvert_model::HostConfig;
 use culvert_packet::VportId;
-use culvert_pf::Nic;
+use culvert_pf::AttachedNic;
 use culvert_policy::snapshot::Target;
 use culvert_vmq_bridge::VmqBridge;
 
@@ -25,7 +25,7 @@ fn on_vmq(target: Target) -> bool {
 
 impl VmqPorts {
     pub(super) fn start(
-        nic: &Arc<Nic>,
+        nic: &Arc<AttachedNic>,
         args: &Args,
         run_dir: PathBuf,
     ) -> Result<Self, culvert_offload::Error> {

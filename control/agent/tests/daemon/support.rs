@@ -72,7 +72,7 @@ impl Datapath for Memory {
     fn drops(&self) -> Result<DropsView, DatapathError> {
         let entry =
             DropEntry { reason: "acl_deny".into(), packets: 3, by: "nic".into(), meaning: String::new() };
-        Ok(DropsView { drops: vec![entry], total: 3 })
+        Ok(DropsView { drops: vec![entry], total: 3, ..DropsView::default() })
     }
 
     fn trace(&self, request: &TraceRequest) -> Result<TraceReply, DatapathError> {

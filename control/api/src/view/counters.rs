@@ -36,6 +36,9 @@ pub struct CountersView {
     pub nic: BTreeMap<String, u64>,
     /// The slow path's, by name: `upcalls` and others.
     pub host: BTreeMap<String, u64>,
+    /// Seconds since these were read, where the datapath does not answer now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_s: Option<u64>,
 }
 
 /// Load of a worker of the switch.
@@ -56,6 +59,9 @@ pub struct DropsView {
     pub drops: Vec<DropEntry>,
     /// Their sum.
     pub total: u64,
+    /// Seconds since these were read, where the datapath does not answer now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_s: Option<u64>,
 }
 
 /// Drops of one reason.

@@ -35,6 +35,12 @@ pub struct NicInfo {
     pub flows: u64,
     /// Its offloads, and why others are missing.
     pub offloads: Vec<OffloadView>,
+    /// What is wrong with it; empty: nothing.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub problem: String,
+    /// Seconds since it last answered, where it does not answer now: this is what was known then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_s: Option<u64>,
 }
 
 /// Firmware of a NIC.

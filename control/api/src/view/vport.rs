@@ -52,6 +52,9 @@ pub struct VportView {
     pub uplink: u8,
     /// Its counters.
     pub counters: PortCounters,
+    /// Seconds since its state and counters were read, where the datapath does not answer now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_s: Option<u64>,
 }
 
 /// State of a vport.

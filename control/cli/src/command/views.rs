@@ -20,6 +20,13 @@ pub(super) fn nic(command: Nic, client: &Client, json: bool) -> Result<String, E
     })
 }
 
+/// Says that a view is not of now.
+fn stale(age: Option<u64>) -> String {
+    age.map_or_else(String::new, |s| {
+        format!("as of {s} s ago: the NIC does not answer now; see `culvert health`\n")
+    })
+}
+
 fn nic_list(nics: &[NicInfo]) -> String {
     let mut table = Table::new(["location", "id", "device", "driver", "firmware", "links", "VFs", "flows"]);
     for nic in nics {
@@ -51,7 +58,10 @@ fn nic_id(nic: &NicInfo) -> String {
 
 /// Writing to a string cannot fail; its results are dropped for that reason.
 fn nic_details(nic: &NicInfo) -> String {
-    let mut out = String::new();
+    let mut out = stale(nic.stale_s);
+    if !nic.problem.is_empty() {
+        let _ = writeln!(out, "problem   {}", nic.problem);
+    }
     // The switch is not a PCI device.
     let hardware = nic.vendor_id != 0;
     if hardware {
@@ -130,7 +140,8 @@ pub(super) fn vports(client: &Client, json: bool) -> Result<String, Error> {
                 or_dash(&v.attachment),
             ]);
         }
-        table.render("no vports: the policy places no network interface on this host")
+        let age = vports.iter().find_map(|v| v.stale_s);
+        stale(age) + &table.render("no vports: the policy places no network interface on this host")
     }))
 }
 
@@ -215,7 +226,8 @@ pub(super) fn counters(client: &Client, json: bool) -> Result<String, Error> {
         for (part, values) in [("nic", &counters.nic), ("host", &counters.host)] {
             values.iter().for_each(|(name, value)| others.row([format!("{part} {name}"), value.to_string()]));
         }
-        format!("{}\n{workers}{}", ports.render("no ports"), others.render("no other counters"))
+        let age = stale(counters.stale_s);
+        format!("{age}{}\n{workers}{}", ports.render("no ports"), others.render("no other counters"))
     }))
 }
 
@@ -226,7 +238,7 @@ pub(super) fn drops(client: &Client, json: bool) -> Result<String, Error> {
         for d in &drops.drops {
             table.row([d.reason.clone(), d.packets.to_string(), d.by.clone(), or_dash(&d.meaning)]);
         }
-        table.render("no drops")
+        stale(drops.stale_s) + &table.render("no drops")
     }))
 }
 
