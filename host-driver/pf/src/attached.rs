@@ -261,18 +261,17 @@ impl Place {
             self.note(nic);
         }
         let alive = nic.as_ref().is_ok_and(|nic| nic.alive());
-        let (state, since, why) = {
+        let (state, since) = {
             let progress = lock(&self.progress);
-            (progress.state, progress.since.elapsed(), progress.why.clone())
+            (progress.state, progress.since.elapsed())
         };
         let known = lock(&self.known);
         let problem = match (&nic, known.observed.delay) {
             (Err(error), _) => Some(error.to_string()),
-            (Ok(_), _) if !alive && why.is_empty() => Some(format!(
-                "{}: its board or firmware does not answer; it is used again when it does",
-                self.location
-            )),
-            (Ok(_), _) if !alive => Some(why),
+            (Ok(nic), _) if !alive => Some(match nic.trouble() {
+                why if why.is_empty() => format!("{}: the firmware does not answer", self.location),
+                why => format!("{}: {why}: it is used again when it answers", self.location),
+            }),
             (Ok(_), delay) if delay >= SLOW => Some(format!(
                 "{}: its board is slow: it took {} ms to answer",
                 self.location,

@@ -105,6 +105,7 @@ impl Nic {
             settings: Mutex::new(Settings { secret: config.secret, router_mac: config.router_mac }),
             info: Mutex::new(info),
             observed: Mutex::default(),
+            trouble: Mutex::default(),
             alive: AtomicBool::new(true),
             lost: AtomicBool::new(false),
             stop: AtomicBool::new(false),

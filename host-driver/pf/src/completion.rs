@@ -130,8 +130,10 @@ impl Completions {
                     Err(_) => return,
                 }
             }
-            if queue.repost().is_err() {
-                return;
+            match queue.repost() {
+                // A board that does not answer for a while needs no doorbell: it looks when it runs again.
+                Err(e) if !e.is_silence() => return,
+                _ => {}
             }
             if any {
                 self.changed.notify_all();

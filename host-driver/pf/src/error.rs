@@ -166,6 +166,11 @@ impl Error {
         }
     }
 
+    /// Whether the board does not answer, for now.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, Error::Pci(culvert_pci::Error::Timeout { .. }))
+    }
+
     /// Whether the board answers and its firmware does not.
     pub(crate) fn is_unanswered(&self) -> bool {
         matches!(self, Error::Timeout { .. })

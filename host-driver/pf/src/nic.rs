@@ -97,6 +97,11 @@ impl Nic {
         self.shared.lost.load(Ordering::Acquire)
     }
 
+    /// Why the NIC takes no commands; empty: it does, or the reason is not known yet.
+    pub fn trouble(&self) -> String {
+        lock(&self.shared.trouble).clone()
+    }
+
     /// What the watchdog saw last, four times a second. Makes no access to the device.
     pub fn observed(&self) -> Observed {
         *lock(&self.shared.observed)

@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) alive: AtomicBool,
     /// What the watchdog saw last.
     pub(crate) observed: Mutex<Observed>,
+    /// Why the NIC takes no commands; empty: it does, or nothing is known.
+    pub(crate) trouble: Mutex<String>,
     /// Whether the device has to be opened again.
     pub(crate) lost: AtomicBool,
     /// Tells the NIC's threads to end.
@@ -81,6 +83,7 @@ impl Shared {
     pub(crate) fn set_alive(&self, info: FirmwareInfo, epoch: u32) {
         *lock(&self.info) = info;
         self.epoch.store(epoch, Ordering::Release);
+        lock(&self.trouble).clear();
         self.alive.store(true, Ordering::Release);
     }
 

@@ -83,6 +83,7 @@ impl Watchdog {
 
     fn lost(&self, why: &str) {
         self.shared.set_dead();
+        *lock(&self.shared.trouble) = why.into();
         self.reporter.report(Event::Lost(why.into()));
         self.shared.lost.store(true, Ordering::Release);
     }
@@ -90,9 +91,9 @@ impl Watchdog {
     /// A poll has failed. A board that does not answer gets no commands until it does; other faults are over at the next
     /// poll, or come again.
     fn failed(&mut self, error: &crate::Error) {
-        let silent = matches!(error, crate::Error::Pci(culvert_pci::Error::Timeout { .. }));
-        if silent && self.shared.alive() {
+        if error.is_silence() && self.shared.alive() {
             self.shared.set_dead();
+            *lock(&self.shared.trouble) = error.to_string();
             self.reporter.report(Event::Silent(error.to_string()));
         }
     }
@@ -158,6 +159,11 @@ impl Watchdog {
             let log = firmware::log_text(&self.shared.bar)?;
             self.reporter.report(Event::FirmwareDied { epoch: previous.epoch, panic, log });
         }
+        if !self.shared.alive() && now.state == FirmwareState::Dead {
+            // The board replaces the last words by the reason why it cannot start the firmware again.
+            let words = firmware::panic_text(&self.shared.bar)?;
+            *lock(&self.shared.trouble) = format!("the firmware is dead: {words}");
+        }
         if !self.shared.alive() && running {
             let shared = &self.shared;
             let is_same = now.epoch == shared.epoch();
@@ -167,6 +173,7 @@ impl Watchdog {
             });
             if let Err(e) = taken {
                 self.unconfigured += u32::from(e.is_unanswered());
+                *lock(&shared.trouble) = e.to_string();
                 tracing::warn!(error = %e, "the firmware beats, but cannot be configured");
                 return Err(e);
             }

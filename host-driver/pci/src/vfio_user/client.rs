@@ -18,8 +18,7 @@ use crate::{command as command_register, dma, sriov};
 
 /// Time limit for a reply: the device process may have to stop its queues first, on a busy host.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Time limit for the access to a register, for which the device waits for nothing. Threads of other tenants' drivers may
-/// wait behind it.
+/// Time limit for the access to a register, for which a device waits for nothing, where other threads wait behind it.
 const REGISTER_LIMIT: Duration = Duration::from_secs(1);
 /// Time limit for the sockets of enabled VFs to appear.
 const VFS_LIMIT: Duration = Duration::from_secs(5);
@@ -40,6 +39,8 @@ struct Inner {
     name: String,
     connection: Arc<Mutex<Connection>>,
     limit: Duration,
+    /// Time limit for the access to a register.
+    register_limit: Duration,
     /// Most data that the device accepts in one message.
     max_transfer: usize,
 }
@@ -51,7 +52,7 @@ impl Inner {
 
     fn request(&self, cmd: u16, body: &[&[u8]], fds: &[BorrowedFd<'_>]) -> Result<Message> {
         let is_register = matches!(cmd, command::REGION_READ | command::REGION_WRITE) && !is_config(body);
-        let limit = if is_register { self.limit.min(REGISTER_LIMIT) } else { self.limit };
+        let limit = if is_register { self.register_limit } else { self.limit };
         self.lock().request(cmd, body, fds, limit)
     }
 
@@ -151,6 +152,19 @@ impl Client {
     /// # Errors
     /// As [`Client::connect`].
     pub fn connect_within(path: &Path, limit: Duration) -> Result<Self> {
+        Self::connect_with(path, limit, limit)
+    }
+
+    /// As [`Client::connect`], for a driver whose threads must not wait for long: an access to a register fails after a
+    /// second.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub fn connect_impatient(path: &Path) -> Result<Self> {
+        Self::connect_with(path, LIMIT, REGISTER_LIMIT)
+    }
+
+    fn connect_with(path: &Path, limit: Duration, register_limit: Duration) -> Result<Self> {
         let windows = Arc::new(DmaWindows::default());
         let connection = Arc::new(Mutex::new(Connection::open(path, limit, Arc::clone(&windows))?));
         let space = Space {
@@ -159,7 +173,8 @@ impl Client {
             connection: Arc::downgrade(&connection),
             limit,
         };
-        let mut inner = Inner { name: path.display().to_string(), connection, limit, max_transfer: 0 };
+        let mut inner =
+            Inner { name: path.display().to_string(), connection, limit, register_limit, max_transfer: 0 };
         inner.max_transfer = negotiate(&inner)?;
         let info = inner.request(command::DEVICE_GET_INFO, &[&16_u32.to_le_bytes(), &[0; 12]], &[])?;
         if inner.field(&info, 8)? <= CONFIG_REGION {
