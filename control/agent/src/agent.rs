@@ -1,6 +1,6 @@
 //! [`Agent`]: checks, stores and applies one change of the desired policy at a time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -215,17 +215,22 @@ impl Agent {
             }
         };
         problems.extend(datapath);
-        let mut known = BTreeSet::new();
-        problems.retain(|problem| known.insert(problem.clone()));
+        let mut told: Vec<String> = Vec::new();
+        for problem in problems {
+            // The same cause may be a part of what it led to.
+            if !told.iter().any(|known| known.contains(&problem)) {
+                told.push(problem);
+            }
+        }
         HealthView {
-            ok: problems.is_empty(),
+            ok: told.is_empty(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: self.site.host.clone(),
             desired_version: now.stored.version,
             applied_version: now.applied.version,
             firmware_alive,
             uptime_s: self.started.elapsed().as_secs(),
-            problems,
+            problems: told,
         }
     }
 

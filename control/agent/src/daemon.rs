@@ -12,6 +12,8 @@ use crate::{Agent, Args, Datapath, Error, Store, bind_tcp, bind_unix, rest, serv
 
 /// Interval between attempts to apply a policy that is not applied yet.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Every how many attempts the datapath's views are read, for times in which it does not answer.
+const REFRESH_TICKS: u64 = 5;
 
 /// Runs until `stop` is done. The store is opened first, so that a second daemon of the same state never touches the
 /// NIC; the policy is applied before the first request is answered.
@@ -63,13 +65,19 @@ pub async fn run(
 async fn retry(agent: Arc<Agent>, mut stop: watch::Receiver<bool>) {
     let mut ticks = tokio::time::interval(RETRY_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for tick in 0_u64.. {
         tokio::select! {
             _ = ticks.tick() => {}
             _ = stop.wait_for(|s| *s) => return,
         }
         let agent = agent.clone();
-        if tokio::task::spawn_blocking(move || agent.reconcile()).await.is_err() {
+        let work = move || {
+            agent.reconcile();
+            if tick % REFRESH_TICKS == 0 {
+                agent.datapath().refresh();
+            }
+        };
+        if tokio::task::spawn_blocking(work).await.is_err() {
             error!("applying the policy again panicked");
         }
     }

@@ -134,6 +134,7 @@ impl Datapath for HostDatapath {
         self.handle().apply(config.snapshot.clone())?;
         self.backend.commit(&config)?;
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
+        self.refresh();
         Ok(())
     }
 
@@ -169,6 +170,14 @@ impl Datapath for HostDatapath {
 
     fn drops(&self) -> Result<DropsView, DatapathError> {
         self.drops.or_last(self.read_drops(), |drops, age| drops.stale_s = Some(age))
+    }
+
+    fn refresh(&self) {
+        // The switch answers as long as this process lives.
+        if matches!(self.backend, Backend::Nic { .. }) && self.backend.problem().is_none() {
+            // A view that cannot be read now stays as it was.
+            let _ = (self.vports(), self.counters(), self.drops());
+        }
     }
 
     fn problems(&self) -> Vec<String> {

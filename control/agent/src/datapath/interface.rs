@@ -54,6 +54,9 @@ pub trait Datapath: Send + Sync + 'static {
     /// The request describes no packet, or the slow path does not answer.
     fn trace(&self, request: &TraceRequest) -> Result<TraceReply, DatapathError>;
 
+    /// Reads the views again, so that they are known when the NIC does not answer. Call it every few seconds.
+    fn refresh(&self) {}
+
     /// What is wrong, one sentence each. Does not wait for the NIC.
     fn problems(&self) -> Vec<String> {
         Vec::new()

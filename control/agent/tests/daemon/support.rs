@@ -139,28 +139,38 @@ impl Daemon {
     }
 
     pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
-        let exchange = async {
-            let stream = UnixStream::connect(&self.socket).await.unwrap();
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-            let connection = tokio::spawn(connection);
-            let mut request = hyper::Request::builder().method(method).uri(path).header("host", "culvertd");
-            for (name, value) in headers {
-                request = request.header(*name, *value);
-            }
-            let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-            let response = sender.send_request(request).await.unwrap();
-            let status = response.status().as_u16();
-            let etag =
-                response.headers().get("etag").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
-            let bytes = response.into_body().collect().await.unwrap().to_bytes();
-            drop(sender);
-            let _ = connection.await;
-            let text = String::from_utf8(bytes.to_vec()).unwrap();
-            Reply { status, etag, json: serde_json::from_str(&text).unwrap_or_default(), text }
-        };
-        timeout(LIMIT, exchange).await.expect("an answer in time")
+        send(&self.socket, method, path, headers, body).await
     }
+}
+
+/// Sends a request to the daemon behind a socket.
+pub(crate) async fn send(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Reply {
+    let exchange = async {
+        let stream = UnixStream::connect(socket).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut request = hyper::Request::builder().method(method).uri(path).header("host", "culvertd");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let status = response.status().as_u16();
+        let etag = response.headers().get("etag").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        drop(sender);
+        let _ = connection.await;
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        Reply { status, etag, json: serde_json::from_str(&text).unwrap_or_default(), text }
+    };
+    timeout(LIMIT, exchange).await.expect("an answer in time")
 }
 
 #[derive(Debug)]
