@@ -2,6 +2,7 @@
 
 mod client;
 mod driver;
+mod fault;
 mod interop;
 mod interrupts;
 mod memory;
