@@ -219,6 +219,9 @@ impl FlowTables for FakeNic {
     }
 
     fn write(&self, write: TableWrite<'_>) -> Result<()> {
+        if self.state().dead {
+            return Err(Error::NotRunning { device: "fake".into() });
+        }
         match write {
             TableWrite::RouterMac(_) => drop(self.call("router_mac")),
             TableWrite::LocalAddresses(addresses) => self.call("local").locals = addresses.to_vec(),

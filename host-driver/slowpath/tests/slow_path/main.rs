@@ -211,6 +211,37 @@ fn restarted_firmware_gets_its_tables_back() {
 }
 
 #[test]
+fn a_policy_that_came_while_the_nic_was_away_is_in_force_once_it_is_back() {
+    let (nic, slow_path) = started(vec![]);
+    nic.punt(meta(vport(11), Reason::Miss, 5), &udp(11, 12));
+    reinjected(&nic, 5);
+    nic.state().dead = true;
+    nic.event(Event::Lost("pulled out".into()));
+    let mut changed = policy(2);
+    changed.vports.remove(&VportId(13));
+    assert!(slow_path.handle().apply(Arc::new(changed)).is_err(), "it says that it is not in force yet");
+    // Another NIC, which has nothing.
+    let before = {
+        let mut state = nic.state();
+        state.tunnels.clear();
+        state.generations.clear();
+        state.vports.fill(Vport::default());
+        state.dead = false;
+        (std::mem::take(&mut state.records), state.starts)
+    };
+    nic.event(Event::FirmwareReady { epoch: 1 });
+    nic.wait("the NIC is started", |s| (s.starts > before.1).then_some(()));
+    let state = nic.state();
+    assert_eq!(state.generations.get(&Generation::Vport(VportId(11))), Some(&2));
+    assert_eq!((state.vports[11].flags & Vport::PRESENT, state.vports[13].flags), (Vport::PRESENT, 0));
+    assert!(
+        !before.0.is_empty() && before.0.iter().all(|r| state.records.contains(r)),
+        "connections live on"
+    );
+    assert!(state.tunnels.get(&4).is_some_and(|t| t.encap != 0));
+}
+
+#[test]
 fn a_new_daemon_adopts_the_flows_of_a_running_nic() {
     let (nic, slow_path) = started(vec![]);
     nic.punt(meta(vport(11), Reason::Miss, 5), &udp(11, 12));
