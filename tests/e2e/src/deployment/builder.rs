@@ -1,5 +1,7 @@
 //! What a deployment is started with.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::Value;
 
 use super::host::SwitchOptions;
@@ -15,6 +17,7 @@ pub struct Builder {
     pub(super) silent_routers: Vec<usize>,
     pub(super) capture: bool,
     pub(super) wires: Vec<(usize, usize, String)>,
+    pub(super) emulator: Option<PathBuf>,
     pub(super) switch: SwitchOptions,
 }
 
@@ -28,6 +31,7 @@ impl Builder {
             silent_routers: Vec::new(),
             capture: false,
             wires: Vec::new(),
+            emulator: None,
             switch: SwitchOptions::default(),
         }
     }
@@ -72,6 +76,13 @@ impl Builder {
     #[must_use]
     pub fn wire(mut self, host: usize, uplink: usize, wire: impl Into<String>) -> Self {
         self.wires.push((host, uplink, wire.into()));
+        self
+    }
+
+    /// Gives the boards this program as the emulator of their processors.
+    #[must_use]
+    pub fn emulator(mut self, program: &Path) -> Self {
+        self.emulator = Some(program.to_owned());
         self
     }
 

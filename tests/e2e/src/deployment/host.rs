@@ -31,6 +31,8 @@ pub(super) struct Host {
     dir: PathBuf,
     pub(super) software: bool,
     pub(super) board: Option<Service>,
+    /// What the board is started with.
+    board_args: Vec<String>,
     pub(super) daemon: Option<Service>,
     /// Capture processes of a host without a board.
     captures: Vec<Service>,
@@ -45,6 +47,7 @@ impl Host {
             dir: dir.to_owned(),
             software,
             board: None,
+            board_args: Vec::new(),
             daemon: None,
             captures: Vec::new(),
         }
@@ -68,26 +71,30 @@ impl Host {
         self.run_dir().join("api.sock")
     }
 
-    /// Starts the board with these wires and waits for its socket.
-    pub(super) fn start_board(
-        &mut self,
-        programs: &Programs,
-        wires: [String; 2],
-        capture: bool,
-    ) -> Result<(), String> {
-        let socket = self.board_socket();
-        let mut command = Command::new(programs.path("culvert-emu"));
-        command.arg("--socket").arg(&socket);
+    /// Gives the board these wires, and the emulator of its processor if it is another than the usual one.
+    pub(super) fn set_board(&mut self, wires: [String; 2], capture: bool, emulator: Option<&Path>) {
+        let mut args = Vec::new();
         for (uplink, wire) in wires.into_iter().enumerate() {
-            command.arg(format!("--uplink{uplink}")).arg(wire);
+            args.extend([format!("--uplink{uplink}"), wire]);
             if capture {
-                command.arg(format!("--capture{uplink}")).arg(self.capture_file(uplink));
+                args.extend([format!("--capture{uplink}"), self.capture_file(uplink).display().to_string()]);
             }
         }
         if capture {
             // MiB of whole frames: enough for all that a demo sends, so that checksums can be verified.
-            command.args(["--capture-full", "1024"]);
+            args.extend(["--capture-full", "1024"].map(String::from));
         }
+        args.extend(emulator.iter().flat_map(|path| ["--qemu".to_owned(), path.display().to_string()]));
+        self.board_args = args;
+    }
+
+    /// Starts the board and waits for its socket.
+    pub(super) fn start_board(&mut self, programs: &Programs) -> Result<(), String> {
+        let socket = self.board_socket();
+        // One that was killed leaves it behind.
+        let _stale = std::fs::remove_file(&socket);
+        let mut command = Command::new(programs.path("culvert-emu"));
+        command.arg("--socket").arg(&socket).args(&self.board_args);
         let mut board = Service::start(&format!("{}-board", self.name), &mut command, &self.dir)?;
         board.until(Duration::from_secs(20), "its socket exists", || socket.exists())?;
         self.board = Some(board);

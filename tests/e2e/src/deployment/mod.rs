@@ -70,7 +70,8 @@ impl Builder {
                     let veth = || format!("af_packet:{}", Network::interface(host + 1, uplink));
                     wire.map_or_else(veth, |(_, _, wire)| wire.clone())
                 });
-                state.start_board(programs, wires, self.capture)?;
+                state.set_board(wires, self.capture, self.emulator.as_deref());
+                state.start_board(programs)?;
             } else if self.capture {
                 state.start_captures(network)?;
             }
@@ -138,6 +139,21 @@ impl Deployment {
     /// A host's daemon.
     pub fn daemon(&self, host: usize) -> Option<&Service> {
         self.hosts[host].daemon.as_ref()
+    }
+
+    /// Kills a host's board without warning, and its firmware with it.
+    pub fn kill_board(&mut self, host: usize) {
+        if let Some(board) = self.hosts[host].board.take() {
+            board.kill();
+        }
+    }
+
+    /// Starts a host's board again and waits for its socket.
+    ///
+    /// # Errors
+    /// It does not start: the end of its log.
+    pub fn start_board(&mut self, host: usize) -> Result<(), String> {
+        self.hosts[host].start_board(&self.programs)
     }
 
     /// A host's board.
