@@ -2,40 +2,57 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::{neighbour_entry, route};
 
-/// What to look up again.
+/// Changed prefixes that are remembered one by one. Beyond them, all routes of the family count as changed.
+const MAX_PREFIXES: usize = 16;
+
+/// What to look up again. Its size has a limit, however many notifications it is made of.
 #[derive(Default)]
 pub(super) struct Changes {
     /// The interface: its link, MAC, MTU or addresses.
     pub(super) interface: bool,
-    /// Every route.
-    pub(super) all_routes: bool,
-    /// Routes that were added, removed or replaced.
-    routes: Vec<RouteMessage>,
+    /// Every route of IPv4, and of IPv6.
+    all: [bool; 2],
+    /// Addresses whose route may have changed.
+    prefixes: Vec<RangeInclusive<IpAddr>>,
     /// Neighbours whose entry has changed.
     pub(super) neighbours: BTreeSet<IpAddr>,
 }
 
 impl Changes {
-    /// Everything, after a notification was lost.
-    pub(super) fn everything() -> Self {
-        Changes { interface: true, all_routes: true, ..Changes::default() }
+    /// Counts everything as changed: a notification was lost.
+    pub(super) fn add_everything(&mut self) {
+        self.interface = true;
+        self.add_routes_of(AddressFamily::Unspec);
+    }
+
+    /// Counts all routes of a family as changed; of a family that is neither IPv4 nor IPv6, those of both.
+    pub(super) fn add_routes_of(&mut self, family: AddressFamily) {
+        match family {
+            AddressFamily::Inet => self.all[0] = true,
+            AddressFamily::Inet6 => self.all[1] = true,
+            _ => self.all = [true; 2],
+        }
     }
 
     /// Adds a notification. `index`: the interface.
-    pub(super) fn add(&mut self, message: RouteNetlinkMessage, index: u32) {
+    pub(super) fn add(&mut self, message: &RouteNetlinkMessage, index: u32) {
         match message {
             RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message) => {
-                let subject = neighbour_entry::subject(&message).filter(|(interface, _)| *interface == index);
+                let subject = neighbour_entry::subject(message).filter(|(interface, _)| *interface == index);
                 self.neighbours.extend(subject.map(|(_, addr)| addr));
             }
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-                self.routes.push(route);
+                self.add_route(route);
+            }
+            RouteNetlinkMessage::NewRule(rule) | RouteNetlinkMessage::DelRule(rule) => {
+                self.add_routes_of(rule.header.family);
             }
             RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message) => {
                 self.interface |= message.header.index == index;
@@ -43,13 +60,23 @@ impl Changes {
             RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message) => {
                 self.interface |= message.header.index == index;
             }
-            // Rules, and next hop objects, which netlink-packet-route does not parse.
-            _ => self.all_routes = true,
+            _ => self.add_routes_of(AddressFamily::Unspec),
         }
     }
 
-    /// Whether a changed route may be the one to an address.
-    pub(super) fn concern_route_to(&self, addr: IpAddr) -> bool {
-        self.routes.iter().any(|route| route::concerns(route, addr))
+    fn add_route(&mut self, route: &RouteMessage) {
+        let family = route.header.address_family;
+        match route::destination(route) {
+            Some(prefix) if self.prefixes.len() < MAX_PREFIXES => self.prefixes.push(prefix),
+            _ => self.add_routes_of(family),
+        }
+    }
+
+    /// Addresses whose route may have changed.
+    pub(super) fn routes(&self) -> impl Iterator<Item = RangeInclusive<IpAddr>> + '_ {
+        let families = [route::everywhere(true), route::everywhere(false)];
+        let whole = families.into_iter().zip(self.all).filter(|(_, all)| *all).map(|(range, _)| range);
+        let single = self.prefixes.iter().filter(|range| !self.all[usize::from(range.start().is_ipv6())]);
+        whole.chain(single.cloned())
     }
 }

@@ -2,15 +2,20 @@
 //!
 //! A notification may be outdated when it is read, or lost. So it only marks what to look up again: every reported event
 //! comes from an answer of the kernel's, not from a notification.
+//!
+//! Routes may flap thousands of times a second. Neither memory nor the share of a processor that this takes grows with them:
+//! notifications are read and look-ups made in rounds, each of limited size and with a pause behind it. What is marked twice is
+//! looked up once. Notifications for which the socket has no room mark everything.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::os::fd::BorrowedFd;
 
 use culvert_packet::MacAddr;
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
 use crate::changes::Changes;
@@ -32,6 +37,14 @@ const GROUPS: u32 = group(libc::RTNLGRP_LINK)
 
 /// Milliseconds between two solicitations of a next hop that does not answer.
 pub const UNANSWERED_RETRY_MS: u32 = 5000;
+/// Milliseconds from the begin of a round to that of the next one, at least.
+const ROUND_MS: u32 = 5;
+/// The same after a round that failed.
+const FAILED_ROUND_MS: u32 = 100;
+/// Notifications read in a round; a datagram's others are read with it.
+const MAX_NOTIFICATIONS: usize = 256;
+/// Hosts looked up in a round.
+const MAX_LOOK_UPS: usize = 32;
 
 const fn group(number: libc::c_uint) -> u32 {
     1 << (number - 1)
@@ -80,6 +93,15 @@ struct Remote {
     repeat: bool,
 }
 
+/// What to look up for a host.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum LookUp {
+    /// The neighbour entry of its next hop.
+    Neighbour,
+    /// Its route, then the neighbour entry.
+    Route,
+}
+
 /// Next hops from one local address, on one interface.
 pub struct Neighbours {
     local: IpAddr,
@@ -93,8 +115,15 @@ pub struct Neighbours {
     /// Neighbours that do not answer, with the time of their last solicitation.
     unanswered: BTreeMap<IpAddr, u32>,
     events: VecDeque<NeighbourEvent>,
-    /// The last look-up failed half way: the next one looks up everything.
-    incomplete: bool,
+    /// Hosts that are marked.
+    marked: BTreeMap<IpAddr, LookUp>,
+    /// The host that was looked up last: the next one follows it, so that none waits for ever.
+    last: Option<IpAddr>,
+    /// The interface is marked.
+    interface_marked: bool,
+    /// When the next round may begin. `None`: at once.
+    next_round: Option<u32>,
+    look_ups: u64,
 }
 
 impl Neighbours {
@@ -116,7 +145,11 @@ impl Neighbours {
             remotes: BTreeMap::new(),
             unanswered: BTreeMap::new(),
             events: VecDeque::new(),
-            incomplete: false,
+            marked: BTreeMap::new(),
+            last: None,
+            interface_marked: false,
+            next_round: None,
+            look_ups: 0,
         })
     }
 
@@ -125,9 +158,15 @@ impl Neighbours {
         &self.interface
     }
 
-    /// Readable when [`poll`](Self::poll) has notifications to process.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.notifications.fd()
+    /// Readable when [`poll`](Self::poll) has notifications to process. `None`: it would not process them yet, see
+    /// [`timeout`](Self::timeout).
+    pub fn fd(&self, now: u32) -> Option<BorrowedFd<'_>> {
+        (self.pause(now) == 0).then(|| self.notifications.fd())
+    }
+
+    /// How often the kernel was asked for the next hop of a host.
+    pub fn look_ups(&self) -> u64 {
+        self.look_ups
     }
 
     /// Resolves a host's next hop, and keeps the kernel's entry fresh from now on. `now`: milliseconds. What the kernel
@@ -144,6 +183,7 @@ impl Neighbours {
     /// Forgets the hosts for which `keep` returns false.
     pub fn retain(&mut self, mut keep: impl FnMut(IpAddr) -> bool) {
         self.remotes.retain(|remote, _| keep(*remote));
+        self.marked.retain(|remote, _| self.remotes.contains_key(remote));
         self.forget_unused();
     }
 
@@ -155,14 +195,18 @@ impl Neighbours {
     /// The events since the last call.
     ///
     /// # Errors
-    /// The kernel did not answer. The next call looks up everything again.
+    /// The kernel did not answer. Later calls look up again what is missing.
     pub fn poll(&mut self, now: u32) -> io::Result<Vec<NeighbourEvent>> {
-        let mut changes = self.read_notifications();
-        if std::mem::replace(&mut self.incomplete, true) {
-            changes = Changes::everything();
+        if self.pause(now) == 0 {
+            let result = self.round(now);
+            let pause = match &result {
+                Ok(true) => Some(ROUND_MS),
+                Ok(false) => None,
+                Err(_) => Some(FAILED_ROUND_MS),
+            };
+            self.next_round = pause.map(|ms| now.wrapping_add(ms));
+            result?;
         }
-        self.look_up(&changes, now)?;
-        self.incomplete = false;
         if self.unanswered.values().any(|since| is_due(*since, now)) {
             self.forget_unused();
             let due = self.unanswered.iter().filter(|(_, since)| is_due(**since, now)).map(|(via, _)| *via);
@@ -179,77 +223,123 @@ impl Neighbours {
         if !self.events.is_empty() {
             return 0;
         }
+        let pause = match self.pause(now) {
+            0 if self.marked.is_empty() && !self.interface_marked => max,
+            pause => pause,
+        };
         let left = |since: &u32| UNANSWERED_RETRY_MS.saturating_sub(now.wrapping_sub(*since));
-        self.unanswered.values().map(left).min().unwrap_or(max).min(max)
+        self.unanswered.values().map(left).min().unwrap_or(max).min(pause).min(max)
     }
 
-    /// Reads all notifications that are queued.
-    fn read_notifications(&mut self) -> Changes {
-        let mut changes = Changes::default();
-        loop {
+    /// Milliseconds until the next round may begin.
+    fn pause(&self, now: u32) -> u32 {
+        let left = self.next_round.map_or(0, |at| at.wrapping_sub(now));
+        // It began in the past if the difference has wrapped.
+        if left > FAILED_ROUND_MS { 0 } else { left }
+    }
+
+    /// Reads notifications, and looks up what is marked. `false`: there was nothing to do.
+    fn round(&mut self, now: u32) -> io::Result<bool> {
+        let (changes, any) = self.read_notifications();
+        if self.removed {
+            return Ok(false);
+        }
+        self.mark(&changes);
+        let any = any || self.interface_marked || !self.marked.is_empty();
+        if self.interface_marked {
+            self.look_up_interface()?;
+            self.interface_marked = false;
+        }
+        for _ in 0..MAX_LOOK_UPS {
+            let Some((addr, what)) = self.next_marked() else { break };
+            if what == LookUp::Route {
+                self.look_up_route(addr)?;
+            }
+            self.look_up_neighbour(addr, now)?;
+            self.marked.remove(&addr);
+        }
+        Ok(any)
+    }
+
+    /// Reads a round's notifications. Returns whether there was one.
+    fn read_notifications(&mut self) -> (Changes, bool) {
+        let (mut changes, mut count) = (Changes::default(), 0);
+        while count < MAX_NOTIFICATIONS {
             match self.notifications.receive() {
                 Ok(Some(messages)) => {
                     for message in messages {
+                        count += 1;
                         match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message).map(|m| m.payload) {
                             Ok(NetlinkPayload::InnerMessage(message)) => {
-                                changes.add(message, self.interface.index);
+                                changes.add(&message, self.interface.index);
                             }
                             Ok(_) => {}
-                            Err(_) => changes = Changes::everything(),
+                            Err(_) => add_unknown(&mut changes, message),
                         }
                     }
                 }
-                Ok(None) => return changes,
+                Ok(None) => break,
                 // The socket's queue overflowed.
-                Err(_) => changes = Changes::everything(),
+                Err(_) => {
+                    count += 1;
+                    changes.add_everything();
+                }
+            }
+        }
+        (changes, count > 0)
+    }
+
+    /// Marks what may have changed.
+    fn mark(&mut self, changes: &Changes) {
+        self.interface_marked |= changes.interface;
+        for range in changes.routes() {
+            self.marked.extend(self.remotes.range(range).map(|(addr, _)| (*addr, LookUp::Route)));
+        }
+        if !changes.neighbours.is_empty() {
+            let is_changed =
+                |remote: &Remote| remote.via.is_some_and(|via| changes.neighbours.contains(&via));
+            for (addr, _) in self.remotes.iter().filter(|(_, remote)| is_changed(remote)) {
+                self.marked.entry(*addr).or_insert(LookUp::Neighbour);
             }
         }
     }
 
-    /// Looks up what may have changed.
-    fn look_up(&mut self, changes: &Changes, now: u32) -> io::Result<()> {
-        if self.removed {
-            return Ok(());
-        }
-        let mut all = changes.all_routes;
-        if changes.interface {
-            match Interface::by_index(&mut self.requests, self.interface.index) {
-                Ok(interface) if interface != self.interface => {
-                    if interface.up && !self.interface.up {
-                        // Solicitations were not sent while the link was down.
-                        self.unanswered.clear();
-                    }
-                    all = true;
-                    self.interface = interface.clone();
-                    self.events.push_back(NeighbourEvent::InterfaceChanged(interface));
+    /// The marked host that is next.
+    fn next_marked(&mut self) -> Option<(IpAddr, LookUp)> {
+        let behind = self.last.and_then(|last| self.marked.range((Excluded(last), Unbounded)).next());
+        let next = behind.or_else(|| self.marked.first_key_value()).map(|(addr, what)| (*addr, *what));
+        self.last = next.map(|(addr, _)| addr);
+        next
+    }
+
+    /// Looks up the interface, and marks the hosts whose routes may have changed with it.
+    fn look_up_interface(&mut self) -> io::Result<()> {
+        match Interface::by_index(&mut self.requests, self.interface.index) {
+            Ok(interface) if interface != self.interface => {
+                if interface.up && !self.interface.up {
+                    // Solicitations were not sent while the link was down.
+                    self.unanswered.clear();
                 }
-                Ok(_) => {}
-                Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => {
-                    self.removed = true;
-                    self.events.push_back(NeighbourEvent::InterfaceRemoved);
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
+                let mut changes = Changes::default();
+                changes.add_routes_of(changed_family(&self.interface, &interface));
+                self.mark(&changes);
+                self.interface = interface.clone();
+                self.events.push_back(NeighbourEvent::InterfaceChanged(interface));
             }
-        }
-        let route_changed = |addr: IpAddr| all || changes.concern_route_to(addr);
-        let changed = self
-            .remotes
-            .iter()
-            .map(|(addr, remote)| (*addr, route_changed(*addr), remote.via))
-            .filter(|(_, route, via)| *route || via.is_some_and(|via| changes.neighbours.contains(&via)))
-            .collect::<Vec<_>>();
-        for (remote, route, _) in changed {
-            if route {
-                self.look_up_route(remote)?;
+            Ok(_) => {}
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => {
+                self.removed = true;
+                self.marked.clear();
+                self.events.push_back(NeighbourEvent::InterfaceRemoved);
             }
-            self.look_up_neighbour(remote, now)?;
+            Err(error) => return Err(error),
         }
         Ok(())
     }
 
     /// Looks up the route to a host.
     fn look_up_route(&mut self, addr: IpAddr) -> io::Result<()> {
+        self.look_ups += 1;
         let route = route::lookup(&mut self.requests, self.local, addr)?;
         let via = route.filter(|route| route.interface == self.interface.index).map(|route| route.via);
         if let Some(remote) = self.remotes.get_mut(&addr) {
@@ -320,4 +410,36 @@ impl Neighbours {
 
 fn is_due(since: u32, now: u32) -> bool {
     now.wrapping_sub(since) >= UNANSWERED_RETRY_MS
+}
+
+/// Marks what a notification may concern that netlink-packet-route does not parse: next hop objects, or attributes of a newer
+/// kernel.
+fn add_unknown(changes: &mut Changes, message: &[u8]) {
+    let family = NetlinkBuffer::new_checked(message).ok().and_then(|message| {
+        let of_routes = matches!(
+            message.message_type(),
+            libc::RTM_NEWROUTE | libc::RTM_DELROUTE | libc::RTM_NEWRULE | libc::RTM_DELRULE
+        );
+        message.payload().first().filter(|_| of_routes).copied()
+    });
+    match family {
+        Some(family) => changes.add_routes_of(family.into()),
+        None => changes.add_everything(),
+    }
+}
+
+/// The family whose routes may differ between two states of an interface: that of the addresses that changed, if nothing else
+/// did.
+fn changed_family(old: &Interface, new: &Interface) -> AddressFamily {
+    let of_family = |interface: &Interface, ipv4| {
+        let addresses = interface.addresses.iter().filter(|(addr, _)| addr.is_ipv4() == ipv4);
+        addresses.copied().collect::<Vec<_>>()
+    };
+    let same = |ipv4| of_family(old, ipv4) == of_family(new, ipv4);
+    let only_addresses = Interface { addresses: new.addresses.clone(), ..old.clone() } == *new;
+    match (only_addresses, same(true), same(false)) {
+        (true, true, false) => AddressFamily::Inet6,
+        (true, false, true) => AddressFamily::Inet,
+        _ => AddressFamily::Unspec,
+    }
 }

@@ -1,7 +1,8 @@
 //! Looks up the kernel's routes: next hop to an address, default gateway.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use culvert_packet::{Protocol, vxlan};
 use netlink_packet_route::route::{
@@ -115,22 +116,31 @@ pub(super) fn default_gateway(route: &RouteMessage, index: u32) -> Option<(u32, 
     gateway.map(|gateway| (metric.unwrap_or(0), gateway))
 }
 
-/// Whether a route that was added, removed or replaced may be the one to an address.
-pub(super) fn concerns(route: &RouteMessage, addr: IpAddr) -> bool {
+/// The addresses that a route which was added, removed or replaced may lead to. `None`: all of its family, because it is a
+/// default route, or a whole table was flushed.
+pub(super) fn destination(route: &RouteMessage) -> Option<RangeInclusive<IpAddr>> {
     let destination = route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Destination(to) => ip(to),
         _ => None,
     });
     let len = u32::from(route.header.destination_prefix_length);
-    match (destination, addr) {
-        (Some(IpAddr::V4(to)), IpAddr::V4(addr)) => {
-            (u32::from(to) ^ u32::from(addr)).checked_shr(32 - len.min(32)).unwrap_or(0) == 0
+    match destination? {
+        IpAddr::V4(to) => {
+            let (to, host) = (to.to_bits(), u32::MAX.checked_shr(len).unwrap_or(0));
+            Some(Ipv4Addr::from_bits(to & !host).into()..=Ipv4Addr::from_bits(to | host).into())
         }
-        (Some(IpAddr::V6(to)), IpAddr::V6(addr)) => {
-            (u128::from(to) ^ u128::from(addr)).checked_shr(128 - len.min(128)).unwrap_or(0) == 0
+        IpAddr::V6(to) => {
+            let (to, host) = (to.to_bits(), u128::MAX.checked_shr(len).unwrap_or(0));
+            Some(Ipv6Addr::from_bits(to & !host).into()..=Ipv6Addr::from_bits(to | host).into())
         }
-        (Some(_), _) => false,
-        // A default route, or a whole table that was flushed.
-        (None, _) => true,
+    }
+}
+
+/// All addresses of a family.
+pub(super) fn everywhere(ipv4: bool) -> RangeInclusive<IpAddr> {
+    if ipv4 {
+        Ipv4Addr::UNSPECIFIED.into()..=Ipv4Addr::BROADCAST.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()..=Ipv6Addr::from_bits(u128::MAX).into()
     }
 }

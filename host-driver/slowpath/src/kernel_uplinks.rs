@@ -106,9 +106,9 @@ impl KernelUplinks {
         all
     }
 
-    /// Descriptors that are readable when [`poll`](Self::poll) has events.
-    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.open.values().map(|(_, neighbours)| neighbours.fd())
+    /// Descriptors that are readable when [`poll`](Self::poll) has events. Those that it would not read yet are left out.
+    pub(crate) fn fds(&self, now: u32) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.open.values().filter_map(move |(_, neighbours)| neighbours.fd(now))
     }
 
     /// Milliseconds until [`poll`](Self::poll) must be called even without events, at most `max_ms`.

@@ -375,7 +375,7 @@ impl SlowPathThread {
             let ms = self.kernel.as_ref().map_or(ms, |kernel| kernel.next_poll_ms(now, ms)).max(1);
             let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(ms.min(999)) * 1_000_000 };
             let mut fds: Vec<PollFd<'_>> =
-                self.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+                self.fds(now).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
             // An interrupted sleep only ends early.
             let _ = rustix::event::poll(&mut fds, Some(&limit));
         }
@@ -383,8 +383,8 @@ impl SlowPathThread {
         self.upcalls.disarm();
     }
 
-    fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let kernel = self.kernel.iter().flat_map(KernelUplinks::fds);
+    fn fds(&self, now: u32) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let kernel = self.kernel.iter().flat_map(move |kernel| kernel.fds(now));
         [self.wake.as_fd(), self.upcalls.fd(), self.events.fd()].into_iter().chain(kernel)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use culvert_netlink::{Interface, NeighbourEvent, Neighbours};
 use culvert_packet::MacAddr;
@@ -54,6 +54,25 @@ impl Watch {
         self.start.elapsed().as_millis() as u32 + self.skipped
     }
 
+    /// Milliseconds since it was opened, without those that were skipped.
+    pub(crate) fn elapsed_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// Polls until nothing is left to do.
+    pub(crate) fn settle(&mut self) {
+        let end = Instant::now() + TIMEOUT;
+        loop {
+            let now = self.now();
+            self.events.extend(self.neighbours.poll(now).unwrap());
+            if self.neighbours.timeout(self.now(), u32::MAX) == u32::MAX {
+                return;
+            }
+            assert!(Instant::now() < end, "never settles");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Lets time pass.
     pub(crate) fn skip(&mut self, milliseconds: u32) {
         self.skipped += milliseconds;
@@ -89,7 +108,10 @@ impl Watch {
             let sleep = self.neighbours.timeout(self.now(), left.as_millis() as u32);
             let time =
                 Timespec { tv_sec: i64::from(sleep / 1000), tv_nsec: i64::from(sleep % 1000) * 1_000_000 };
-            poll(&mut [PollFd::from_borrowed_fd(self.neighbours.fd(), PollFlags::IN)], Some(&time)).unwrap();
+            let fd = self.neighbours.fd(self.now());
+            let mut fds: Vec<_> =
+                fd.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).into_iter().collect();
+            poll(&mut fds, Some(&time)).unwrap();
         }
     }
 
