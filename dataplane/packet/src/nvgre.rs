@@ -14,13 +14,15 @@ const FLAG_K: u32 = 0x2000_0000;
 const FLAGS_REFUSED: u32 = 0xdc00_0000;
 const VERSION: u32 = 0x0007_0000;
 /// First word of a header that is sent: the key flag alone, version 0, Ethernet.
-const FIRST_WORD: u32 = FLAG_K | EtherType::TRANSPARENT_ETHERNET.0 as u32;
+pub const FIRST_WORD: u32 = FLAG_K | EtherType::TRANSPARENT_ETHERNET.0 as u32;
+/// The bits that a received first word must have in common with [`FIRST_WORD`].
+// RFC 2784 section 2.3: a receiver ignores bits 6 to 12.
+pub const FIRST_WORD_MASK: u32 = FLAGS_REFUSED | FLAG_K | VERSION | 0xffff;
 
 /// Whether the first word of a GRE header is NVGRE's.
-// RFC 2784 section 2.3: a receiver ignores bits 6 to 12.
 #[inline(always)]
 pub(crate) const fn is_nvgre(first_word: u32) -> bool {
-    first_word & (FLAGS_REFUSED | FLAG_K | VERSION | 0xffff) == FIRST_WORD
+    first_word & FIRST_WORD_MASK == FIRST_WORD
 }
 
 /// An NVGRE header.

@@ -1,8 +1,9 @@
 //! Drops the overlay's packets behind a packet socket, so that the kernel does not answer each with an ICMP error.
 //!
-//! A packet socket only copies: the kernel also gets the packet, and has no socket on the VXLAN port and none for GRE. So a
-//! table of nf_tables drops it, with a chain at the interface's ingress hook. Why that, and neither tc nor rules that the
-//! `nft` program adds:
+//! A packet socket only copies: the kernel also gets the packet, and has no socket on the VXLAN port and none for GRE, or one
+//! of another tunnel. So a table of nf_tables drops it, with a chain at the interface's ingress hook. It drops what is ours
+//! alone: VXLAN and NVGRE of the [sources](OverlaySource) in its sets. Other tunnels of this host, also on the same address
+//! and port, do not notice. Why that, and neither tc nor rules that the `nft` program adds:
 //!
 //! * Our socket owns the table. When it is closed, the kernel removes the table, also after SIGKILL: nothing is left
 //!   behind. An operator's `flush ruleset`, which every reload of the system's firewall does, does not touch it.
@@ -15,17 +16,18 @@
 //! accepted. The chain stays while the interface goes down and up. Kernels differ in what they do with it when the interface
 //! is removed or renamed: install a guard on the next interface after this one was dropped.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use culvert_packet::{Protocol, vxlan};
+use culvert_packet::{Protocol, nvgre, vxlan};
 use netlink_packet_core::{ErrorBuffer, NLMSG_ERROR, NetlinkBuffer};
 use rustix::io::Errno;
 use rustix::net::{netdevice, netlink};
 
 use crate::netlink::Netlink;
-use crate::nftables::{Batch, Match, get_table};
+use crate::nftables::{Base, Batch, MAX_ELEMENTS, Match, Set, get_table};
 
 const CHAIN: &str = "overlay";
 /// Before an operator's own chains at this hook, so that those do not count the overlay's packets.
@@ -33,21 +35,54 @@ const PRIORITY: i32 = -500;
 /// How long to wait for a table whose process is ending.
 const RETRY_TIME: Duration = Duration::from_millis(500);
 
+/// The sources whose outer addresses are of IPv4 or IPv6. `nft` shows a VSID as an address, of the three bytes on the wire and
+/// a zero.
+const SETS: [Set; 2] = [
+    Set { name: "sources4", id: 1, key_type: 7 << 6 | 7, key_len: 8 },
+    Set { name: "sources6", id: 2, key_type: 7 << 6 | 8, key_len: 20 },
+];
+
+/// Who sends packets of the overlay to this host, and in which virtual subnet.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OverlaySource {
+    /// VNI of VXLAN, upper 24 bits of NVGRE's key.
+    pub vsid: u32,
+    /// The outer source address.
+    pub address: IpAddr,
+}
+
+impl OverlaySource {
+    /// The element of a set: VSID and address, as they stand in a packet.
+    fn key(&self) -> Vec<u8> {
+        let mut key = (self.vsid << 8).to_be_bytes().to_vec();
+        match self.address {
+            IpAddr::V4(addr) => key.extend(addr.octets()),
+            IpAddr::V6(addr) => key.extend(addr.octets()),
+        }
+        key
+    }
+}
+
 /// Drops the overlay's packets for as long as it lives.
 pub struct Guard {
     owner: Netlink,
     table: String,
+    sources: BTreeSet<OverlaySource>,
 }
 
 impl Guard {
-    /// Drops the packets of the overlay, VXLAN and GRE, that an interface receives for these addresses: exactly those that
-    /// `Filter::Overlay` of `culvert-ports` takes. An interface has one guard. Waits up to half a second for another
+    /// Drops the packets of the overlay that an interface receives for these addresses from these sources: exactly those that
+    /// `Filter::Kernel` of `culvert-ports` takes. An interface has one guard. Waits up to half a second for another
     /// process that has it and may be ending.
     ///
     /// # Errors
     /// `AddrInUse`: another process has a guard on this interface. Otherwise there is no such interface, the kernel has
     /// no nf_tables or is older than 5.12, or the process lacks `CAP_NET_ADMIN`.
-    pub fn install(interface: &str, addresses: &[IpAddr]) -> io::Result<Self> {
+    pub fn install(
+        interface: &str,
+        addresses: &[IpAddr],
+        sources: &BTreeSet<OverlaySource>,
+    ) -> io::Result<Self> {
         let mut owner = Netlink::open(Some(netlink::NETFILTER), 0)?;
         // Linux 6.16 and later accept a chain for an interface that does not exist yet.
         netdevice::name_to_index(owner.fd(), interface).map_err(|error| {
@@ -61,7 +96,11 @@ impl Guard {
         loop {
             let exists = exists(&mut owner, &table)?;
             match try_install(&mut owner, &table, interface, addresses, exists) {
-                Ok(()) => return Ok(Guard { owner, table }),
+                Ok(()) => {
+                    let mut guard = Guard { owner, table, sources: BTreeSet::new() };
+                    guard.set_sources(sources)?;
+                    return Ok(guard);
+                }
                 // Another process owns it, or it was created or removed since `exists`.
                 Err((Failed::Table, Errno::PERM | Errno::EXIST | Errno::NOENT))
                     if start.elapsed() < RETRY_TIME =>
@@ -82,6 +121,52 @@ impl Guard {
             }
         }
     }
+
+    /// Replaces the sources: adds the new ones, then removes those that are gone.
+    ///
+    /// # Errors
+    /// The kernel is out of memory. The guard may have some of the new sources then; the same call, repeated, sets all.
+    pub fn set_sources(&mut self, sources: &BTreeSet<OverlaySource>) -> io::Result<()> {
+        let new: Vec<OverlaySource> = sources.difference(&self.sources).copied().collect();
+        self.change(&new, Change::Add)?;
+        let gone: Vec<OverlaySource> = self.sources.difference(sources).copied().collect();
+        self.change(&gone, Change::Delete)
+    }
+
+    /// Adds or deletes sources, in batches that fit the socket's buffer.
+    fn change(&mut self, sources: &[OverlaySource], change: Change) -> io::Result<()> {
+        for (set, is_v4) in SETS.iter().zip([true, false]) {
+            let of_family = sources.iter().copied().filter(|source| source.address.is_ipv4() == is_v4);
+            for part in of_family.collect::<Vec<_>>().chunks(MAX_ELEMENTS) {
+                let keys: Vec<Vec<u8>> = part.iter().map(OverlaySource::key).collect();
+                let mut batch = Batch::new(self.owner.next_sequence());
+                match change {
+                    Change::Add => batch.add_elements(&self.table, set, &keys),
+                    Change::Delete => batch.delete_elements(&self.table, set, &keys),
+                }
+                self.owner.send(&batch.finish().0)?;
+                if let Some(error) =
+                    answers(&mut self.owner)?.into_iter().find_map(|(_, result)| result.err())
+                {
+                    let error = io::Error::from(error);
+                    let why = format!("nftables set {} of table netdev {}: {error}", set.name, self.table);
+                    return Err(io::Error::new(error.kind(), why));
+                }
+                match change {
+                    Change::Add => self.sources.extend(part),
+                    Change::Delete => self.sources.retain(|source| part.binary_search(source).is_err()),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of sources.
+#[derive(Clone, Copy)]
+enum Change {
+    Add,
+    Delete,
 }
 
 impl Drop for Guard {
@@ -131,6 +216,7 @@ fn try_install(
         batch.delete_table(table);
     }
     batch.new_table(table);
+    SETS.iter().for_each(|set| batch.new_set(table, set));
     batch.new_chain(table, CHAIN, interface, PRIORITY);
     for matches in addresses.iter().flat_map(|addr| rules(*addr)) {
         batch.new_rule(table, CHAIN, &matches);
@@ -167,21 +253,44 @@ fn answers(owner: &mut Netlink) -> io::Result<Vec<(u32, Result<(), Errno>)>> {
     Ok(answers)
 }
 
-/// The matches of the two rules, VXLAN and GRE, for an address: the same as the packet socket's filter.
+/// The matches of the two rules, VXLAN and NVGRE, for an address: the same as the packet socket's filter.
 fn rules(addr: IpAddr) -> [Vec<Match>; 2] {
     let port = vxlan::PORT.to_be_bytes().to_vec();
-    let protocol = |at, protocol: Protocol| Match::Network(at, vec![protocol.0]);
+    let vni_flag = |base, at| Match::Bits(base, at, vec![vxlan::FLAG_I], vec![vxlan::FLAG_I]);
+    let nvgre = |base, at| {
+        let [mask, value] = [nvgre::FIRST_WORD_MASK, nvgre::FIRST_WORD];
+        Match::Bits(base, at, mask.to_be_bytes().to_vec(), value.to_be_bytes().to_vec())
+    };
+    let protocol = |at, protocol: Protocol| Match::Bytes(Base::Network, at, vec![protocol.0]);
     match addr {
         IpAddr::V4(addr) => {
-            let to = [Match::EtherType(0x0800), Match::Network(16, addr.octets().to_vec())];
-            let udp = [protocol(9, Protocol::UDP), Match::Transport(2, port)];
-            [[&to[..], &udp].concat(), [&to[..], &[protocol(9, Protocol::GRE)]].concat()]
+            let to = [Match::EtherType(0x0800), Match::Bytes(Base::Network, 16, addr.octets().to_vec())];
+            let from = |vsid_at| {
+                Match::Element(SETS[0].name, vec![(Base::Transport, vsid_at, 3), (Base::Network, 12, 4)])
+            };
+            let vxlan = [
+                protocol(9, Protocol::UDP),
+                Match::Bytes(Base::Transport, 2, port),
+                vni_flag(Base::Transport, 8),
+                from(12),
+            ];
+            let nvgre = [protocol(9, Protocol::GRE), nvgre(Base::Transport, 0), from(4)];
+            [[&to[..], &vxlan].concat(), [&to[..], &nvgre].concat()]
         }
         IpAddr::V6(addr) => {
-            let to = [Match::EtherType(0x86dd), Match::Network(24, addr.octets().to_vec())];
+            let to = [Match::EtherType(0x86dd), Match::Bytes(Base::Network, 24, addr.octets().to_vec())];
+            let from = |vsid_at| {
+                Match::Element(SETS[1].name, vec![(Base::Network, vsid_at, 3), (Base::Network, 8, 16)])
+            };
             // Directly behind the fixed header, like the filter: with extension headers the packet is the kernel's.
-            let udp = [protocol(6, Protocol::UDP), Match::Network(42, port)];
-            [[&to[..], &udp].concat(), [&to[..], &[protocol(6, Protocol::GRE)]].concat()]
+            let vxlan = [
+                protocol(6, Protocol::UDP),
+                Match::Bytes(Base::Network, 42, port),
+                vni_flag(Base::Network, 48),
+                from(52),
+            ];
+            let nvgre = [protocol(6, Protocol::GRE), nvgre(Base::Network, 40), from(44)];
+            [[&to[..], &vxlan].concat(), [&to[..], &nvgre].concat()]
         }
     }
 }

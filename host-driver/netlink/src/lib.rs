@@ -23,7 +23,7 @@ mod nftables;
 mod route;
 mod tx_drops;
 
-pub use guard::Guard;
+pub use guard::{Guard, OverlaySource};
 pub use interface::Interface;
 pub use neighbours::{NeighbourEvent, Neighbours, UNANSWERED_RETRY_MS};
 pub use tx_drops::TxDrops;

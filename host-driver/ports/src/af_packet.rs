@@ -10,7 +10,6 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use culvert_netlink::Guard;
 use culvert_packet::ChecksumState;
 use culvert_switch::{BUFFER, HEADROOM, LARGE_BUFFER, Packet, Pool, PortMonitor, Sent, SwitchPort};
 use rustix::io::Errno;
@@ -18,6 +17,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvFlags, recvmsg};
 
 use crate::filter::Filter;
 use crate::interface_state::{InterfaceMonitor, InterfaceState};
+use crate::overlay_sources::SharedGuard;
 use crate::packet_tx::PacketTx;
 use crate::sys::{PacketRing, PacketSocket};
 use crate::vnet_hdr;
@@ -39,7 +39,7 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 const SEND_BUFFER: usize = 4 << 20;
 
 /// How an interface is used.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AfPacketOptions {
     /// The frames that are received.
     pub filter: Filter,
@@ -50,7 +50,7 @@ pub struct AfPacketOptions {
     pub fanout: Option<u16>,
     /// Number of received frames that may wait.
     pub slots: usize,
-    /// Drops in the kernel what [`Filter::Overlay`] takes, see [`Guard`].
+    /// Drops in the kernel what [`Filter::Kernel`] takes, see [`Guard`](culvert_netlink::Guard).
     pub guard: bool,
 }
 
@@ -69,7 +69,7 @@ impl Default for AfPacketOptions {
 
 /// A packet socket as a port.
 pub struct AfPacket {
-    socket: PacketSocket,
+    socket: Arc<PacketSocket>,
     ring: PacketRing,
     /// The slot of the next frame.
     next: usize,
@@ -85,7 +85,7 @@ pub struct AfPacket {
     /// The interface was removed.
     removed: bool,
     /// Dropped with the port.
-    _guard: Option<Guard>,
+    _guard: Option<SharedGuard>,
 }
 
 impl AfPacket {
@@ -94,7 +94,7 @@ impl AfPacket {
     /// # Errors
     /// There is no such interface, the process lacks `CAP_NET_RAW`, or the guard cannot be installed.
     pub fn open(interface: &str, options: &AfPacketOptions) -> io::Result<AfPacket> {
-        let socket = PacketSocket::open(interface)?;
+        let socket = Arc::new(PacketSocket::open(interface)?);
         let (state, monitor) = InterfaceMonitor::new(&socket)?;
         // Attaches the filter before the socket is bound: without a protocol it receives nothing. A socket that will join a
         // group takes nothing before it has: the members have received those frames already.
@@ -127,10 +127,13 @@ impl AfPacket {
         sender.set_option(libc::PACKET_QDISC_BYPASS, &1)?;
         sender.set_send_buffer(SEND_BUFFER)?;
         sender.bind(0)?;
-        let guard = match options.filter {
-            Filter::Overlay { address, .. } if options.guard => Some(Guard::install(interface, &[address])?),
-            _ => None,
-        };
+        let mut guard = None;
+        if let Filter::Kernel { address, sources } = &options.filter {
+            sources.attach(&socket, *address)?;
+            if options.guard {
+                guard = Some(sources.install_guard(interface, *address)?);
+            }
+        }
         let tx = PacketTx::new(sender, Arc::clone(&state));
         Ok(AfPacket {
             socket,

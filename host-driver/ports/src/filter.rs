@@ -4,76 +4,163 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use culvert_packet::vxlan;
+use culvert_packet::{nvgre, vxlan};
+
+use crate::classic_bpf;
+use crate::overlay_sources::OverlaySources;
 
 /// The frames that a port takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Filter {
     /// All frames: no one else uses the interface.
     Everything,
-    /// Frames of the overlay, VXLAN and GRE, to an address. If the address is the kernel's, it gets all other frames.
-    Overlay {
+    /// The overlay's frames, all of VXLAN and GRE, to provider addresses that are ours alone, and control traffic about them:
+    /// ARP, or neighbour discovery, and ICMP. An address may be served by one of several uplinks; each takes all of them.
+    Own(Vec<IpAddr>),
+    /// The overlay's frames from known sources to a provider address that is the kernel's, which gets all other frames.
+    Kernel {
         /// The provider address.
         address: IpAddr,
-        /// Also takes ARP, or neighbour discovery, and ICMP to the address: for an address that is not the kernel's.
-        control: bool,
+        /// Who sends the frames that are taken.
+        sources: OverlaySources,
     },
 }
 
-/// A comparison of one field: its offset in the frame, and its value. Offsets are those of a frame without a VLAN tag, which
-/// the kernel removes before it runs a packet socket's filter.
+/// A comparison of bits of a field. Offsets are those of a frame without a VLAN tag, which the kernel removes before it runs a
+/// packet socket's filter.
 #[derive(Clone, Copy)]
-pub(crate) enum Match {
-    Byte(u32, u32),
-    Half(u32, u32),
-    Word(u32, u32),
-    /// None of these bits of a half word is set.
-    Clear(u32, u32),
-    /// The half word at this offset behind the IPv4 header, which begins at byte 14 and may have options.
-    BehindIpv4(u32, u32),
+pub(crate) struct Match {
+    pub(crate) base: Base,
+    pub(crate) at: u32,
+    pub(crate) width: Width,
+    pub(crate) mask: u32,
+    pub(crate) value: u32,
+}
+
+/// Where a field's offset counts from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Base {
+    /// The frame.
+    Frame,
+    /// The end of the IPv4 header, which begins at byte 14 and may have options.
+    BehindIpv4,
+}
+
+/// Width of a field.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Width {
+    Byte = 1,
+    Half = 2,
+    Word = 4,
+}
+
+impl Width {
+    /// All bits of the field.
+    pub(crate) fn mask(self) -> u32 {
+        u32::MAX >> (32 - 8 * self as u32)
+    }
+}
+
+/// A rule for frames from known sources: if a frame fulfils all its matches, its source decides.
+pub(crate) struct SourceRule {
+    pub(crate) matches: Vec<Match>,
+    /// Base and offset of the VSID, three bytes.
+    pub(crate) vsid: (Base, u32),
+    /// Offset of the outer source address.
+    pub(crate) address: u32,
+    /// Its length.
+    pub(crate) address_len: u32,
 }
 
 /// Offset of the EtherType.
 pub(crate) const ETHERTYPE: u32 = 12;
-/// Result of the filter: accepts the whole frame.
-const ACCEPT: u32 = 0x4_0000;
 
 impl Filter {
     /// A program that accepts no frame.
-    pub(crate) const NOTHING: [libc::sock_filter; 1] = [ret(0)];
+    pub(crate) const NOTHING: [libc::sock_filter; 1] = [classic_bpf::REJECT];
 
     /// The program of classic BPF.
     pub(crate) fn program(&self) -> Vec<libc::sock_filter> {
-        let Filter::Overlay { address, control } = *self else { return vec![ret(ACCEPT)] };
-        let mut rules = overlay_rules(address);
-        if control {
-            rules.extend(control_rules(address));
+        match self {
+            Filter::Everything => vec![classic_bpf::ACCEPT],
+            Filter::Own(addresses) => {
+                let rules = addresses.iter().flat_map(|addr| [overlay_rules(*addr), control_rules(*addr)]);
+                classic_bpf::compile(&rules.flatten().collect::<Vec<_>>())
+            }
+            Filter::Kernel { address, sources } => {
+                classic_bpf::compile_sources(&source_rules(*address), &sources.current())
+            }
         }
-        compile(&rules)
     }
 }
 
+pub(crate) fn byte(at: u32, value: u32) -> Match {
+    Match { base: Base::Frame, at, width: Width::Byte, mask: 0xff, value }
+}
+
+pub(crate) fn half(at: u32, value: u32) -> Match {
+    Match { base: Base::Frame, at, width: Width::Half, mask: 0xffff, value }
+}
+
+pub(crate) fn word(at: u32, value: u32) -> Match {
+    Match { base: Base::Frame, at, width: Width::Word, mask: u32::MAX, value }
+}
+
+/// Only a datagram's first fragment has the headers behind IPv4.
+const FIRST_FRAGMENT: Match = Match { base: Base::Frame, at: 20, width: Width::Half, mask: 0x1fff, value: 0 };
+
 /// Rules for frames of the overlay to an address. A rule accepts a frame that fulfils all its matches.
 pub(crate) fn overlay_rules(address: IpAddr) -> Vec<Vec<Match>> {
-    let (udp, port) = (17, u32::from(vxlan::PORT));
+    let (udp, gre) = (17, 47);
     match address {
         IpAddr::V4(address) => {
-            let ipv4 = |protocol| ipv4(address, protocol);
-            // Only a datagram's first fragment has ports.
-            let ports = [Match::Clear(20, 0x1fff), Match::BehindIpv4(2, port)];
-            vec![[&ipv4(udp)[..], &ports].concat(), ipv4(47).to_vec()]
+            let vxlan =
+                [&ipv4(address, udp)[..], &[FIRST_FRAGMENT, vxlan_port(Base::BehindIpv4, 0)]].concat();
+            vec![vxlan, ipv4(address, gre).to_vec()]
         }
         IpAddr::V6(address) => {
             let to = ipv6_address(38, address);
-            vec![[&ipv6(udp)[..], &to, &[Match::Half(56, port)]].concat(), [&ipv6(47)[..], &to].concat()]
+            let vxlan = [&ipv6(udp)[..], &to, &[vxlan_port(Base::Frame, 54)]].concat();
+            vec![vxlan, [&ipv6(gre)[..], &to].concat()]
         }
     }
+}
+
+/// Rules for frames of the overlay from known sources to an address: VXLAN with a VNI, and NVGRE.
+pub(crate) fn source_rules(address: IpAddr) -> [SourceRule; 2] {
+    let (base, start, at, len) =
+        if address.is_ipv4() { (Base::BehindIpv4, 0, 26, 4) } else { (Base::Frame, 54, 22, 16) };
+    let vni = Match {
+        base,
+        at: start + 8,
+        width: Width::Byte,
+        mask: vxlan::FLAG_I.into(),
+        value: vxlan::FLAG_I.into(),
+    };
+    let nvgre =
+        Match { base, at: start, width: Width::Word, mask: nvgre::FIRST_WORD_MASK, value: nvgre::FIRST_WORD };
+    let rule = |matches: Vec<Match>, more: &[Match], vsid_at| SourceRule {
+        matches: [&matches[..], more].concat(),
+        vsid: (base, start + vsid_at),
+        address: at,
+        address_len: len,
+    };
+    let [vxlan, gre]: [Vec<Match>; 2] = {
+        let mut rules = overlay_rules(address).into_iter();
+        std::array::from_fn(|_| rules.next().unwrap_or_default())
+    };
+    let fragment: &[Match] = if address.is_ipv4() { &[FIRST_FRAGMENT] } else { &[] };
+    [rule(vxlan, &[vni], 12), rule(gre, &[fragment, &[nvgre]].concat(), 4)]
+}
+
+fn vxlan_port(base: Base, udp: u32) -> Match {
+    Match { base, at: udp + 2, width: Width::Half, mask: 0xffff, value: vxlan::PORT.into() }
 }
 
 /// Rules for control traffic, of which a packet socket gets a copy.
 fn control_rules(address: IpAddr) -> Vec<Vec<Match>> {
     match address {
-        IpAddr::V4(address) => vec![vec![Match::Half(ETHERTYPE, 0x0806)], ipv4(address, 1).to_vec()],
+        IpAddr::V4(address) => vec![vec![half(ETHERTYPE, 0x0806)], ipv4(address, 1).to_vec()],
         // Neighbour solicitations go to a group of the address, and advertisements to all nodes.
         IpAddr::V6(_) => vec![ipv6(58).to_vec()],
     }
@@ -81,69 +168,17 @@ fn control_rules(address: IpAddr) -> Vec<Vec<Match>> {
 
 /// Matches of an IPv4 packet to an address.
 pub(crate) fn ipv4(address: Ipv4Addr, protocol: u32) -> [Match; 3] {
-    [Match::Half(ETHERTYPE, 0x0800), Match::Word(30, address.into()), Match::Byte(23, protocol)]
+    [half(ETHERTYPE, 0x0800), word(30, address.into()), byte(23, protocol)]
 }
 
 /// Matches of an IPv6 packet.
 pub(crate) fn ipv6(protocol: u32) -> [Match; 2] {
-    [Match::Half(ETHERTYPE, 0x86dd), Match::Byte(20, protocol)]
+    [half(ETHERTYPE, 0x86dd), byte(20, protocol)]
 }
 
 /// Matches of an IPv6 address at an offset.
 pub(crate) fn ipv6_address(at: u32, address: Ipv6Addr) -> Vec<Match> {
     let octets = address.octets();
     let words = octets.as_chunks::<4>().0.iter().map(|word| u32::from_be_bytes(*word));
-    (at..).step_by(4).zip(words).map(|(at, word)| Match::Word(at, word)).collect()
-}
-
-const fn ret(len: u32) -> libc::sock_filter {
-    libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: len }
-}
-
-/// Compiles rules into a program that accepts a frame if one of them does.
-fn compile(rules: &[Vec<Match>]) -> Vec<libc::sock_filter> {
-    let op = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let load = |size: u32, at: u32| op(libc::BPF_LD | size | libc::BPF_ABS, at);
-    let mut program = Vec::new();
-    for matches in rules {
-        let mut block = Vec::new();
-        for field in matches {
-            let value = match *field {
-                Match::Byte(at, value) => {
-                    block.push(load(libc::BPF_B, at));
-                    value
-                }
-                Match::Half(at, value) => {
-                    block.push(load(libc::BPF_H, at));
-                    value
-                }
-                Match::Word(at, value) => {
-                    block.push(load(libc::BPF_W, at));
-                    value
-                }
-                Match::Clear(at, mask) => {
-                    block.push(load(libc::BPF_H, at));
-                    block.push(op(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask));
-                    0
-                }
-                Match::BehindIpv4(at, value) => {
-                    block.push(op(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 14));
-                    block.push(op(libc::BPF_LD | libc::BPF_H | libc::BPF_IND, 14 + at));
-                    value
-                }
-            };
-            block.push(op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value));
-        }
-        block.push(ret(ACCEPT));
-        // A failed match jumps behind the block, to the next rule.
-        let len = block.len();
-        for (n, instruction) in block.iter_mut().enumerate() {
-            if u32::from(instruction.code) & 7 == libc::BPF_JMP {
-                instruction.jf = (len - n - 1) as u8;
-            }
-        }
-        program.extend(block);
-    }
-    program.push(ret(0));
-    program
+    (at..).step_by(4).zip(words).map(|(at, value)| word(at, value)).collect()
 }

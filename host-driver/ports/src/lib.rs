@@ -9,9 +9,11 @@
 #![deny(unsafe_code)]
 
 mod af_packet;
+mod classic_bpf;
 mod filter;
 mod interface_state;
 mod nic_queue;
+mod overlay_sources;
 mod packet_tx;
 mod sys;
 mod tap;
@@ -23,6 +25,7 @@ mod xdp;
 pub use af_packet::{AfPacket, AfPacketOptions};
 pub use filter::Filter;
 pub use nic_queue::NicQueue;
+pub use overlay_sources::OverlaySources;
 pub use tap::Tap;
 pub use vhost_user::{VhostUser, VhostUserCounters, VhostUserDrop, VhostUserStatus};
 pub use xdp::{AfXdp, AfXdpOptions, AfXdpParts};

@@ -12,6 +12,7 @@ mod interface;
 mod last_known;
 mod offloads;
 mod open;
+mod overlay_sources;
 mod switch;
 mod trace_frame;
 mod vm_ports;

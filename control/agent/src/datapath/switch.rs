@@ -11,11 +11,12 @@ use culvert_model::HostConfig;
 use culvert_offload::DeviceInfo as _;
 use culvert_packet::VportId;
 use culvert_policy::snapshot::LocalPa;
-use culvert_ports::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, AfXdpParts, Filter};
+use culvert_ports::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, AfXdpParts, Filter, OverlaySources};
 use culvert_switch::{Load, Switch, SwitchPort};
 
 use super::interface::DatapathError;
 use super::offloads;
+use super::overlay_sources::overlay_sources;
 use super::vm_ports::VmPorts;
 use crate::Args;
 use crate::args::{Driver, ProviderAddress};
@@ -28,9 +29,20 @@ pub(super) struct SwitchBackend {
     driver: Driver,
     /// Fanout group of uplink 0's packet sockets; uplink 1 has the next.
     fanout: u16,
-    /// Attached uplinks, each with the provider address whose packets it receives.
-    attached: Mutex<BTreeMap<u8, LocalPa>>,
+    /// Attached uplinks.
+    attached: Mutex<BTreeMap<u8, Attachment>>,
+    /// Whose packets are taken, if the kernel has the provider addresses.
+    sources: OverlaySources,
     ports: VmPorts,
+}
+
+/// How an uplink is attached.
+#[derive(Clone, PartialEq)]
+struct Attachment {
+    /// The provider address whose home it is.
+    pa: LocalPa,
+    /// The addresses whose packets it receives.
+    addresses: Vec<IpAddr>,
 }
 
 impl SwitchBackend {
@@ -42,26 +54,36 @@ impl SwitchBackend {
             driver: args.driver,
             fanout,
             attached: Mutex::default(),
+            sources: OverlaySources::default(),
             ports: VmPorts::new(args, run_dir),
         }
     }
 
-    fn attached(&self) -> MutexGuard<'_, BTreeMap<u8, LocalPa>> {
+    fn attached(&self) -> MutexGuard<'_, BTreeMap<u8, Attachment>> {
         self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Attaches the uplinks that have provider addresses in a configuration, and detaches the others.
+    fn own_addresses(&self) -> bool {
+        self.addresses == ProviderAddress::Own
+    }
+
+    /// Attaches the uplinks that have provider addresses in a configuration, and detaches the others. They take the packets of
+    /// this configuration beside those of the one before.
     pub(super) fn prepare(&self, config: &HostConfig) -> Result<(), DatapathError> {
+        if !self.own_addresses() {
+            self.sources.add(&overlay_sources(&config.snapshot)).map_err(|e| refused(&e))?;
+        }
         let mut attached = self.attached();
-        let wanted: BTreeMap<u8, LocalPa> =
-            config.snapshot.local_pas.iter().map(|pa| (pa.uplink, *pa)).collect();
+        let locals = &config.snapshot.local_pas;
+        let attachment = |pa: &LocalPa| Attachment { pa: *pa, addresses: vec![pa.addr] };
+        let wanted: BTreeMap<u8, Attachment> = locals.iter().map(|pa| (pa.uplink, attachment(pa))).collect();
         let gone: Vec<u8> = attached.keys().filter(|n| !wanted.contains_key(n)).copied().collect();
         for n in gone {
             self.switch.detach(Port::Uplink(n))?;
             attached.remove(&n);
         }
-        for (n, pa) in wanted {
-            if attached.get(&n) == Some(&pa) {
+        for (n, attachment) in wanted {
+            if attached.get(&n) == Some(&attachment) {
                 continue;
             }
             let Some(interface) = self.interfaces.get(usize::from(n)) else {
@@ -69,29 +91,38 @@ impl SwitchBackend {
                     detail: format!(
                         "the policy gives uplink {n} of this host the provider address {}, but culvertd has only {} \
                          uplinks: start it with one more --uplink",
-                        pa.addr,
+                        attachment.pa.addr,
                         self.interfaces.len()
                     ),
                 });
             };
-            self.attach_uplink(n, interface, pa.addr)?;
-            attached.insert(n, pa);
+            self.attach_uplink(n, interface, &attachment)?;
+            attached.insert(n, attachment);
         }
         Ok(())
     }
 
-    /// Attaches a port for each vport of a configuration, and detaches the others.
+    /// Attaches a port for each vport of a configuration, and detaches the others. Packets that only the configuration before
+    /// knew go to the kernel from now on.
     pub(super) fn commit(&self, config: &HostConfig) -> Result<(), DatapathError> {
         let wanted = self.ports.wanted(config, |_| true);
         self.ports.remove(&wanted, |id| Ok(self.switch.detach(Port::Vport(id))?))?;
         let attach = |id, _: &_, open| Ok(self.switch.attach(Port::Vport(id), open)?);
-        self.ports.add(wanted, attach)
+        self.ports.add(wanted, attach)?;
+        if self.own_addresses() {
+            return Ok(());
+        }
+        self.sources.set(overlay_sources(&config.snapshot)).map_err(|e| refused(&e))
     }
 
-    fn attach_uplink(&self, n: u8, interface: &str, address: IpAddr) -> culvert_offload::Result<()> {
+    fn attach_uplink(&self, n: u8, interface: &str, attachment: &Attachment) -> culvert_offload::Result<()> {
         // A kernel's address uses the MAC address of the interface; an address of ours has its own.
-        let own = self.addresses == ProviderAddress::Own;
-        let filter = Filter::Overlay { address, control: own };
+        let own = self.own_addresses();
+        let filter = if own {
+            Filter::Own(attachment.addresses.clone())
+        } else {
+            Filter::Kernel { address: attachment.pa.addr, sources: self.sources.clone() }
+        };
         let interface = interface.to_owned();
         match self.driver {
             Driver::AfPacket => {
@@ -99,7 +130,7 @@ impl SwitchBackend {
                 // The kernel spreads received packets over the workers, by flow. One worker keeps them from the kernel.
                 let fanout = (self.switch.workers() > 1).then(|| self.fanout.wrapping_add(n.into()));
                 self.switch.attach_to_all(Port::Uplink(n), move |worker| {
-                    let options = AfPacketOptions { fanout, guard: !own && worker == 0, ..common };
+                    let options = AfPacketOptions { fanout, guard: !own && worker == 0, ..common.clone() };
                     let interface = interface.clone();
                     Box::new(move || Ok(Box::new(AfPacket::open(&interface, &options)?)))
                 })
@@ -115,7 +146,7 @@ impl SwitchBackend {
                 }
                 let parts = AfXdpParts::new(workers);
                 self.switch.attach_to_all(Port::Uplink(n), move |worker| {
-                    let (interface, parts) = (interface.clone(), parts.clone());
+                    let (interface, parts, options) = (interface.clone(), parts.clone(), options.clone());
                     let open = move || AfXdp::open_part(&interface, &options, &parts, worker as u32);
                     Box::new(move || Ok(Box::new(open()?)))
                 })
@@ -164,5 +195,11 @@ impl SwitchBackend {
             offloads: offloads::switch(),
             ..NicInfo::default()
         })
+    }
+}
+
+fn refused(error: &std::io::Error) -> DatapathError {
+    DatapathError::Failed {
+        detail: format!("cannot set which packets of the overlay this host takes: {error}"),
     }
 }

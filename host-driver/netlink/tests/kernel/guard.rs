@@ -1,12 +1,13 @@
 //! What the kernel answers to the overlay's packets, with and without a guard.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{IpAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 
-use culvert_netlink::Guard;
+use culvert_netlink::{Guard, OverlaySource};
 use culvert_packet::{Encap, OuterSpec, craft};
-use culvert_ports::{AfPacket, AfPacketOptions, Filter};
+use culvert_ports::{AfPacket, AfPacketOptions, Filter, OverlaySources};
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, send, socket_with};
 
@@ -45,9 +46,19 @@ impl Sender {
     }
 
     fn overlay(&self, encap: Encap) -> Vec<u8> {
+        self.overlay_of(encap, 5001)
+    }
+
+    fn overlay_of(&self, encap: Encap, vsid: u32) -> Vec<u8> {
         let craft::Ends { src_mac, dst_mac, src, dst } = self.ends;
+        if src.is_ipv6() && encap == Encap::Vxlan {
+            // With a checksum: the kernel drops datagrams of IPv6 without one, and does not refuse them.
+            let [_, a, b, c] = vsid.to_be_bytes();
+            let payload = [&[8, 0, 0, 0, a, b, c, 0][..], &[0xab; 60]].concat();
+            return built(|out| craft::udp(out, &self.ends, 5002, 4789, &payload).unwrap());
+        }
         let template = OuterSpec { encap, src_mac, dst_mac, vlan: None, src, dst }.template().unwrap();
-        built(|out| craft::encapsulated(out, &template, 5001, 9, &[0xab; 60]).unwrap())
+        built(|out| craft::encapsulated(out, &template, vsid, 9, &[0xab; 60]).unwrap())
     }
 
     fn udp(&self, port: u16) -> Vec<u8> {
@@ -56,7 +67,15 @@ impl Sender {
 
     /// Sends VXLAN, GRE and, last, a datagram that the kernel always refuses. Returns which of them it has refused.
     fn refused(&mut self) -> Vec<Refused> {
-        let frames = [self.overlay(Encap::Vxlan), self.overlay(Encap::Nvgre), self.udp(CLOSED)];
+        self.refused_of(5001)
+    }
+
+    /// The same with packets of another virtual subnet.
+    fn refused_of(&mut self, vsid: u32) -> Vec<Refused> {
+        // Answers to another sender.
+        self.port.receive();
+        let overlay = |encap| self.overlay_of(encap, vsid);
+        let frames = [overlay(Encap::Vxlan), overlay(Encap::Nvgre), self.udp(CLOSED)];
         assert_eq!(self.port.send(&frames).packets, 3);
         let got = self.port.receive_until(|frame| refused(frame) == Some(Refused::Closed));
         let mut refused: Vec<Refused> = got.iter().filter_map(|frame| refused(frame)).collect();
@@ -96,7 +115,15 @@ fn refused(frame: &[u8]) -> Option<Refused> {
 }
 
 fn guard(here: &Namespace, addresses: &'static [&'static str]) -> std::io::Result<Guard> {
-    here.within(|| Guard::install("eth0", &addresses.iter().map(|addr| ip(addr)).collect::<Vec<IpAddr>>()))
+    here.within(|| {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|addr| ip(addr)).collect();
+        Guard::install("eth0", &addresses, &sources(5001))
+    })
+}
+
+/// The senders of [`ENDS`], in a virtual subnet.
+fn sources(vsid: u32) -> BTreeSet<OverlaySource> {
+    ENDS.iter().map(|(src, _)| OverlaySource { vsid, address: ip(src) }).collect()
 }
 
 const BOTH: &[&str; 2] = &["192.0.2.1", "2001:db8::1"];
@@ -132,7 +159,9 @@ fn guarded_packets_reach_the_port() {
     let _held = guard(&here, BOTH).unwrap();
     for (src, dst) in ENDS {
         let mut sender = Sender::new(&here, &there, src, dst);
-        let filter = Filter::Overlay { address: ip(dst), control: false };
+        let known = OverlaySources::default();
+        known.set(sources(5001)).unwrap();
+        let filter = Filter::Kernel { address: ip(dst), sources: known };
         let options = AfPacketOptions { filter, promiscuous: false, ..AfPacketOptions::default() };
         let mut port = TestPort::packet_socket(&here, "eth0", options);
         assert_eq!(sender.refused(), [Refused::Closed]);
@@ -163,6 +192,44 @@ fn other_traffic_reaches_the_kernel() {
     }
     let mut sender = Sender::new(&here, &there, "192.0.2.2", "192.0.2.9");
     assert_eq!(sender.refused(), ALL, "an address that is no provider address");
+}
+
+#[test]
+fn overlay_packets_of_unknown_sources_are_the_kernels() {
+    if !can_make_namespaces() {
+        return;
+    }
+    let (here, there) = network();
+    let mut held = guard(&here, BOTH).unwrap();
+    for (src, dst) in ENDS {
+        let mut sender = Sender::new(&here, &there, src, dst);
+        assert_eq!(sender.refused_of(5001), [Refused::Closed]);
+        assert_eq!(sender.refused_of(5002), ALL, "another virtual subnet");
+        sender.ends.src = other(src);
+        there.run(&format!("ip addr add {} dev far", other(src)));
+        assert_eq!(sender.refused_of(5001), ALL, "another host");
+    }
+    // More than one message holds.
+    let mut many: BTreeSet<OverlaySource> =
+        (0..5000).flat_map(|n| sources(10_000 + n)).chain(sources(5002)).collect();
+    held.set_sources(&many).unwrap();
+    for (src, dst) in ENDS {
+        let mut sender = Sender::new(&here, &there, src, dst);
+        for vsid in [5002, 10_000, 14_999] {
+            assert_eq!(sender.refused_of(vsid), [Refused::Closed], "{vsid}");
+        }
+        assert_eq!(sender.refused_of(5001), ALL, "no longer");
+    }
+    many.retain(|source| source.vsid == 10_007);
+    held.set_sources(&many).unwrap();
+    let mut sender = Sender::new(&here, &there, ENDS[0].0, ENDS[0].1);
+    assert_eq!(sender.refused_of(14_999), ALL);
+    assert_eq!(sender.refused_of(10_007), [Refused::Closed]);
+}
+
+/// The host with the next address.
+fn other(addr: &str) -> IpAddr {
+    ip(&addr.replace("::2", "::9").replace(".2.2", ".2.8"))
 }
 
 #[test]
@@ -242,7 +309,7 @@ fn another_process_can_neither_take_nor_flush_the_table() {
     assert_eq!(sender.refused(), [Refused::Closed]);
     drop(held);
     drop(guard(&here, &["192.0.2.1"]).unwrap());
-    let missing = here.within(|| Guard::install("eth9", &[ip("192.0.2.1")])).err().unwrap();
+    let missing = here.within(|| Guard::install("eth9", &[ip("192.0.2.1")], &sources(5001))).err().unwrap();
     assert_eq!(missing.kind(), ErrorKind::NotFound, "{missing}");
 }
 
@@ -265,7 +332,7 @@ impl Holder {
 
     /// In the process itself: holds a guard until it is killed or its parent ends.
     fn hold() {
-        let _held = Guard::install("eth0", &BOTH.map(ip)).unwrap();
+        let _held = Guard::install("eth0", &BOTH.map(ip), &sources(5001)).unwrap();
         println!("held");
         std::io::stdin().lines().next();
     }

@@ -7,6 +7,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 
 use zerocopy::{Immutable, IntoBytes};
 
@@ -15,10 +16,14 @@ use super::ebpf::Instruction;
 // Commands, types and flags of linux/bpf.h.
 const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE: libc::c_long = 2;
+const MAP_DELETE: libc::c_long = 3;
 const PROGRAM_LOAD: libc::c_long = 5;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_DETACH: libc::c_long = 34;
+const MAP_TYPE_HASH: u32 = 1;
 const MAP_TYPE_XSKMAP: u32 = 17;
+/// `BPF_F_NO_PREALLOC`: elements are allocated when they are added.
+const NO_PREALLOC: u32 = 1;
 const PROGRAM_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
 /// `BPF_F_XDP_HAS_FRAGS`: the program also gets frames in several buffers, of which it can read the first.
@@ -46,42 +51,73 @@ fn owned(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct NewMap {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+}
+
+fn create_map(attributes: &NewMap) -> io::Result<OwnedFd> {
+    // SAFETY: there are no addresses in it.
+    unsafe { bpf(MAP_CREATE, attributes) }.map(owned)
+}
+
 /// Creates a map (`BPF_MAP_TYPE_XSKMAP`) for the XDP sockets of `queues` queues.
 pub(super) fn create_xskmap(queues: u32) -> io::Result<OwnedFd> {
-    #[derive(IntoBytes, Immutable)]
-    #[repr(C)]
-    struct Attributes {
-        kind: u32,
-        key_size: u32,
-        value_size: u32,
-        max_entries: u32,
+    create_map(&NewMap { kind: MAP_TYPE_XSKMAP, key_size: 4, value_size: 4, max_entries: queues, flags: 0 })
+}
+
+/// Creates a set of keys (`BPF_MAP_TYPE_HASH`, with values that mean nothing).
+pub(super) fn create_hash_map(key_size: u32, max_entries: u32) -> io::Result<OwnedFd> {
+    let flags = NO_PREALLOC;
+    create_map(&NewMap { kind: MAP_TYPE_HASH, key_size, value_size: 4, max_entries, flags })
+}
+
+/// An element of a map.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct Element {
+    map: u32,
+    unused: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+impl Element {
+    /// `value`: none to remove the element.
+    fn new<K, V>(map: BorrowedFd<'_>, key: &K, value: Option<&V>) -> Self {
+        Element {
+            map: map.as_raw_fd() as u32,
+            unused: 0,
+            key: ptr::from_ref(key).addr() as u64,
+            value: value.map_or(0, |value| ptr::from_ref(value).addr() as u64),
+            flags: 0,
+        }
     }
-    let attributes = Attributes { kind: MAP_TYPE_XSKMAP, key_size: 4, value_size: 4, max_entries: queues };
-    // SAFETY: there are no addresses in it.
-    unsafe { bpf(MAP_CREATE, &attributes) }.map(owned)
 }
 
 /// Sets the XDP socket of a queue. It stays in the map until it is closed.
 pub(super) fn insert_socket(map: BorrowedFd<'_>, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
-    #[derive(IntoBytes, Immutable)]
-    #[repr(C)]
-    struct Attributes {
-        map: u32,
-        unused: u32,
-        key: u64,
-        value: u64,
-        flags: u64,
-    }
-    let (key, value) = (queue, socket.as_raw_fd());
-    let attributes = Attributes {
-        map: map.as_raw_fd() as u32,
-        unused: 0,
-        key: (&raw const key).addr() as u64,
-        value: (&raw const value).addr() as u64,
-        flags: 0,
-    };
+    let socket = socket.as_raw_fd();
     // SAFETY: key and value have the sizes that the map was made with, and are only read.
-    unsafe { bpf(MAP_UPDATE, &attributes) }.map(drop)
+    unsafe { bpf(MAP_UPDATE, &Element::new(map, &queue, Some(&socket))) }.map(drop)
+}
+
+/// Adds a key to a set of keys of `N` bytes.
+pub(super) fn insert_key<const N: usize>(map: BorrowedFd<'_>, key: &[u8; N]) -> io::Result<()> {
+    // SAFETY: key and value have the sizes that the map was made with, and are only read.
+    unsafe { bpf(MAP_UPDATE, &Element::new(map, key, Some(&0u32))) }.map(drop)
+}
+
+/// Removes a key from a set of keys of `N` bytes.
+pub(super) fn delete_key<const N: usize>(map: BorrowedFd<'_>, key: &[u8; N]) -> io::Result<()> {
+    // SAFETY: the key has the size that the map was made with, and is only read; there is no value.
+    unsafe { bpf(MAP_DELETE, &Element::new(map, key, None::<&u32>)) }.map(drop)
 }
 
 #[derive(IntoBytes, Immutable)]

@@ -23,6 +23,8 @@ pub(super) enum Register {
     R6 = 6,
     R7,
     R8,
+    /// Points behind the program's stack.
+    R10 = 10,
 }
 
 /// Width of a load.
@@ -37,8 +39,6 @@ pub(super) enum Size {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum When {
     Equal = 0x10,
-    /// One of these bits is set.
-    AnySet = 0x40,
     NotEqual = 0x50,
 }
 
@@ -49,11 +49,15 @@ pub(super) struct Label(usize);
 // Classes and operations of an instruction's code.
 const LOAD_WIDE: u8 = 0x18;
 const LOAD: u8 = 0x61;
+const STORE: u8 = 0x63;
+const STORE_IMMEDIATE: u8 = 0x62;
 const ALU64: u8 = 0x07;
 const JUMP: u8 = 0x05;
 const JUMP32: u8 = 0x06;
 const ADD: u8 = 0x00;
+const OR: u8 = 0x40;
 const AND: u8 = 0x50;
+const NOT_EQUAL: u8 = 0x50;
 const SHIFT_LEFT: u8 = 0x60;
 const MOVE: u8 = 0xb0;
 const GREATER: u8 = 0x20;
@@ -96,6 +100,16 @@ impl Assembler {
         self.push(LOAD | size as u8, to as u8, from as u8, at, 0);
     }
 
+    /// `*(to + at) = from`, a word.
+    pub(super) fn store(&mut self, to: Register, at: i16, from: Register) {
+        self.push(STORE, to as u8, from as u8, at, 0);
+    }
+
+    /// `*(to + at) = 0`, a word.
+    pub(super) fn store_zero(&mut self, to: Register, at: i16) {
+        self.push(STORE_IMMEDIATE, to as u8, 0, at, 0);
+    }
+
     /// `to` = address of the map with this file descriptor.
     pub(super) fn load_map(&mut self, to: Register, fd: i32) {
         self.push(LOAD_WIDE, to as u8, MAP, 0, fd);
@@ -127,6 +141,11 @@ impl Assembler {
         self.push(ALU64 | AND, to as u8, 0, 0, bits);
     }
 
+    /// `to |= bits`
+    pub(super) fn or(&mut self, to: Register, bits: i32) {
+        self.push(ALU64 | OR, to as u8, 0, 0, bits);
+    }
+
     /// `to <<= by`
     pub(super) fn shift_left(&mut self, to: Register, by: i32) {
         self.push(ALU64 | SHIFT_LEFT, to as u8, 0, 0, by);
@@ -142,6 +161,12 @@ impl Assembler {
     pub(super) fn jump_if(&mut self, register: Register, when: When, value: u32, label: Label) {
         self.jumps.push((self.code.len(), label));
         self.push(JUMP32 | when as u8, register as u8, 0, 0, value.cast_signed());
+    }
+
+    /// Jumps to `label` if an address is not null.
+    pub(super) fn jump_if_some(&mut self, register: Register, label: Label) {
+        self.jumps.push((self.code.len(), label));
+        self.push(JUMP | NOT_EQUAL, register as u8, 0, 0, 0);
     }
 
     /// Jumps to `label`.

@@ -41,7 +41,7 @@ const TAG: usize = 4;
 const MAX_SLOTS: usize = 1 << 15;
 
 /// How an interface is used.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AfXdpOptions {
     /// The frames that are received. Control traffic is received, and kept from the kernel, only if it concerns the
     /// provider address: ICMP to it, and ARP or neighbour discovery about it.

@@ -7,9 +7,13 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::ebpf::{Assembler, Instruction, Label, Register, Size, When};
-use crate::filter::{ETHERTYPE, Filter, Match, ipv4, ipv6, ipv6_address, overlay_rules};
+use super::source_map;
+use crate::filter::{
+    Base, ETHERTYPE, Filter, Match, SourceRule, Width, byte, half, ipv4, ipv6, ipv6_address, overlay_rules,
+    source_rules, word,
+};
 
-use Register::{R0, R1, R2, R3, R6, R7, R8};
+use Register::{R0, R1, R2, R3, R6, R7, R8, R10};
 
 /// Fields of `struct xdp_md`, the program's argument.
 const DATA: i16 = 0;
@@ -17,6 +21,8 @@ const DATA_END: i16 = 4;
 const RX_QUEUE: i16 = 16;
 /// Result of the program: passes the frame to the kernel.
 const XDP_PASS: i32 = 2;
+/// Number of the helper `bpf_map_lookup_elem`, which returns the address of a key's value, or null.
+const MAP_LOOKUP: i32 = 1;
 /// Number of the helper `bpf_redirect_map`, which redirects a frame to a map's entry.
 const REDIRECT_MAP: i32 = 51;
 /// Length of an Ethernet header.
@@ -26,24 +32,47 @@ const TAGS: [u16; 2] = [0x8100, 0x88a8];
 /// Length of a VLAN tag.
 const TAG: i32 = 4;
 
-/// Builds the program of a filter. `sockets`: the map with the XDP socket of each receive queue.
-pub(super) fn build(filter: &Filter, sockets: BorrowedFd<'_>) -> Vec<Instruction> {
+/// Builds the program of a filter. `sockets`: the map with the XDP socket of each receive queue. `sources`: the map of the
+/// sources of [`Filter::Kernel`].
+pub(super) fn build(
+    filter: &Filter,
+    sockets: BorrowedFd<'_>,
+    sources: Option<BorrowedFd<'_>>,
+) -> Vec<Instruction> {
     let mut asm = Assembler::default();
     let (take, pass) = (asm.label(), asm.label());
     asm.copy(R6, R1);
-    match *filter {
-        Filter::Everything => asm.jump(take),
-        Filter::Overlay { address, control } => {
-            load_frame(&mut asm, pass);
-            let mut rules = overlay_rules(address);
-            if control {
-                rules.extend(control_rules(address));
+    if !matches!(filter, Filter::Everything) {
+        load_frame(&mut asm, pass);
+    }
+    match (filter, sources) {
+        (Filter::Everything, _) => {}
+        (Filter::Own(addresses), _) => {
+            let rules = addresses.iter().flat_map(|addr| [overlay_rules(*addr), control_rules(*addr)]);
+            for matches in rules.flatten() {
+                let next = asm.label();
+                fulfils(&mut asm, &matches, next);
+                asm.jump(take);
+                asm.place(next);
             }
-            rules.iter().for_each(|matches| rule(&mut asm, matches, take));
-            asm.place(pass);
-            asm.set(R0, XDP_PASS);
-            asm.exit();
         }
+        (Filter::Kernel { address, .. }, Some(sources)) => {
+            for rule in source_rules(*address) {
+                let next = asm.label();
+                fulfils(&mut asm, &rule.matches, next);
+                look_up_source(&mut asm, &rule, sources, next);
+                asm.jump_if_some(R0, take);
+                asm.place(next);
+            }
+        }
+        // Without a map there are no sources.
+        (Filter::Kernel { .. }, None) => {}
+    }
+    // The kernel refuses instructions that are never reached.
+    if !matches!(filter, Filter::Everything) {
+        asm.place(pass);
+        asm.set(R0, XDP_PASS);
+        asm.exit();
     }
     asm.place(take);
     asm.load_map(R1, sockets.as_raw_fd());
@@ -65,66 +94,97 @@ fn load_frame(asm: &mut Assembler, pass: Label) {
     asm.add(R1, ETHERNET as i32);
     asm.jump_if_beyond(R1, R8, pass);
     asm.load(Size::Half, R2, R7, 12);
-    asm.jump_if(R2, When::Equal, half(TAGS[0].into()), tagged);
-    asm.jump_if(R2, When::NotEqual, half(TAGS[1].into()), untagged);
+    asm.jump_if(R2, When::Equal, half_of_packet(TAGS[0].into()), tagged);
+    asm.jump_if(R2, When::NotEqual, half_of_packet(TAGS[1].into()), untagged);
     asm.place(tagged);
     asm.add(R7, TAG);
     asm.place(untagged);
 }
 
-/// Jumps to `take` if the frame fulfils all matches of a rule.
-fn rule(asm: &mut Assembler, matches: &[Match], take: Label) {
-    let next = asm.label();
-    let end = matches.iter().map(|field| match *field {
-        Match::Byte(at, _) => at + 1,
-        Match::Half(at, _) | Match::Clear(at, _) => at + 2,
-        Match::Word(at, _) => at + 4,
-        Match::BehindIpv4(..) => ETHERNET + 1,
-    });
-    // The kernel's verifier requires a bounds check before each read.
-    asm.copy(R1, R7);
-    asm.add(R1, end.max().unwrap_or(ETHERNET) as i32);
-    asm.jump_if_beyond(R1, R8, next);
+/// Jumps to `next` unless the frame fulfils all matches of a rule.
+fn fulfils(asm: &mut Assembler, matches: &[Match], next: Label) {
+    let in_frame = matches.iter().filter(|field| field.base == Base::Frame);
+    check_bounds(asm, R7, in_frame.map(|field| field.at + field.width as u32).max().unwrap_or(0), next);
     for field in matches {
-        match *field {
-            Match::Byte(at, value) => {
-                asm.load(Size::Byte, R2, R7, at as i16);
-                asm.jump_if(R2, When::NotEqual, value, next);
-            }
-            Match::Half(at, value) => {
-                asm.load(Size::Half, R2, R7, at as i16);
-                asm.jump_if(R2, When::NotEqual, half(value), next);
-            }
-            Match::Word(at, value) => {
-                asm.load(Size::Word, R2, R7, at as i16);
-                asm.jump_if(R2, When::NotEqual, u32::from_ne_bytes(value.to_be_bytes()), next);
-            }
-            Match::Clear(at, bits) => {
-                asm.load(Size::Half, R2, R7, at as i16);
-                asm.jump_if(R2, When::AnySet, half(bits), next);
-            }
-            Match::BehindIpv4(at, value) => {
-                let at = (ETHERNET + at) as i16;
-                asm.load(Size::Byte, R2, R7, ETHERNET as i16);
-                asm.and(R2, 15);
-                asm.shift_left(R2, 2);
-                asm.copy(R3, R7);
-                asm.add_register(R3, R2);
-                asm.copy(R1, R3);
-                asm.add(R1, i32::from(at) + 2);
-                asm.jump_if_beyond(R1, R8, next);
-                asm.load(Size::Half, R2, R3, at);
-                asm.jump_if(R2, When::NotEqual, half(value), next);
+        let (size, network_order): (_, fn(u32) -> u32) = match field.width {
+            Width::Byte => (Size::Byte, |value| value),
+            Width::Half => (Size::Half, half_of_packet),
+            Width::Word => (Size::Word, word_of_packet),
+        };
+        match field.base {
+            Base::Frame => asm.load(size, R2, R7, field.at as i16),
+            Base::BehindIpv4 => {
+                behind_ipv4(asm, field.at + field.width as u32, next);
+                asm.load(size, R2, R3, (ETHERNET + field.at) as i16);
             }
         }
+        if field.mask != field.width.mask() {
+            asm.and(R2, network_order(field.mask).cast_signed());
+        }
+        asm.jump_if(R2, When::NotEqual, network_order(field.value), next);
     }
-    asm.jump(take);
-    asm.place(next);
+}
+
+/// Jumps to `next` if there are no `end` bytes at `start`: the kernel's verifier requires a check before each read.
+fn check_bounds(asm: &mut Assembler, start: Register, end: u32, next: Label) {
+    asm.copy(R1, start);
+    asm.add(R1, end as i32);
+    asm.jump_if_beyond(R1, R8, next);
+}
+
+/// Sets R3 so that the bytes behind the IPv4 header are at the offset of an Ethernet header, and checks that there are `end`.
+fn behind_ipv4(asm: &mut Assembler, end: u32, next: Label) {
+    asm.load(Size::Byte, R2, R7, ETHERNET as i16);
+    asm.and(R2, 15);
+    asm.shift_left(R2, 2);
+    asm.copy(R3, R7);
+    asm.add_register(R3, R2);
+    check_bounds(asm, R3, ETHERNET + end, next);
+}
+
+/// Looks up VSID and outer source address of a frame in a map: its result is in R0.
+fn look_up_source(asm: &mut Assembler, rule: &SourceRule, map: BorrowedFd<'_>, next: Label) {
+    // The key on the stack, at a multiple of eight.
+    let key = -(source_map::KEY.next_multiple_of(8) as i16);
+    let (base, at) = rule.vsid;
+    match base {
+        Base::Frame => {
+            check_bounds(asm, R7, at + 4, next);
+            asm.load(Size::Word, R2, R7, at as i16);
+        }
+        Base::BehindIpv4 => {
+            behind_ipv4(asm, at + 4, next);
+            asm.load(Size::Word, R2, R3, (ETHERNET + at) as i16);
+        }
+    }
+    let is_ipv4 = rule.address_len == 4;
+    asm.and(R2, word_of_packet(0xffff_ff00).cast_signed());
+    asm.or(R2, word_of_packet(source_map::family(is_ipv4).into()).cast_signed());
+    asm.store(R10, key, R2);
+    check_bounds(asm, R7, rule.address + rule.address_len, next);
+    for n in 0..4 {
+        let to = key + 4 + 4 * n;
+        if n == 0 || !is_ipv4 {
+            asm.load(Size::Word, R2, R7, rule.address as i16 + 4 * n);
+            asm.store(R10, to, R2);
+        } else {
+            asm.store_zero(R10, to);
+        }
+    }
+    asm.load_map(R1, map.as_raw_fd());
+    asm.copy(R2, R10);
+    asm.add(R2, key.into());
+    asm.call(MAP_LOOKUP);
 }
 
 /// A half word of a packet, as this machine loads it.
-fn half(value: u32) -> u32 {
+fn half_of_packet(value: u32) -> u32 {
     u16::from_ne_bytes((value as u16).to_be_bytes()).into()
+}
+
+/// A word of a packet, as this machine loads it.
+fn word_of_packet(value: u32) -> u32 {
+    u32::from_ne_bytes(value.to_be_bytes())
 }
 
 /// Rules for control traffic that concerns the address only.
@@ -132,7 +192,7 @@ fn control_rules(address: IpAddr) -> Vec<Vec<Match>> {
     match address {
         IpAddr::V4(address) => {
             // Requests for the address, and replies to it (RFC 826: the target protocol address).
-            let arp = vec![Match::Half(ETHERTYPE, 0x0806), Match::Word(38, address.into())];
+            let arp = vec![half(ETHERTYPE, 0x0806), word(38, address.into())];
             vec![arp, ipv4(address, 1).to_vec()]
         }
         IpAddr::V6(address) => {
@@ -140,7 +200,7 @@ fn control_rules(address: IpAddr) -> Vec<Vec<Match>> {
             // tells them apart (RFC 4861, 4.3).
             let [.., a, b, c] = address.octets();
             let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);
-            let (to, solicitation) = (ipv6_address(38, address), [Match::Byte(54, 135)]);
+            let (to, solicitation) = (ipv6_address(38, address), [byte(54, 135)]);
             let solicited =
                 [&ipv6(58)[..], &ipv6_address(38, group), &solicitation, &ipv6_address(62, address)].concat();
             vec![[&ipv6(58)[..], &to].concat(), solicited]

@@ -54,7 +54,13 @@ pub(super) struct Redirect {
 impl Redirect {
     fn new(index: u32, queues: u32, filter: &Filter) -> io::Result<Self> {
         let map = bpf::create_xskmap(queues)?;
-        let program = bpf::load(&program::build(filter, map.as_fd()))?;
+        // The program keeps it open.
+        let sources = match filter {
+            Filter::Kernel { sources, .. } => Some(sources.map()?),
+            Filter::Everything | Filter::Own(_) => None,
+        };
+        let sources = sources.as_ref().map(AsFd::as_fd);
+        let program = bpf::load(&program::build(filter, map.as_fd(), sources))?;
         // Fails at once if another program is attached. Frames pass to the kernel until there are sockets.
         let (link, mode) = attach(program.as_fd(), index)?;
         Ok(Redirect { _link: link, map, index, mode, queues })

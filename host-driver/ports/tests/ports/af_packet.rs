@@ -250,8 +250,10 @@ fn a_fanout_group_shares_frames_by_flow() {
     let (here, there) = (Namespace::new(), Namespace::new());
     here.connect("wire", &there, "far");
     let shared = AfPacketOptions { fanout: Some(77), ..AfPacketOptions::default() };
-    let mut ports =
-        [TestPort::packet_socket(&here, "wire", shared), TestPort::packet_socket(&here, "wire", shared)];
+    let mut ports = [
+        TestPort::packet_socket(&here, "wire", shared.clone()),
+        TestPort::packet_socket(&here, "wire", shared),
+    ];
     let mut sender = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
     let frames: Vec<Vec<u8>> = (0..1024).map(|n| datagram(1000 + n as u16 % 64, n, 60)).collect();
     for frames in frames.chunks(64) {

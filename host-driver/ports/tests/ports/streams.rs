@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 
+use culvert_netlink::OverlaySource;
 use culvert_packet::{Encap, MacAddr, OuterSpec};
-use culvert_ports::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, Filter, Tap};
+use culvert_ports::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, Filter, OverlaySources, Tap};
 use culvert_switch::SwitchPort;
 
 use crate::namespace::{Namespace, TIMEOUT, can_use_taps, can_use_xdp, is_unprivileged};
@@ -176,7 +177,9 @@ fn overlay<P: SwitchPort + 'static>(checksums: &str, whole: bool, open: fn(Filte
     ));
     there.run("ip link set overlay up");
     let tap = here.within(|| Tap::open("vm", 1450, None).unwrap());
-    let filter = Filter::Overlay { address: ours.into(), control: false };
+    let sources = OverlaySources::default();
+    sources.set([OverlaySource { vsid: 5001, address: theirs.into() }].into()).unwrap();
+    let filter = Filter::Kernel { address: ours.into(), sources };
     let wire = here.within(move || open(filter).unwrap());
     here.run("ip addr add 10.0.0.1/24 dev vm");
     here.run("ip addr add fd00::1/64 dev vm");

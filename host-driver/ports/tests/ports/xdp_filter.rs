@@ -6,7 +6,7 @@ use culvert_packet::Encap;
 use culvert_ports::{AfPacketOptions, AfXdpOptions, Filter};
 use culvert_switch::SwitchPort;
 
-use crate::filter::{Case, Goes, cases, encapsulated};
+use crate::filter::{Case, Goes, cases, encapsulated, kernel_filter, source};
 use crate::frames::datagram;
 use crate::namespace::{Namespace, can_use_xdp};
 use crate::test_port::TestPort;
@@ -31,11 +31,15 @@ fn check_program(generic: bool, address: &str, other: &str, foreign: &str) {
     let last = encapsulated(Encap::Vxlan, address);
     let ends = [[&last[..], b"the end"].concat(), datagram(9, 1, 60)];
     let filters = [
-        (Filter::Overlay { address, control: false }, vec![Goes::Overlay]),
-        (Filter::Overlay { address, control: true }, vec![Goes::Overlay, Goes::Control]),
-        (Filter::Everything, vec![Goes::Overlay, Goes::Control, Goes::ControlOfAll, Goes::Elsewhere]),
+        (kernel_filter(address), vec![Goes::Overlay]),
+        (Filter::Own(vec![address]), vec![Goes::Overlay, Goes::UnknownSource, Goes::Control]),
+        (
+            Filter::Everything,
+            vec![Goes::Overlay, Goes::UnknownSource, Goes::Control, Goes::ControlOfAll, Goes::Elsewhere],
+        ),
     ];
     for (filter, goes) in filters {
+        let everything = matches!(filter, Filter::Everything);
         let mut near = TestPort::xdp(&here, "wire", AfXdpOptions { filter, ..AfXdpOptions::default() });
         assert_eq!(near.port.is_generic(), generic);
         // A packet socket receives what the kernel receives.
@@ -43,14 +47,13 @@ fn check_program(generic: bool, address: &str, other: &str, foreign: &str) {
         let mut frames: Vec<Vec<u8>> = cases.iter().map(|case| case.1.clone()).collect();
         frames.extend(ends.clone());
         assert_eq!(sender.send(&frames).packets, frames.len() as u64);
-        let everything = filter == Filter::Everything;
         let ours = near.receive_until(|frame| frame == ends[usize::from(everything)]);
         let theirs =
             if everything { kernel.receive() } else { kernel.receive_until(|frame| frame == ends[1]) };
         for (got, is_ours) in [(ours, true), (theirs, false)] {
             let expected = cases.iter().filter(|case| goes.contains(&case.2) == is_ours);
             let expected: Vec<&str> = expected.map(|case| case.0).collect();
-            assert_eq!(names(&got, &cases), expected, "{filter:?}, ours: {is_ours}");
+            assert_eq!(names(&got, &cases), expected, "{goes:?}, ours: {is_ours}");
         }
         assert_eq!(near.port.take_rx_drops(), 0);
     }
@@ -76,4 +79,29 @@ fn an_interface_without_a_driver_for_xdp_does_the_same() {
         check_program(true, "192.0.2.1", "192.0.2.129", "2001:db8::c000:201");
         check_program(true, "2001:db8::2", "2001:db8:1::2", "192.0.2.1");
     }
+}
+
+#[test]
+fn a_program_follows_its_sources() {
+    if !can_use_xdp() {
+        return;
+    }
+    let address: IpAddr = "192.0.2.1".parse().unwrap();
+    let (here, there) = (Namespace::new(), Namespace::new());
+    here.connect("wire", &there, "far");
+    let Filter::Kernel { sources, .. } = kernel_filter(address) else { unreachable!("it is one") };
+    let filter = Filter::Kernel { address, sources: sources.clone() };
+    let mut near = TestPort::xdp(&here, "wire", AfXdpOptions { filter, ..AfXdpOptions::default() });
+    let mut kernel = TestPort::packet_socket(&here, "wire", AfPacketOptions::default());
+    let mut sender = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
+    let frames = [encapsulated(Encap::Vxlan, address)];
+    sender.send(&frames);
+    assert_eq!(near.receive_until(|frame| frame == frames[0]), frames);
+    sources.set(Default::default()).unwrap();
+    sender.send(&frames);
+    kernel.receive_until(|frame| frame == frames[0]);
+    sources.add(&[source(address)].into()).unwrap();
+    sender.send(&frames);
+    assert_eq!(near.receive_until(|frame| frame == frames[0]), frames);
+    assert!(!kernel.receive().contains(&frames[0]));
 }

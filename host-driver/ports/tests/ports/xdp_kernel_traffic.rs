@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 
 use culvert_packet::{Encap, MacAddr, craft};
-use culvert_ports::{AfPacketOptions, AfXdpOptions, Filter};
+use culvert_ports::{AfPacketOptions, AfXdpOptions};
 
-use crate::filter::encapsulated;
+use crate::filter::{encapsulated, kernel_filter};
 use crate::frames::{ends, is_ours};
 use crate::namespace::{Namespace, TIMEOUT, can_use_xdp, wait_until};
 use crate::test_port::TestPort;
@@ -67,7 +67,7 @@ fn the_kernel_keeps_other_traffic_and_does_not_answer_the_overlay() {
         here.run(&format!("ip addr add {address}/{prefix} dev wire"));
         there.run(&format!("ip addr add {theirs}/{prefix} dev far"));
         here.run(&format!("ip route add default via {theirs}"));
-        let filter = Filter::Overlay { address: address.parse().unwrap(), control: false };
+        let filter = kernel_filter(address.parse().unwrap());
         let options = AfXdpOptions { filter, promiscuous: false, ..AfXdpOptions::default() };
         let mut near = TestPort::xdp(&here, "wire", options);
         // The kernel also resolves addresses: no neighbour is known yet.
