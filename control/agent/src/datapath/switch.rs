@@ -41,7 +41,8 @@ pub(super) struct SwitchBackend {
 struct Attachment {
     /// The provider address whose home it is.
     pa: LocalPa,
-    /// The addresses whose packets it receives.
+    /// The addresses whose packets it receives. If they are our own, these are all of them: an address moves to the other uplink
+    /// when its home has no link, and packets for it may arrive there before this host has noticed.
     addresses: Vec<IpAddr>,
 }
 
@@ -75,7 +76,11 @@ impl SwitchBackend {
         }
         let mut attached = self.attached();
         let locals = &config.snapshot.local_pas;
-        let attachment = |pa: &LocalPa| Attachment { pa: *pa, addresses: vec![pa.addr] };
+        let addresses = |pa: &LocalPa| match self.addresses {
+            ProviderAddress::Own => locals.iter().map(|pa| pa.addr).collect(),
+            ProviderAddress::Kernel => vec![pa.addr],
+        };
+        let attachment = |pa: &LocalPa| Attachment { pa: *pa, addresses: addresses(pa) };
         let wanted: BTreeMap<u8, Attachment> = locals.iter().map(|pa| (pa.uplink, attachment(pa))).collect();
         let gone: Vec<u8> = attached.keys().filter(|n| !wanted.contains_key(n)).copied().collect();
         for n in gone {
