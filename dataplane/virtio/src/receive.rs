@@ -78,6 +78,11 @@ impl ReceiveBuffers {
         self.used.len() as u16
     }
 
+    /// Number of descriptors that were looked at for them.
+    pub fn segments(&self) -> usize {
+        self.segments.len()
+    }
+
     /// Writes the frame, header first, into the buffers that were chosen and gives them back. The guest sees it once the
     /// ring is published.
     ///

@@ -210,9 +210,9 @@ impl Ring {
         if self.published == self.next {
             return Ok(());
         }
-        self.published = self.next;
         // virtio 1.2 section 2.7.8.2: buffers and elements are written before the used index
         memory.store(Part::Used, INDEX, self.next)?;
+        self.published = self.next;
         if self.notify && self.options.event_idx {
             self.set_avail_event(memory)?;
         }

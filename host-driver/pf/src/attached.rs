@@ -181,6 +181,14 @@ impl AttachedNic {
         }
         nic.vf_is_driven(vf)
     }
+
+    /// Frames of VF `vf` that messages to its VMM have carried, because the VM's memory is not shared.
+    ///
+    /// # Errors
+    /// The NIC is absent, or its board does not answer.
+    pub fn vf_frames_by_message(&self, vf: u16) -> Result<u64> {
+        self.place.nic()?.vf_frames_by_message(vf)
+    }
 }
 
 impl Drop for AttachedNic {

@@ -9,6 +9,8 @@ use crate::nic::Nic;
 
 /// Number of the first uplink among the board's ports. VFs come before it.
 const UPLINK0: u32 = 64;
+/// Place of frames carried by messages among a port's counters.
+const BY_MESSAGE: u32 = 5;
 
 impl Nic {
     /// Counters of the NIC and its MAC ports.
@@ -30,6 +32,14 @@ impl Nic {
     /// The device is lost.
     pub fn vf_counters(&self, vf: u16) -> Result<PortCounters> {
         self.port(u32::from(vf) % UPLINK0)
+    }
+
+    /// Frames of VF `vf` that messages to its VMM have carried, because the VM's memory is not shared.
+    ///
+    /// # Errors
+    /// The device is lost.
+    pub fn vf_frames_by_message(&self, vf: u16) -> Result<u64> {
+        self.shared.bar.counter(PORTS + u32::from(vf) % UPLINK0 * PORT_STRIDE + 8 * BY_MESSAGE)
     }
 
     fn port(&self, port: u32) -> Result<PortCounters> {

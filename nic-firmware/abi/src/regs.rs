@@ -126,7 +126,7 @@ pub const PANIC_LEN: u32 = 0x200;
 /// Board's counters, 64 bits each, low half first: drops by `Reason` number.
 pub const DROPS: u32 = 0x4000;
 /// Counters of board port n (VF 0..64, then uplinks at 64 and 65): `PORTS + n * PORT_STRIDE`: frames in, bytes in,
-/// frames out, bytes out, frames dropped.
+/// frames out, bytes out, frames dropped, frames carried by messages because the VF's memory is not shared.
 pub const PORTS: u32 = 0x5000;
 /// Bytes of a port's counters.
 pub const PORT_STRIDE: u32 = 0x40;

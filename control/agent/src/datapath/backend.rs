@@ -118,6 +118,19 @@ impl Backend {
         }
     }
 
+    /// Frames that messages to VMMs have carried, by VF; only VFs of VMs that do not share their memory.
+    pub(super) fn frames_by_message(&self) -> Result<Vec<(String, u64)>, DatapathError> {
+        let Backend::Nic { nic, .. } = self else { return Ok(Vec::new()) };
+        let mut all = Vec::new();
+        for vf in nic.status().vfs {
+            let frames = nic.vf_frames_by_message(vf.index)?;
+            if frames > 0 {
+                all.push((format!("vf{}_frames_by_message", vf.index), frames));
+            }
+        }
+        Ok(all)
+    }
+
     /// Identity, state and offloads. Of a NIC that does not answer: what is known.
     pub(super) fn info(&self, handle: &Handle) -> Result<NicInfo, DatapathError> {
         let mut info = match self {

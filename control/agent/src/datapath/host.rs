@@ -108,6 +108,7 @@ impl HostDatapath {
         view.nic = [("finished", counters.finished), ("punted", counters.punted)]
             .map(|(name, value)| (name.to_owned(), value))
             .into();
+        view.nic.extend(self.backend.frames_by_message()?);
         let status = handle.status_within(STATUS_LIMIT)?;
         view.host = host_counters(&status).map(|(name, value)| (name.to_owned(), value)).into();
         Ok(view)

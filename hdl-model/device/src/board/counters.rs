@@ -11,8 +11,8 @@ pub(super) const PORTS: usize = 66;
 /// Counters of one port.
 #[derive(Default)]
 pub(super) struct Port {
-    /// Frames in, bytes in, frames out, bytes out, frames dropped.
-    words: [AtomicU64; 5],
+    /// Frames in, bytes in, frames out, bytes out, frames dropped, frames carried by messages.
+    words: [AtomicU64; 6],
 }
 
 /// All of them.
@@ -41,18 +41,25 @@ fn index(port: BoardPort) -> Option<usize> {
 impl Counters {
     /// Counts a received frame.
     pub fn frame_in(&self, port: BoardPort, len: usize) {
-        self.add(port, 0, len);
+        self.add(port, 0, 1, len as u64);
     }
 
-    /// Counts a sent frame.
-    pub fn frame_out(&self, port: BoardPort, len: usize) {
-        self.add(port, 2, len);
+    /// Counts sent frames and their bytes.
+    pub fn frames_out(&self, port: BoardPort, frames: u64, bytes: u64) {
+        self.add(port, 2, frames, bytes);
     }
 
-    fn add(&self, port: BoardPort, word: usize, len: usize) {
+    fn add(&self, port: BoardPort, word: usize, frames: u64, bytes: u64) {
         if let Some(port) = index(port).and_then(|i| self.ports.get(i)) {
-            port.words[word].fetch_add(1, Relaxed);
-            port.words[word + 1].fetch_add(len as u64, Relaxed);
+            port.words[word].fetch_add(frames, Relaxed);
+            port.words[word + 1].fetch_add(bytes, Relaxed);
+        }
+    }
+
+    /// Shows how many frames of a VF messages to its client have carried, since its memory is not shared.
+    pub fn set_by_message(&self, port: BoardPort, frames: u64) {
+        if let Some(port) = index(port).and_then(|i| self.ports.get(i)) {
+            port.words[5].store(frames, Relaxed);
         }
     }
 

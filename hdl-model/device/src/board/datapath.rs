@@ -10,11 +10,15 @@ use super::registers::{Queue, State};
 use super::upcall_share::UpcallShares;
 use crate::function::PfPort;
 use crate::soc::Soc;
-use crate::virtio::NetDevice;
+use crate::virtio::{NetDevice, TxBudget};
 use crate::wire::{Capture, Wire};
 
 /// Frames or commands taken from one port before the next one has its turn.
 pub(super) const BURST: usize = 32;
+/// What a VF may send in a turn of the engine: a burst of full frames, each in a header's and a page's descriptors and some
+/// to spare. A guest that splits a frame into hundreds of descriptors sends fewer frames instead of taking its neighbours'
+/// time.
+const TURN: TxBudget = TxBudget { frames: BURST, descriptors: 8 * BURST as i64, bytes: BURST as i64 * 2048 };
 
 /// A MAC port.
 pub struct Uplink {
@@ -33,6 +37,8 @@ pub(super) struct Datapath {
     pub(super) uplinks: Vec<Uplink>,
     pub(super) vfs: Vec<Arc<NetDevice>>,
     pub(super) shares: UpcallShares,
+    /// What each VF may still send in this turn.
+    budgets: Vec<TxBudget>,
 }
 
 impl Datapath {
@@ -44,13 +50,29 @@ impl Datapath {
             uplinks,
             vfs: Vec::new(),
             shares: UpcallShares::new(),
+            budgets: Vec::new(),
         }
     }
 
     /// Replaces the VFs.
     pub(super) fn set_vfs(&mut self, vfs: Vec<Arc<NetDevice>>) {
+        self.budgets = vec![TxBudget::default(); vfs.len()];
         self.vfs = vfs;
         self.shares.clear();
+    }
+
+    /// What a VF may send in the turn that begins now.
+    pub(super) fn renew_budget(&mut self, vf: usize) -> TxBudget {
+        let mut budget = self.budgets.get(vf).copied().unwrap_or_default();
+        budget.renew(TURN);
+        budget
+    }
+
+    /// Keeps what a VF has left, or owes.
+    pub(super) fn keep_budget(&mut self, vf: usize, budget: TxBudget) {
+        if let Some(kept) = self.budgets.get_mut(vf) {
+            *kept = budget;
+        }
     }
 
     /// Brings the PF queues into the state that the driver wants.

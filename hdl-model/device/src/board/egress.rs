@@ -8,6 +8,7 @@ use culvert_packet::Reason;
 
 use super::datapath::Datapath;
 use crate::soc::FromFirmware;
+use crate::virtio::{Delivery, RxError};
 
 /// Descriptors executed before others have their turn.
 const BURST: usize = 128;
@@ -84,7 +85,7 @@ impl Datapath {
                     {
                         capture.frame(header, frame);
                     }
-                    sent
+                    sent.map(|()| Delivery::Done)
                 }
                 None => Err(Reason::UplinkDown),
             },
@@ -93,7 +94,7 @@ impl Datapath {
                     // The engine has filled in the checksum of a frame from one of its VFs.
                     let verified = d.offload.checksum == OffloadBits::VERIFIED
                         && matches!(BoardPort::from_bits(d.target), BoardPort::Vf(_));
-                    vf.rx_push(&[header, frame], verified).map_err(crate::virtio::RxError::reason)
+                    vf.rx_push(&[header, frame], verified).map_err(RxError::reason)
                 }
                 None => Err(Reason::QueueStopped),
             },
@@ -103,7 +104,7 @@ impl Datapath {
                 let (header, frame) = (header.to_vec(), frame.to_vec());
                 let entry = Entry { op: Op::Transmit as u8, port: d.vport, now: d.now, ..Entry::default() };
                 if self.host.send(usize::from(n), entry, &[&header, &frame]) {
-                    Ok(())
+                    Ok(Delivery::Done)
                 } else {
                     Err(Reason::QueueStopped)
                 }
@@ -111,8 +112,24 @@ impl Datapath {
             BoardPort::None => Err(Reason::BadDescriptor),
         };
         match result {
-            Ok(()) => self.registers.counters.frame_out(port, len),
+            Ok(Delivery::Done) => self.registers.counters.frames_out(port, 1, len as u64),
+            // What becomes of it is known later: `settle_queued`.
+            Ok(Delivery::Queued) => {}
             Err(reason) => self.registers.counters.drop(port, reason, 1),
+        }
+    }
+
+    /// Counts what has become of frames that were queued for VFs whose memory is not shared.
+    pub(super) fn settle_queued(&mut self) {
+        for (n, vf) in self.vfs.iter().enumerate() {
+            let port = BoardPort::Vf(n as u8);
+            let late = vf.take_late();
+            let (frames, bytes) = late.delivered;
+            self.registers.counters.frames_out(port, frames, bytes);
+            for (error, (frames, _)) in RxError::ALL.into_iter().zip(late.lost) {
+                self.registers.counters.drop(port, error.reason(), frames);
+            }
+            self.registers.counters.set_by_message(port, vf.counters().by_message);
         }
     }
 

@@ -143,6 +143,7 @@ impl Engine {
                 self.registers.counters.drop(BoardPort::None, reason, count);
             }
         }
+        self.datapath.settle_queued();
         self.read_counters();
         if self.supervisor.watch(&mut self.datapath.link) {
             self.datapath.shares.clear();

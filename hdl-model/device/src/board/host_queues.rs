@@ -55,6 +55,11 @@ impl HostQueues {
             self.stop(n, Fault::Misaligned);
             return false;
         }
+        let checked = ring.as_ref().map_or(Ok(()), |ring| ring.check(&self.port.memory().view()));
+        if let Err(fault) = checked {
+            self.stop(n, fault);
+            return false;
+        }
         if n == QUEUE_COMMAND {
             self.commands = ring.map(FromHost::new);
         } else {
@@ -65,7 +70,9 @@ impl HostQueues {
 
     /// Stops a queue at a fault.
     pub(super) fn stop(&mut self, n: usize, fault: Fault) {
-        tracing::warn!(queue = n, "a PF queue stopped: {fault}");
+        // The board never asks for memory by messages: it would wait for a client.
+        let remedy = if fault == Fault::Remote { "; its memory must be shared with the board" } else { "" };
+        tracing::warn!(queue = n, "a PF queue stopped: {fault}{remedy}");
         self.registers.set_queue_state(n, regs::QUEUE_FAULT);
         self.queues[n].state = regs::QUEUE_FAULT;
         self.registers.counters.drop(BoardPort::None, Reason::DmaFault, 1);
@@ -145,5 +152,35 @@ impl HostQueues {
         // The next command meets the same fault, which stops the queue.
         let _shown_again = queue.set_sleeping(&view, sleeping);
         queue.has_work(&view)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use culvert_abi::regs::QUEUE_UPCALL;
+
+    use super::*;
+    use crate::vfio_user::DmaRegion;
+    use crate::virtio::Notifier;
+
+    #[test]
+    fn a_ring_in_memory_that_is_not_shared_or_not_there_is_refused() {
+        let registers = State::new(Notifier::new().expect("eventfd"));
+        let port = PfPort::new();
+        let region = DmaRegion { iova: 0x10_0000, size: 0x10_0000, offset: 0, read: true, write: true };
+        port.memory().map(region, None).expect("map without a file");
+        let mut host = HostQueues::new(Arc::clone(&registers), port);
+        for (starts, (queue, base)) in (1..).zip([
+            (QUEUE_COMMAND, 0x10_0000),
+            (QUEUE_UPCALL, 0x10_0000),
+            (QUEUE_UPCALL, 0x40_0000),
+            (QUEUE_COMMAND, u64::MAX - 63),
+        ]) {
+            let mut queues = [Queue::default(); QUEUE_COUNT];
+            queues[queue] = Queue { base, size_log2: 6, state: regs::QUEUE_RUNNING, starts };
+            host.set_up(&queues);
+            assert_eq!(host.queues[queue].state, regs::QUEUE_FAULT, "queue {queue} at {base:#x}");
+            assert!(!host.takes_commands() && !host.send(queue, Entry::default(), &[]));
+        }
     }
 }

@@ -18,15 +18,15 @@ impl Datapath {
             let vf = Arc::clone(&self.vfs[n]);
             vf.service_control();
             let share = self.registers.share(n);
-            for _ in 0..BURST {
-                if self.shares.used(n) >= share || !self.link.has_room() || !vf.has_tx() {
-                    break;
-                }
+            let mut budget = self.renew_budget(n);
+            // What its debt keeps in the ring is work for the next turn.
+            busy |= !budget.lasts() && vf.has_tx();
+            while budget.lasts() && self.shares.used(n) < share && self.link.has_room() && vf.has_tx() {
                 let Some(buffer) = self.link.soc.owners().take() else { break };
                 let port = BoardPort::Vf(n as u8);
                 let start = HEADROOM as usize;
                 let taken = self.link.soc.buffer(buffer).and_then(|b| {
-                    let frame = vf.tx_pop(&mut b[start..])?;
+                    let frame = vf.tx_pop_within(&mut b[start..], &mut budget)?;
                     fill_checksum(&mut b[start..start + frame.len], frame.csum);
                     Some(frame.len)
                 });
@@ -40,6 +40,7 @@ impl Datapath {
                 let offload = OffloadBits { checksum: OffloadBits::VERIFIED, ..OffloadBits::default() };
                 self.hand_over(buffer, len, port, offload);
             }
+            self.keep_budget(n, budget);
         }
         busy
     }

@@ -29,6 +29,11 @@ impl Ring {
         fits.then(|| Ring { base, mask: (1 << size_log2) - 1, index: 0 })
     }
 
+    /// Whether the ring's indices can be reached at all.
+    pub(super) fn check(&self, view: &View<'_>) -> Result<(), Fault> {
+        [HOST_INDEX, HOST_SLEEPS].into_iter().try_for_each(|at| view.load_u32(self.base + at).map(drop))
+    }
+
     /// Entries that the host has produced and the board has not used. `None`: more than there are.
     fn available(&self, view: &View<'_>) -> Result<u32, Fault> {
         let ahead = view.load_u32(self.base + HOST_INDEX)?.wrapping_sub(self.index);

@@ -5,10 +5,10 @@ use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
-use culvert_virtio::{AddressSpace, FileInfo, MappedFile, PAGE_SIZE, Region, RegionError, RemoteMemory};
+use culvert_virtio::{AddressSpace, FileInfo, MappedFile, PAGE_SIZE, Region, RegionError};
 use rustix::io::Errno;
 
-use crate::vfio_user::{DmaRegion, RemoteDma};
+use crate::vfio_user::DmaRegion;
 
 /// Ranges a client may have mapped at once: what the kernel's VFIO allows by default.
 pub const MAX_REGIONS: usize = 65535;
@@ -76,21 +76,14 @@ impl Memory {
         Ok(removed)
     }
 
-    /// Removes everything, and the way to the client. Returns the number of bytes that were mapped.
+    /// Removes everything. Returns the number of bytes that were mapped.
     pub fn clear(&self) -> u64 {
-        let mut map = self.write_lock();
-        map.space.set_remote(None);
-        map.unmap_all()
+        self.unmap_all()
     }
 
-    /// Removes every range, but keeps the way to the client.
+    /// Removes every range.
     pub fn unmap_all(&self) -> u64 {
         self.write_lock().unmap_all()
-    }
-
-    /// Sets the way to memory that has no file descriptor.
-    pub fn set_remote(&self, remote: Arc<RemoteDma>) {
-        self.write_lock().space.set_remote(Some(remote as Arc<dyn RemoteMemory>));
     }
 
     /// Access to what is mapped now; while it lives, nothing is removed. Keep it for a burst, not longer: the client

@@ -6,12 +6,16 @@
 //!
 //! A file behind the memory belongs to the client, who may truncate it at any time: an access to lost pages reports
 //! [`Fault::Shrunk`] (see `culvert_virtio`). One mapping covers a whole file, however many ranges of it the client maps:
-//! with a virtual IOMMU these are thousands. Memory without a file descriptor is reached by messages to the client
-//! ([`RemoteDma`](crate::vfio_user::RemoteDma)).
+//! with a virtual IOMMU these are thousands. Memory without a file descriptor is not reached through a view at all
+//! ([`Fault::Remote`]): the client may take as long as it likes to answer. A thread of the function alone reaches it
+//! ([`ByMessage`]).
 
 #![forbid(unsafe_code)]
 
+mod by_message;
 mod memory;
 
+pub use by_message::ByMessage;
+pub(crate) use by_message::RingByMessage;
 pub use culvert_virtio::{MemoryFault as Fault, PAGE_SIZE};
 pub use memory::{MAX_REGIONS, Memory, View};

@@ -274,8 +274,8 @@ impl Function for Shared {
         self.reset_all();
     }
 
-    fn connected(&self, remote: Arc<RemoteDma>) {
-        self.port.memory.set_remote(remote);
+    /// The PF's rings lie in shared memory: nothing is served by messages.
+    fn connected(self: Arc<Self>, _: Arc<RemoteDma>) {
         self.registers.connected();
     }
 

@@ -78,14 +78,22 @@ impl Function for NetDevice {
     }
 
     fn dma_map(&self, region: DmaRegion, fd: Option<OwnedFd>) -> Result<(), Errno> {
-        self.memory().map(region, fd)
+        let shared = fd.is_some();
+        self.memory().map(region, fd)?;
+        if !shared {
+            self.start_message_thread()?;
+        }
+        self.note_mapping();
+        Ok(())
     }
 
     fn dma_unmap(&self, range: Option<(u64, u64)>) -> Result<u64, Errno> {
-        match range {
-            Some((iova, size)) => self.memory().unmap(iova, size),
-            None => Ok(self.memory().unmap_all()),
-        }
+        let removed = match range {
+            Some((iova, size)) => self.memory().unmap(iova, size)?,
+            None => self.memory().unmap_all(),
+        };
+        self.give_up_messages(range);
+        Ok(removed)
     }
 
     fn set_irqs(&self, set: IrqSet) -> Result<(), Errno> {
@@ -96,8 +104,8 @@ impl Function for NetDevice {
         self.reset_function();
     }
 
-    fn connected(&self, remote: Arc<RemoteDma>) {
-        self.memory().set_remote(remote);
+    fn connected(self: Arc<Self>, remote: Arc<RemoteDma>) {
+        self.set_remote(remote);
     }
 
     fn disconnected(&self) {

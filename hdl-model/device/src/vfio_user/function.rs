@@ -97,7 +97,7 @@ pub trait Function: Send + Sync {
     fn reset(&self);
 
     /// A client has agreed on a version; `remote` reaches its memory until it is gone.
-    fn connected(&self, remote: Arc<RemoteDma>);
+    fn connected(self: Arc<Self>, remote: Arc<RemoteDma>);
 
     /// The client is gone, with its memory and its eventfds.
     fn disconnected(&self);

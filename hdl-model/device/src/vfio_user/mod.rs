@@ -25,7 +25,7 @@ mod session;
 
 pub use function::{DmaRegion, Function, IrqAction, IrqSet, Region, SparseMmap};
 pub use message::{MAX_FDS, MAX_MESSAGE, MAX_TRANSFER};
-pub use remote::{RemoteDma, RemoteError};
+pub use remote::{RemoteAccess, RemoteDma, RemoteError};
 pub use server::Server;
 
 use std::path::PathBuf;

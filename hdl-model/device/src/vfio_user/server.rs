@@ -58,7 +58,7 @@ impl Server {
             .name(format!("vfio-user {name}"))
             .spawn({
                 let stop = Arc::clone(&stop);
-                move || accept_loop(&listener, &stop, &*function)
+                move || accept_loop(&listener, &stop, &function)
             })
             .map_err(start)?;
         Ok(Self { path: path.to_owned(), stop, thread: Some(thread) })
@@ -111,7 +111,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-fn accept_loop(listener: &UnixListener, stop: &Stop, function: &dyn Function) {
+fn accept_loop(listener: &UnixListener, stop: &Stop, function: &Arc<dyn Function>) {
     loop {
         let mut fds = [
             PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),

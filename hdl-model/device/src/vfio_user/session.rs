@@ -23,13 +23,13 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 struct Session<'a> {
     stream: Arc<UnixStream>,
     writer: Arc<Mutex<()>>,
-    function: &'a dyn Function,
+    function: &'a Arc<dyn Function>,
     /// There once the version is agreed.
     remote: Option<Arc<RemoteDma>>,
 }
 
 /// Serves one client until it leaves, breaks the framing, or the stream is shut down from another thread.
-pub(super) fn serve(stream: UnixStream, function: &dyn Function) -> io::Result<()> {
+pub(super) fn serve(stream: UnixStream, function: &Arc<dyn Function>) -> io::Result<()> {
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     let mut session =
         Session { stream: Arc::new(stream), writer: Arc::new(Mutex::new(())), function, remote: None };
@@ -79,7 +79,7 @@ impl<'a> Session<'a> {
         match (message.header.command, &self.remote) {
             (command::VERSION, None) => self.agree(&message.body),
             (command::VERSION, Some(_)) | (_, None) => Err(Errno::INVAL),
-            (_, Some(_)) => commands::execute(self.function, message),
+            (_, Some(_)) => commands::execute(&**self.function, message),
         }
     }
 
@@ -100,7 +100,7 @@ impl<'a> Session<'a> {
         }});
         let remote =
             Arc::new(RemoteDma::new(Arc::clone(&self.stream), Arc::clone(&self.writer), max_transfer));
-        self.function.connected(Arc::clone(&remote));
+        Arc::clone(self.function).connected(Arc::clone(&remote));
         self.remote = Some(remote);
         let json = capabilities.to_string();
         Ok(Body::default().u16s(&[MAJOR, minor.min(MINOR)]).bytes(json.as_bytes()).bytes(&[0]).into())

@@ -85,6 +85,48 @@ pub struct TxFrame {
     pub csum: Checksum,
 }
 
+/// What a VF may still send in its turn: a chain of many descriptors, or of many bytes, takes as much of the engine's time
+/// as many frames. A chain that is longer than the rest leaves a debt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TxBudget {
+    /// Chains.
+    pub frames: usize,
+    /// Their descriptors.
+    pub descriptors: i64,
+    /// Bytes of their frames.
+    pub bytes: i64,
+}
+
+impl TxBudget {
+    /// Whether another chain may be taken.
+    pub fn lasts(&self) -> bool {
+        self.frames > 0 && self.descriptors > 0 && self.bytes > 0
+    }
+
+    /// A new turn with this much; debts remain.
+    pub fn renew(&mut self, turn: TxBudget) {
+        self.frames = turn.frames;
+        self.descriptors = self.descriptors.saturating_add(turn.descriptors).min(turn.descriptors);
+        self.bytes = self.bytes.saturating_add(turn.bytes).min(turn.bytes);
+    }
+
+    /// Charges a chain.
+    pub(super) fn charge(&mut self, descriptors: usize, bytes: usize) {
+        self.frames = self.frames.saturating_sub(1);
+        self.descriptors = self.descriptors.saturating_sub(descriptors as i64);
+        self.bytes = self.bytes.saturating_sub(bytes as i64);
+    }
+}
+
+/// How far a frame for a guest has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// It is in the guest's buffers.
+    Done,
+    /// A thread of the VF will put it there: [`take_late`](super::NetDevice::take_late) tells what became of it.
+    Queued,
+}
+
 /// Why a frame was not delivered to a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RxError {
@@ -100,6 +142,11 @@ pub enum RxError {
 }
 
 impl RxError {
+    /// Number of causes.
+    pub const COUNT: usize = 3;
+    /// All causes, in the order of their counters.
+    pub const ALL: [Self; Self::COUNT] = [Self::NoBuffer, Self::Stopped, Self::TooLong];
+
     /// The reason under which the board counts such a drop.
     pub const fn reason(self) -> Reason {
         match self {
@@ -120,13 +167,15 @@ pub enum Discard {
     Oversize,
     /// Checksum offsets outside the frame, or an offload that was not offered.
     BadOffload,
+    /// Taken from the guest, and not yet passed on when the guest reset its device.
+    Reset,
 }
 
 impl Discard {
     /// Number of causes.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
     /// All causes, in the order of their counters.
-    pub const ALL: [Self; Self::COUNT] = [Self::Truncated, Self::Oversize, Self::BadOffload];
+    pub const ALL: [Self; Self::COUNT] = [Self::Truncated, Self::Oversize, Self::BadOffload, Self::Reset];
 
     /// The reason under which the board counts such a drop.
     pub const fn reason(self) -> Reason {
@@ -134,6 +183,7 @@ impl Discard {
             Self::Truncated => Reason::Runt,
             Self::Oversize => Reason::TooLong,
             Self::BadOffload => Reason::BadDescriptor,
+            Self::Reset => Reason::QueueReset,
         }
     }
 }

@@ -32,6 +32,17 @@ pub struct Counters {
     pub discards: [u64; Discard::COUNT],
     /// Faults that stopped a queue, in the order of [`RingFault::ALL`].
     pub faults: [u64; RingFault::COUNT],
+    /// Frames, both ways, that messages to the client have carried, because its memory is not shared.
+    pub by_message: u64,
+}
+
+/// What became of frames that were queued for a guest whose memory is not shared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Late {
+    /// Frames in the guest's buffers, and their bytes.
+    pub delivered: (u64, u64),
+    /// Frames lost, and their bytes, in the order of [`RxError::ALL`].
+    pub lost: [(u64, u64); RxError::COUNT],
 }
 
 /// The same, while they count.
@@ -48,8 +59,11 @@ pub(super) struct Live {
     interrupts: AtomicU64,
     discards: [AtomicU64; Discard::COUNT],
     faults: [AtomicU64; RingFault::COUNT],
+    by_message: AtomicU64,
     /// Discards and faults that the board has counted already.
     reported: [[AtomicU64; RingFault::COUNT]; 2],
+    /// What the board has not taken yet of [`Late`]: delivered, then lost; frames and bytes.
+    late: [[AtomicU64; 2]; 1 + RxError::COUNT],
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -103,6 +117,33 @@ impl Live {
         add(&self.interrupts, 1);
     }
 
+    /// A frame that messages have carried.
+    pub(super) fn carried(&self) {
+        add(&self.by_message, 1);
+    }
+
+    /// What has become of a queued frame of `len` bytes.
+    pub(super) fn late(&self, result: Result<(), RxError>, len: usize) {
+        let at = match result {
+            Ok(()) => 0,
+            Err(error) => 1 + error as usize,
+        };
+        match result {
+            Ok(()) => self.received(len),
+            Err(error) => self.refused(error),
+        }
+        add(&self.late[at][0], 1);
+        add(&self.late[at][1], len as u64);
+    }
+
+    /// What has become of queued frames since the last call.
+    pub(super) fn new_late(&self) -> Late {
+        let take =
+            |pair: &[AtomicU64; 2]| (pair[0].swap(0, Ordering::Relaxed), pair[1].swap(0, Ordering::Relaxed));
+        let [delivered, lost @ ..] = &self.late;
+        Late { delivered: take(delivered), lost: lost.each_ref().map(take) }
+    }
+
     /// Discards since the last call.
     pub(super) fn new_discards(&self) -> [(Reason, u64); Discard::COUNT] {
         std::array::from_fn(|i| (Discard::ALL[i].reason(), gained(&self.discards[i], &self.reported[0][i])))
@@ -126,6 +167,7 @@ impl Live {
             interrupts: get(&self.interrupts),
             discards: std::array::from_fn(|i| get(&self.discards[i])),
             faults: std::array::from_fn(|i| get(&self.faults[i])),
+            by_message: get(&self.by_message),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A virtio-net device: what its driver sees in registers, its life from reset to `DRIVER_OK`, and its interrupts.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use culvert_packet::Reason;
@@ -13,6 +13,7 @@ use super::counters::{Counters, Live};
 use super::features::{
     CONTROL, LINK_UP, MAX_QUEUE_SIZE, NO_VECTOR, OFFERED, QUEUES, RX, TX, VECTORS, bar, status,
 };
+use super::messaged::Messaged;
 use super::notifier::Notifier;
 use super::registers::{Effect, Registers};
 use super::slot::{Queue, QueueSlot, lock};
@@ -47,6 +48,11 @@ pub struct NetDevice {
     pub(super) polling: AtomicBool,
     pub(super) control_kicked: AtomicBool,
     pub(super) counters: Live,
+    /// Where the queues are served if only messages reach them.
+    pub(super) messaged: Messaged,
+    /// Descriptors of receive buffers that the engine has filled in this turn.
+    pub(super) rx_descriptors: AtomicUsize,
+    warned_of_messages: AtomicBool,
 }
 
 impl std::fmt::Debug for NetDevice {
@@ -81,6 +87,9 @@ impl NetDevice {
             polling: AtomicBool::new(false),
             control_kicked: AtomicBool::new(false),
             counters: Live::default(),
+            messaged: Messaged::default(),
+            rx_descriptors: AtomicUsize::new(0),
+            warned_of_messages: AtomicBool::new(false),
         }
     }
 
@@ -240,11 +249,22 @@ impl NetDevice {
         if index == CONTROL {
             self.control_kicked.store(true, Ordering::Release);
         }
+        if self.messaged.is_on() {
+            self.wake_message_thread();
+        } else {
+            self.notifier.notify();
+        }
+    }
+
+    /// A frame waits for the engine.
+    pub(super) fn wake_engine(&self) {
         self.notifier.notify();
     }
 
     /// The device's state after a reset by its driver, which is complete when this returns.
     fn reset_virtio(&self, registers: &mut Registers) {
+        // Held to the end: nobody serves the queues meanwhile.
+        let _server = self.withdraw();
         let [rx, tx, control] = &self.rings;
         let mut rings = [lock(rx), lock(tx), lock(control)];
         rings.iter_mut().for_each(|ring| ring.queue = None);
@@ -270,6 +290,7 @@ impl NetDevice {
     /// The client is gone: a reset, and nothing of its memory or eventfds is kept.
     pub fn detach(&self) {
         self.reset_function();
+        self.end_message_thread();
         self.pci.msix().release();
         self.memory.clear();
     }
@@ -281,6 +302,11 @@ impl NetDevice {
     /// Stops a queue at a fault, and with it the device.
     pub(super) fn stop(&self, index: usize, ring: &mut QueueSlot, fault: RingFault) {
         ring.queue = None;
+        self.fault(index, fault);
+    }
+
+    /// Notes the fault of a queue that has stopped.
+    pub(super) fn fault(&self, index: usize, fault: RingFault) {
         let count = self.counters.fault(fault);
         self.status.fetch_or(status::NEEDS_RESET, Ordering::AcqRel);
         let queue = match index {
@@ -295,6 +321,19 @@ impl NetDevice {
             tracing::warn!(mac, queue, count, reason, "virtio queue stopped: {fault}");
         }
         self.config_changed();
+    }
+
+    /// Says once that messages carry this VF's frames, and what would be better.
+    pub(super) fn warn_of_messages(&self) {
+        if !self.warned_of_messages.swap(true, Ordering::Relaxed) {
+            let mac = lock(&self.port).config.mac.map(|byte| format!("{byte:02x}")).join(":");
+            tracing::warn!(
+                mac,
+                "the VM does not share its memory: each access is a message, and the VF is slow; \
+                 start the VM with -object memory-backend-memfd,id=mem,size=SIZE,share=on and \
+                 -machine memory-backend=mem"
+            );
+        }
     }
 
     fn config_changed(&self) {

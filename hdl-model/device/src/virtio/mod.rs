@@ -43,20 +43,23 @@
 #![forbid(unsafe_code)]
 
 mod capabilities;
+mod chains;
 mod config;
 mod control;
 mod counters;
 mod datapath;
 mod device;
 mod features;
+mod message_thread;
+mod messaged;
 mod notifier;
 mod registers;
 mod slot;
 mod window;
 
-pub use config::{Checksum, Discard, RxError, TxFrame, VfConfig, VlanPolicy};
+pub use config::{Checksum, Delivery, Discard, RxError, TxBudget, TxFrame, VfConfig, VlanPolicy};
 pub use control::RxMode;
-pub use counters::Counters;
+pub use counters::{Counters, Late};
 pub use device::{NetDevice, VIRTIO_BAR};
 pub use notifier::Notifier;
 

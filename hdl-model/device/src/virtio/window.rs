@@ -29,6 +29,8 @@ impl NetDevice {
             self.pci.config_read(self.window + WINDOW_DATA, &mut data);
             self.bar_write(index, at, &data[..len]);
         }
+        // Bus mastering may have been switched.
+        self.wake_message_thread();
         event
     }
 

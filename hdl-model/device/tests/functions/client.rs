@@ -56,6 +56,11 @@ impl RawClient {
         Self { stream, next: 0 }
     }
 
+    /// A client on a connection that has agreed on a version.
+    pub(crate) fn over(stream: UnixStream) -> Self {
+        Self { stream, next: 0 }
+    }
+
     /// Connects and agrees on the version.
     pub(crate) fn negotiated(path: &Path) -> Self {
         let mut client = Self::connect(path);
@@ -96,8 +101,16 @@ impl RawClient {
     }
 
     pub(crate) fn receive(&mut self) -> io::Result<Received> {
+        let mut first = [0];
+        self.stream.read_exact(&mut first)?;
+        self.receive_after(first[0])
+    }
+
+    /// The rest of a message whose first byte has been read.
+    pub(crate) fn receive_after(&mut self, first: u8) -> io::Result<Received> {
         let mut header = [0; 16];
-        self.stream.read_exact(&mut header)?;
+        header[0] = first;
+        self.stream.read_exact(&mut header[1..])?;
         let word =
             |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let mut body = vec![0; word(4) as usize - 16];

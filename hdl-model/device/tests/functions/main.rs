@@ -9,4 +9,5 @@ mod memory;
 mod protocol;
 mod remote;
 mod sriov;
+mod unshared;
 mod virtqueue;
