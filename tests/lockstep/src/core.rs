@@ -13,6 +13,7 @@ use culvert_flow::tables::{Peer, Peers, Vport};
 use culvert_flow::{
     Checksum, Classified, Datapath, Frame, HashSecret, OuterInfo, Port, RecordId, Replica, Source, Verdict,
 };
+use culvert_logic::Memory;
 use culvert_packet::{MacAddr, Reason, VportId};
 
 use crate::memory::Store;
@@ -29,8 +30,8 @@ struct Packet {
 }
 
 /// The core as an engine.
-pub struct Core {
-    datapath: Datapath<'static>,
+pub struct Core<'m> {
+    datapath: Datapath<'m>,
     vf_vport: HashMap<u8, u16>,
     waiting: HashMap<u32, Packet>,
     next_buffer: u32,
@@ -40,10 +41,15 @@ pub struct Core {
     classified: Option<HashMap<(u16, Vec<u8>), Classified>>,
 }
 
-impl Core {
+impl Core<'static> {
+    /// With empty tables, which live as long as the program.
+    pub fn new(sizes: &Sizes) -> Self {
+        Self::with(Store::new(sizes).leak())
+    }
+
     /// With empty tables, and without the fast path for the commonest packets.
     pub fn pipeline_only(sizes: &Sizes) -> Self {
-        Core { pipeline_only: true, ..Core::new(sizes) }
+        Core::new(sizes).without_fast_path()
     }
 
     /// With empty tables, and as a host that keeps the classification of punted packets: re-injected ones are not parsed
@@ -51,10 +57,21 @@ impl Core {
     pub fn with_classified_upcalls(sizes: &Sizes) -> Self {
         Core { classified: Some(HashMap::new()), ..Core::new(sizes) }
     }
+}
 
-    /// With empty tables.
-    pub fn new(sizes: &Sizes) -> Self {
-        let memory = Store::new(sizes).leak();
+impl<'m> Core<'m> {
+    /// With tables in this memory, which are empty.
+    pub fn in_memory(memory: &'m mut Store) -> Self {
+        Self::with(memory.lend())
+    }
+
+    /// The same without the fast path for the commonest packets.
+    #[must_use]
+    pub fn without_fast_path(self) -> Self {
+        Core { pipeline_only: true, ..self }
+    }
+
+    fn with(memory: Memory<'m>) -> Self {
         let table = FlowTable::new(memory.table, HashSecret([0; 9])).expect("sizes fit each other");
         let datapath = Datapath {
             table,
@@ -268,7 +285,7 @@ fn upcall(packet: &Packet, reason: Reason, ticket: Option<Ticket>, outer: &Outer
     }
 }
 
-impl Engine for Core {
+impl Engine for Core<'_> {
     fn run(&mut self, event: &Event) -> Result<Vec<Output>, String> {
         let (now, mut out) = (event.now, Vec::new());
         // The host's frames are received from its queue, whatever port they name.

@@ -10,7 +10,7 @@ use culvert_abi::soc::{
 };
 use culvert_flow::record::{FlowKey, FlowRecord};
 use culvert_flow::tables::Vport;
-use culvert_logic::{Bus, Firmware};
+use culvert_logic::{Bus, Firmware, Memory};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::memory::Store;
@@ -231,20 +231,30 @@ impl<L: Link> FirmwareEngine<L> {
 }
 
 /// The firmware's logic, on this machine: rings are queues, buffers a vector.
-pub struct Hosted {
-    firmware: Firmware<'static>,
+pub struct Hosted<'m> {
+    firmware: Firmware<'m>,
     bus: VecBus,
 }
 
-impl Hosted {
-    /// A firmware with empty tables.
+impl Hosted<'static> {
+    /// A firmware with empty tables, which live as long as the program.
     pub fn new(sizes: &Sizes) -> Self {
-        let firmware = Firmware::new(Store::new(sizes).leak(), 1).expect("sizes fit each other");
-        Hosted { firmware, bus: VecBus::new() }
+        Self::with(Store::new(sizes).leak())
     }
 }
 
-impl Link for Hosted {
+impl<'m> Hosted<'m> {
+    /// A firmware with tables in this memory, which are empty.
+    pub fn in_memory(memory: &'m mut Store) -> Self {
+        Self::with(memory.lend())
+    }
+
+    fn with(memory: Memory<'m>) -> Self {
+        Hosted { firmware: Firmware::new(memory, 1).expect("sizes fit each other"), bus: VecBus::new() }
+    }
+}
+
+impl Link for Hosted<'_> {
     fn send(&mut self, descriptor: Descriptor, payload: Option<&[u8]>) -> Result<(), String> {
         let d = match payload {
             Some(bytes) => self.bus.fill(descriptor, bytes).ok_or("out of buffers")?,

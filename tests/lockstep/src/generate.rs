@@ -179,12 +179,12 @@ struct Generations {
 }
 
 /// Generates a trace from random bytes, three for each step.
-pub fn trace(core: &mut Core, steps: &[[u8; 3]]) -> Vec<Event> {
+pub fn trace(core: &mut Core<'_>, steps: &[[u8; 3]]) -> Vec<Event> {
     trace_with_quota(core, steps, QUOTA)
 }
 
 /// As [`trace`], with another quota for each vport.
-pub fn trace_with_quota(core: &mut Core, steps: &[[u8; 3]], quota: u32) -> Vec<Event> {
+pub fn trace_with_quota(core: &mut Core<'_>, steps: &[[u8; 3]], quota: u32) -> Vec<Event> {
     let mut builder = TraceBuilder {
         core,
         events: Vec::new(),
@@ -205,8 +205,8 @@ pub fn trace_with_quota(core: &mut Core, steps: &[[u8; 3]], quota: u32) -> Vec<E
     builder.events
 }
 
-struct TraceBuilder<'c> {
-    core: &'c mut Core,
+struct TraceBuilder<'c, 'm> {
+    core: &'c mut Core<'m>,
     events: Vec<Event>,
     now: u32,
     upcalls: Vec<(Port, Output)>,
@@ -214,7 +214,7 @@ struct TraceBuilder<'c> {
     generations: Generations,
 }
 
-impl TraceBuilder<'_> {
+impl TraceBuilder<'_, '_> {
     fn event(&mut self, what: What) {
         let input = match &what {
             What::Frame(Input { port: BoardPort::Vf(n), .. }) => Port::Vport(VportId(u16::from(*n))),

@@ -43,7 +43,43 @@ impl Store {
         }
     }
 
-    /// The tables as the firmware takes them. The vectors are leaked: an engine lives as long as the program.
+    /// Empties all tables.
+    pub fn clear(&mut self) {
+        self.buckets.fill(Bucket::default());
+        self.keys.fill(FlowKey::default());
+        self.hot.fill(FlowHot::default());
+        self.cold.fill(FlowCold::default());
+        self.tunnels.fill(Tunnel::default());
+        self.groups.fill(Group::default());
+        self.peers.fill(Peer::default());
+        self.vports.fill(Vport::default());
+        self.map_cells.fill(0);
+        self.pending.fill(PendingFlow::default());
+        self.links.fill(0);
+        self.waiting.fill(Descriptor::default());
+    }
+
+    /// The tables as the firmware takes them.
+    pub fn lend(&mut self) -> Memory<'_> {
+        Memory {
+            table: TableMemory {
+                buckets: &mut self.buckets,
+                keys: &mut self.keys,
+                hot: &mut self.hot,
+                cold: &mut self.cold,
+            },
+            tunnels: &mut self.tunnels,
+            groups: &mut self.groups,
+            peers: &mut self.peers,
+            vports: &mut self.vports,
+            map_cells: &mut self.map_cells,
+            pending: &mut self.pending,
+            links: &mut self.links,
+            waiting: &mut self.waiting,
+        }
+    }
+
+    /// The same for ever. The vectors are leaked: an engine lives as long as the program.
     pub fn leak(self) -> Memory<'static> {
         Memory {
             table: TableMemory {

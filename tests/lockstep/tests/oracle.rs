@@ -26,7 +26,7 @@ fn peer(a: [u8; 4], index: u16) -> Peer {
     Peer { addr, family: 4, index, reserved: 0 }
 }
 
-fn core() -> Core {
+fn core() -> Core<'static> {
     let mut core = Core::new(&Sizes::new(8));
     let tunnel = |encap, src: &str, dst: &str, vlan: Option<u16>| {
         let spec = OuterSpec {
