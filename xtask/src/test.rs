@@ -1,5 +1,7 @@
-//! `cargo xtask test`: sets up, builds everything that tests start, runs them.
+//! `cargo xtask test`: sets up, builds everything that tests start, runs them, and says which were skipped.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use clap::Args;
@@ -16,12 +18,44 @@ const SERIAL: [&str; 2] = ["culvert-e2e", "culvert-lockstep"];
 pub(crate) struct Options {
     #[command(flatten)]
     setup: setup::Options,
+    /// A test that is skipped fails, as in CI.
+    #[arg(long)]
+    no_skip: bool,
     /// Passed to the test runner, for example a filter or `-p culvert-flow`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
 
+impl Options {
+    /// All tests, none of them skipped.
+    pub(crate) fn for_ci() -> Self {
+        Options { no_skip: true, ..Options::default() }
+    }
+}
+
 pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
+    let skipped = workspace.target.join("skipped-tests");
+    // What an earlier run has left, if there was one.
+    let _removed = fs::remove_file(&skipped);
+    let result = run_tests(workspace, options, &skipped);
+    report_skipped(&fs::read_to_string(&skipped).unwrap_or_default());
+    result
+}
+
+/// Prints the tests that were skipped, a line for each.
+fn report_skipped(lines: &str) {
+    let mut lines: Vec<&str> = lines.lines().collect();
+    lines.sort_unstable();
+    if lines.is_empty() {
+        return;
+    }
+    println!("{} tests skipped:", lines.len());
+    for line in lines {
+        println!("  {line}");
+    }
+}
+
+fn run_tests(workspace: &Workspace, options: &Options, skipped: &Path) -> Result<()> {
     let target = setup::prepare(workspace, &options.setup)?;
     let firmware = firmware::build(workspace, &target)?;
     let linux_guest = linux_guest::prepare(workspace)?;
@@ -32,6 +66,10 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     let run = |cargo: &mut Command, arguments: &[String]| {
         cargo.env("CULVERT_FIRMWARE", &firmware).env("CULVERT_LINUX_GUEST", &linux_guest);
+        cargo.env(culvert_skip::REPORT, skipped);
+        if options.no_skip {
+            cargo.env(culvert_skip::FORBIDDEN, "1");
+        }
         run::run(cargo.args(arguments))
     };
     if run::succeeds(workspace.cargo("nextest").arg("--version")) {

@@ -40,7 +40,7 @@ pub(crate) fn can_use_taps() -> bool {
     }
     let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun");
     if let Err(error) = &tun {
-        eprintln!("skipped: /dev/net/tun: {error}");
+        culvert_skip::skip(format_args!("/dev/net/tun: {error}"));
     }
     tun.is_ok()
 }
@@ -54,7 +54,7 @@ pub(crate) fn can_use_xdp() -> bool {
     let tried = Namespace::new().within(|| AfXdp::open("lo", &AfXdpOptions::default()).err());
     let refused = tried.filter(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
     if let Some(error) = &refused {
-        eprintln!("skipped: an XDP program: {error}");
+        culvert_skip::skip(format_args!("an XDP program: {error}"));
     }
     refused.is_none()
 }

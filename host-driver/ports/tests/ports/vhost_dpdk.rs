@@ -31,10 +31,11 @@ fn start(folder: &std::path::Path, device: &str) -> Option<Testpmd> {
     command.stderr(output.try_clone().unwrap()).stdout(output);
     match command.spawn() {
         Ok(child) => Some(Testpmd(child)),
-        Err(error) => {
-            eprintln!("skipped: dpdk-testpmd: {error}");
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            culvert_skip::skip("there is no dpdk-testpmd: install the package dpdk-dev");
             None
         }
+        Err(error) => panic!("dpdk-testpmd: {error}"),
     }
 }
 
