@@ -13,6 +13,7 @@ mod demo;
 mod failure;
 mod firmware;
 mod folder;
+mod fuzz;
 mod linux_guest;
 mod run;
 mod setup;
@@ -46,6 +47,8 @@ enum Task {
     Demo(demo::Options),
     /// Set up, build and run all tests.
     Test(test::Options),
+    /// Fuzz what reads foreign input; without a target, list them.
+    Fuzz(fuzz::Options),
     /// Run a benchmark.
     Bench(bench::Options),
     /// List the clauses of RFCs, virtio and PCIe that comments name.
@@ -74,6 +77,7 @@ fn execute(task: &Task) -> Result<()> {
         Task::LinuxGuest(options) => linux_guest::execute(&workspace, options),
         Task::Demo(options) => demo::execute(&workspace, options),
         Task::Test(options) => test::execute(&workspace, options),
+        Task::Fuzz(options) => fuzz::execute(&workspace, options),
         Task::Bench(options) => bench::execute(&workspace, options),
         Task::Clauses => clauses::execute(&workspace),
         Task::Edges(options) => ci::edges(&workspace, options),

@@ -41,10 +41,13 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates at the top: they may depend on any crate of [`ALLOWED`], and nothing on them.
-pub(super) const TOP: &[&str] = &["culvert-lockstep", "culvert-e2e", "culvert-benches", "xtask"];
+pub(super) const TOP: &[&str] =
+    &["culvert-lockstep", "culvert-e2e", "culvert-fuzz", "culvert-benches", "xtask"];
 
 /// Exceptions at the top.
 pub(super) const EXCEPTIONS: &[(&str, &str)] = &[
+    // The data path's target compares its engines.
+    ("culvert-fuzz", "culvert-lockstep"),
     // The firmware benchmark fills its memory as the lockstep tests do.
     ("culvert-benches", "culvert-lockstep"),
     // The benchmark with VMs starts the end-to-end tests' VMs.

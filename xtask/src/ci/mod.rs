@@ -19,7 +19,10 @@ use clap::{Args, ValueEnum};
 
 use crate::failure::Result;
 use crate::workspace::Workspace;
-use crate::{run, test};
+use crate::{fuzz, run, test};
+
+/// For each fuzz target.
+const FUZZ_SECONDS: u64 = 60;
 
 /// What to check.
 #[derive(Debug, Args)]
@@ -55,6 +58,8 @@ enum Step {
     Doc,
     /// Licences, sources and duplicates of the dependencies.
     Deny,
+    /// A minute of each fuzz target.
+    Fuzz,
     /// Set-up, firmware, all tests; one that is skipped fails.
     Test,
 }
@@ -130,6 +135,7 @@ fn check(workspace: &Workspace, step: Step) -> Result<()> {
             doc(&["--package", "xtask", "--document-private-items"])
         }
         Step::Deny => deny::check(workspace),
+        Step::Fuzz => fuzz::execute(workspace, &fuzz::Options::all_for(FUZZ_SECONDS)),
         Step::Test => test::execute(workspace, &test::Options::for_ci()),
     }
 }

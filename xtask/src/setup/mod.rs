@@ -21,6 +21,7 @@ pub(crate) struct Options {
 
 pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
     packages::ensure(packages::CHECKS, options.no_install)?;
+    packages::ensure(packages::FUZZING, options.no_install)?;
     let target = prepare(workspace, options)?;
     println!("system packages: complete");
     println!("firmware target: {target}");
@@ -36,4 +37,9 @@ pub(crate) fn prepare(workspace: &Workspace, options: &Options) -> Result<RiscvT
 /// Sees to the system packages that checks of the sources need.
 pub(crate) fn prepare_checks() -> Result<()> {
     packages::ensure(packages::CHECKS, false)
+}
+
+/// Sees to the compiler of libFuzzer's runtime.
+pub(crate) fn prepare_fuzzing() -> Result<()> {
+    packages::ensure(packages::FUZZING, false)
 }

@@ -12,6 +12,10 @@ use crate::run;
 pub(super) const CHECKS: &[Need] =
     &[Need { program: "codespell", packages: &["codespell"], why: "finds typing errors", services: &[] }];
 
+/// What `cargo xtask fuzz` needs.
+pub(super) const FUZZING: &[Need] =
+    &[Need { program: "c++", packages: &["g++"], why: "builds libFuzzer's runtime", services: &[] }];
+
 /// A program that the demo, the tests or the checks start.
 pub(super) struct Need {
     program: &'static str,

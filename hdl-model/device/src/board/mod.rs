@@ -12,6 +12,8 @@ mod counters;
 mod datapath;
 mod egress;
 mod engine;
+#[doc(hidden)]
+pub mod exercise;
 mod firmware_link;
 mod host_queues;
 mod ingress;
