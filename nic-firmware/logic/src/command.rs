@@ -149,7 +149,8 @@ impl Firmware<'_> {
     fn vport_set(&mut self, bus: &mut impl Bus, d: &Descriptor) -> Done {
         let new: Vport = item(bus, d, 0).ok_or(Reason::BadDescriptor)?;
         let slot = self.datapath.vports.get_mut(d.arg0 as usize).ok_or(Reason::BadDescriptor)?;
-        if new.target == Vport::VF && usize::from(new.number) >= self.vf_vport.len() {
+        let limit = if new.target == Vport::VF { self.vf_vport.len() } else { FILTERS };
+        if usize::from(new.number) >= limit {
             return Err(Reason::BadDescriptor);
         }
         slot.rewrite(&new);
