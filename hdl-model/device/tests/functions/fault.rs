@@ -51,7 +51,7 @@ impl Function for Faulty {
 
     fn reset(&self) {}
 
-    fn connected(&self, _: Arc<RemoteDma>) {}
+    fn connected(self: Arc<Self>, _: Arc<RemoteDma>) {}
 
     fn disconnected(&self) {
         self.disconnects.fetch_add(1, Ordering::SeqCst);
