@@ -12,6 +12,7 @@ use culvert_e2e::netns::{self, ip};
 use culvert_e2e::network::Network;
 use culvert_e2e::policies::figure8;
 use culvert_e2e::tshark::Capture;
+use culvert_e2e::wait::until;
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{Encap, MacAddr, Reason, checksum};
 
@@ -49,7 +50,7 @@ fn a_tap_exchanges_frames_with_the_kernel() {
     ip(&["link", "set", "wire0", "address", "02:00:00:00:00:01", "mtu", "1600", "up"]).unwrap();
     ip(&["addr", "add", "10.9.9.1/24", "dev", "wire0"]).unwrap();
     ip(&["neigh", "add", "10.9.9.9", "lladdr", "02:00:00:00:00:09", "dev", "wire0"]).unwrap();
-    assert!(tap.link());
+    until(LIMIT, "up", || tap.link());
     assert_eq!(tap.lost(), 0);
 
     // From the kernel: with a complete checksum, although the kernel leaves it to hardware where it can.
@@ -85,8 +86,17 @@ fn a_tap_exchanges_frames_with_the_kernel() {
     for _ in 0..3000 {
         let _some_are_refused = socket.send_to(&text, "10.9.9.9:5000");
     }
-    assert!(tap.lost() > 0);
-    assert_eq!(tap.lost(), 0, "counted twice");
+    let mut lost = 0;
+    let full = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let column = |line: &str| line.split_whitespace().nth(12).unwrap().parse::<u64>().unwrap();
+    let expected = full().lines().find(|line| line.trim().starts_with("wire0:")).map(column).unwrap();
+    assert!(expected > 0);
+    until(LIMIT, "counted", || {
+        lost += tap.lost();
+        lost >= expected
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!((lost, tap.lost()), (expected, 0), "each is counted once");
 
     assert!(Tap::open("wire0").is_err(), "the interface is in use");
     for name in ["", "a/b", "sixteen-letters-", "tap%d"] {

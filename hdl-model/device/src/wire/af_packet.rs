@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use culvert_packet::{Family, Reason};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+use super::link_monitor::{LinkMonitor, LinkState};
 use super::{Received, Wire};
 
 /// Frames in the ring: as many as a burst of all guests' windows may have under way.
@@ -22,8 +24,7 @@ pub struct AfPacket {
     socket: OwnedFd,
     ring: *mut u8,
     next: usize,
-    /// The interface's name, as the kernel's requests have it.
-    name: [libc::c_char; libc::IFNAMSIZ],
+    monitor: LinkMonitor,
 }
 
 /// ethtool's request for the carrier (linux/ethtool.h), and where its answer goes.
@@ -78,13 +79,18 @@ impl AfPacket {
             return Err(io::Error::last_os_error());
         }
         let name = std::ffi::CString::new(interface).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mut wire = AfPacket { socket, ring: ring.cast(), next: 0, name: [0; libc::IFNAMSIZ] };
-        if interface.len() >= wire.name.len() {
+        let mut place = [0; libc::IFNAMSIZ];
+        if interface.len() >= place.len() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        for (to, byte) in wire.name.iter_mut().zip(interface.bytes()) {
+        for (to, byte) in place.iter_mut().zip(interface.bytes()) {
             *to = byte as libc::c_char;
         }
+        // A socket of its own, so that the packet socket is closed with this value.
+        let asking = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+        let ask = move || LinkState { up: has_carrier(&asking, place), lost: 0 };
+        let monitor = LinkMonitor::start(ask)?;
+        let wire = AfPacket { socket, ring: ring.cast(), next: 0, monitor };
         // SAFETY: the name is a string of C.
         let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
         if index == 0 {
@@ -181,16 +187,7 @@ impl Wire for AfPacket {
     fn link(&mut self) -> bool {
         // An interface that was taken down leaves an error behind, with which the socket is readable until it is asked.
         let _told_by_the_link = rustix::net::sockopt::socket_error(&self.socket);
-        // By the socket and not by a file in sysfs, which may show another network namespace.
-        let mut value = EthtoolValue { command: ETHTOOL_GLINK, data: 0 };
-        let mut request = libc::ifreq {
-            ifr_name: self.name,
-            ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: std::ptr::from_mut(&mut value).cast() },
-        };
-        // SAFETY: the kernel reads the request and the value that it points to, and writes the value; both are ours.
-        let result =
-            unsafe { libc::ioctl(self.socket.as_raw_fd(), SIOCETHTOOL, std::ptr::from_mut(&mut request)) };
-        check(result).is_ok() && value.data != 0
+        self.monitor.is_up()
     }
 
     fn lost(&mut self) -> u64 {
@@ -209,6 +206,18 @@ impl Wire for AfPacket {
         };
         if result == 0 { u64::from(statistics.tp_drops) } else { 0 }
     }
+}
+
+/// Whether an interface has a carrier. Asks by a socket and not by a file in sysfs, which may show another network namespace.
+fn has_carrier(socket: &OwnedFd, name: [libc::c_char; libc::IFNAMSIZ]) -> bool {
+    let mut value = EthtoolValue { command: ETHTOOL_GLINK, data: 0 };
+    let mut request = libc::ifreq {
+        ifr_name: name,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: std::ptr::from_mut(&mut value).cast() },
+    };
+    // SAFETY: the kernel reads the request and the value that it points to, and writes the value; both are ours.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, std::ptr::from_mut(&mut request)) };
+    check(result).is_ok() && value.data != 0
 }
 
 /// Fills in the transport checksum of a frame that the kernel has left to hardware.

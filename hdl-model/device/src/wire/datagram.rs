@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use culvert_packet::Reason;
 
+use super::link_monitor::{LinkMonitor, LinkState};
 use super::{Received, Wire};
 
 /// Longest frame on the cable, FCS included.
@@ -18,6 +19,7 @@ pub struct Datagram {
     own: PathBuf,
     other: PathBuf,
     frame: Vec<u8>,
+    monitor: LinkMonitor,
 }
 
 impl Datagram {
@@ -28,7 +30,9 @@ impl Datagram {
     pub fn bind(own: &Path, other: &Path) -> std::io::Result<Self> {
         let socket = UnixDatagram::bind(own)?;
         socket.set_nonblocking(true)?;
-        Ok(Datagram { socket, own: own.to_owned(), other: other.to_owned(), frame: vec![0; LONGEST] })
+        let (own, other, there) = (own.to_owned(), other.to_owned(), other.to_owned());
+        let monitor = LinkMonitor::start(move || LinkState { up: there.exists(), lost: 0 })?;
+        Ok(Datagram { socket, own, other, frame: vec![0; LONGEST], monitor })
     }
 }
 
@@ -66,7 +70,7 @@ impl Wire for Datagram {
     }
 
     fn link(&mut self) -> bool {
-        self.other.exists()
+        self.monitor.is_up()
     }
 
     fn lost(&mut self) -> u64 {

@@ -15,7 +15,7 @@ pub enum Received {
     Bad(Reason),
 }
 
-/// A medium.
+/// A medium. Nothing in it waits for the kernel's RTNL, a file system or another process: the engine serves all guests.
 pub trait Wire: Send {
     /// Takes the next frame off the medium.
     fn receive(&mut self, into: &mut [u8]) -> Received;
@@ -29,9 +29,9 @@ pub trait Wire: Send {
     /// Becomes readable when there is a frame.
     fn fd(&self) -> BorrowedFd<'_>;
 
-    /// Whether the other end is connected. Called a few times a second.
+    /// Whether the other end is connected, as far as is known by now. Called a few times a second.
     fn link(&mut self) -> bool;
 
-    /// Frames that the medium itself has lost since the last call, because they were not taken off in time.
+    /// Frames that the medium itself is known to have lost since the last call, because they were not taken off in time.
     fn lost(&mut self) -> u64;
 }

@@ -6,6 +6,7 @@
 mod af_packet;
 mod capture;
 mod datagram;
+mod link_monitor;
 mod medium;
 mod pcap;
 mod spec;

@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+use super::link_monitor::{LinkMonitor, LinkState};
 use super::{Received, Wire};
 
 /// More than an interface can send as one frame.
@@ -21,13 +22,33 @@ pub struct Tap {
     /// Frames pass here. After the interface is gone: something that is never readable.
     tap: OwnedFd,
     gone: bool,
+    monitor: LinkMonitor,
+    text: String,
+    frame: Vec<u8>,
+}
+
+/// Asks for an interface's state.
+struct Question {
     /// For questions about the interface.
     socket: OwnedFd,
     name: [libc::c_char; libc::IFNAMSIZ],
     text: String,
-    frame: Vec<u8>,
-    /// Frames that the kernel had lost at the last call.
+    /// Frames that the kernel had lost when it was last asked.
     lost: Option<u64>,
+}
+
+impl Question {
+    fn ask(&mut self) -> LinkState {
+        let flags = ask(&self.socket, libc::SIOCGIFFLAGS as libc::Ioctl, self.name, 0);
+        let up = flags.is_ok_and(|flags| flags & libc::IFF_UP as libc::c_short != 0);
+        // Of the thread's namespace, in which the interface was made.
+        let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+        let lost = transmit_drops(&text, &self.text).map_or(0, |now| {
+            let before = self.lost.replace(now).unwrap_or(now);
+            now.saturating_sub(before)
+        });
+        LinkState { up, lost }
+    }
 }
 
 impl Tap {
@@ -52,7 +73,9 @@ impl Tap {
         ask(&tap, libc::TUNSETIFF, name, kind)?;
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
         let (text, frame) = (interface.to_owned(), vec![0; LONGEST]);
-        Ok(Tap { tap, gone: false, socket, name, text, frame, lost: None })
+        let mut question = Question { socket, name, text: text.clone(), lost: None };
+        let monitor = LinkMonitor::start(move || question.ask())?;
+        Ok(Tap { tap, gone: false, monitor, text, frame })
     }
 
     /// The interface was deleted: its file would be readable for ever.
@@ -120,16 +143,11 @@ impl Wire for Tap {
     }
 
     fn link(&mut self) -> bool {
-        let flags = ask(&self.socket, libc::SIOCGIFFLAGS as libc::Ioctl, self.name, 0);
-        !self.gone && flags.is_ok_and(|flags| flags & libc::IFF_UP as libc::c_short != 0)
+        !self.gone && self.monitor.is_up()
     }
 
     fn lost(&mut self) -> u64 {
-        // Of the thread's namespace, in which the interface was made.
-        let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
-        let Some(now) = transmit_drops(&text, &self.text) else { return 0 };
-        let before = self.lost.replace(now).unwrap_or(now);
-        now.saturating_sub(before)
+        self.monitor.take_lost()
     }
 }
 
