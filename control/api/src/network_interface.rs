@@ -59,7 +59,8 @@ impl Offload {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum SoftwarePort {
-    /// A TAP: an interface of the host, `vport` with the vport's number, with the MAC address of the virtual machine.
+    /// A TAP: an interface of the host, `vport` with the vport's number, for a bridge. Used as the virtual machine's own
+    /// interface, it needs its MAC address.
     #[default]
     Tap,
     /// A vhost-user socket.

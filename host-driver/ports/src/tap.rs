@@ -38,8 +38,9 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Attaches to an interface, which is created if there is none of this name, sets its MTU and its user's MAC (`None`: it
-    /// keeps its own), and brings it up. The kernel removes an interface that was created here when this value is dropped.
+    /// Attaches to an interface, which is created with this MAC (`None`: a random one) if there is none of this name, sets its
+    /// MTU, and brings it up. An interface that is there already keeps its MAC, which its user may have set. The kernel removes
+    /// an interface that was created here when this value is dropped.
     ///
     /// # Errors
     /// The name is invalid, the process lacks `CAP_NET_ADMIN`, or the interface is in use or not a TAP.
@@ -47,14 +48,21 @@ impl Tap {
         let name = IfName::new(interface)?;
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let tap = rustix::fs::open("/dev/net/tun", flags, Mode::empty())?;
-        let kind = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
-        sys::request(tap.as_fd(), IfRequest::AttachTap, &name, kind.to_ne_bytes())?;
+        let kind = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+        let attach = |kind: libc::c_int| {
+            sys::request(tap.as_fd(), IfRequest::AttachTap, &name, (kind as libc::c_short).to_ne_bytes())
+        };
+        // Refused if there is an interface of this name.
+        let created = match attach(kind | libc::IFF_TUN_EXCL) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => attach(kind).map(|_| false)?,
+            result => result.map(|_| true)?,
+        };
         sys::set_tun(tap.as_fd(), TunSetting::VnetHeaderLen(vnet_hdr::LEN as i32))?;
         let offloads = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
         sys::set_tun(tap.as_fd(), TunSetting::Offloads(offloads))?;
         sys::set_tun(tap.as_fd(), TunSetting::SendBuffer(SEND_BUFFER))?;
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-        if let Some(MacAddr([a, b, c, d, e, f])) = mac {
+        if let Some(MacAddr([a, b, c, d, e, f])) = mac.filter(|_| created) {
             let [family, second] = libc::ARPHRD_ETHER.to_ne_bytes();
             let address = [family, second, a, b, c, d, e, f];
             sys::request(socket.as_fd(), IfRequest::SetMac, &name, address)?;

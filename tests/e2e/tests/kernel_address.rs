@@ -128,6 +128,34 @@ fn a_killed_daemon_leaves_no_filters_behind_and_its_successor_adopts_the_ports()
 }
 
 #[test]
+fn a_bridged_vm_reaches_the_overlay_and_keeps_doing_so_when_the_daemon_is_killed() {
+    let mut d = start();
+    let (sql, web) = (d.bridge(0, "contoso-sql", "br0", SQL).unwrap(), vm(&d, 1, "contoso-web", WEB));
+    let shown = |d: &Deployment| d.network().host(1, &["ip", "link", "show", "vport0"]).unwrap();
+    let mac = |shown: &str| shown.split("link/ether ").nth(1).unwrap()[..17].to_owned();
+    let before = shown(&d);
+    assert!(before.contains("master br0"), "{before}");
+    let (tap, info) = (mac(&before), d.vport(0, "contoso-sql").unwrap());
+    assert_ne!(tap, info.mac);
+    for _ in 0..2 {
+        sql.ping(address(WEB), 5, &[]).unwrap();
+        web.ping(address(SQL), 5, &[]).unwrap();
+        sql.transfer(&web, SocketAddr::new(address(WEB), 5000), 4 << 20).unwrap();
+        web.transfer(&sql, SocketAddr::new(address(SQL), 5000), 4 << 20).unwrap();
+        d.kill_daemon(0);
+        d.start_daemon(0).unwrap();
+        d.until_vport(0, "contoso-sql", "up", LIMIT).unwrap();
+        let after = shown(&d);
+        assert!(mac(&after) == tap && after.contains("master br0"), "{after}");
+    }
+    sql.ping(address(WEB), 5, &[]).unwrap();
+    // The bridge has learned the VM at its own port, and knows no other place for it.
+    let learned = d.network().host(1, &["bridge", "fdb", "show", "br", "br0"]).unwrap();
+    let places: Vec<&str> = learned.lines().filter(|line| line.starts_with(&info.mac)).collect();
+    assert!(!places.is_empty() && places.iter().all(|line| line.contains("dev br0p")), "{learned}");
+}
+
+#[test]
 fn the_error_for_a_missing_address_says_what_to_do() {
     let d = start();
     let mut other = policy(Encap::Vxlan);

@@ -66,7 +66,7 @@ impl<'d> TapVm<'d> {
     }
 
     fn up(&self) {
-        self.ip(&["link", "set", &self.tap, "up"]);
+        self.ip(&["link", "set", &self.tap, "address", &MONITOR.to_string(), "up"]);
         self.ip(&["addr", "replace", MONITOR_IP, "dev", &self.tap]);
     }
 

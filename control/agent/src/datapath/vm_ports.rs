@@ -24,6 +24,8 @@ const QUEUE_PAIRS: usize = 8;
 pub(super) struct Attachment {
     kind: SoftwarePort,
     mac: MacAddr,
+    /// MAC of a TAP that is created.
+    tap_mac: MacAddr,
     mtu: u16,
     /// What serves its vport.
     pub(super) target: Target,
@@ -59,7 +61,8 @@ impl VmPorts {
             let known = config.snapshot.vports.get(&vport.id).filter(|known| ours(known.target))?;
             let asked = config.fabric.interfaces.get(vport.interface).and_then(|i| i.software_port);
             let (kind, target) = (asked.unwrap_or(self.default), known.target);
-            Some((vport.id, Attachment { kind, mac: known.mac, mtu: known.mtu, target }))
+            let tap_mac = tap_mac(known.mac, config.fabric.settings.router_mac);
+            Some((vport.id, Attachment { kind, mac: known.mac, tap_mac, mtu: known.mtu, target }))
         });
         wanted.collect()
     }
@@ -97,10 +100,10 @@ impl VmPorts {
     }
 
     fn opener(&self, id: VportId, attachment: &Attachment) -> Opener {
-        let Attachment { kind, mac, mtu, .. } = attachment.clone();
+        let Attachment { kind, tap_mac, mtu, .. } = attachment.clone();
         match kind {
             SoftwarePort::Tap => {
-                Box::new(move || Ok(Box::new(Tap::open_persistent(&tap_name(id), mtu, Some(mac))?)))
+                Box::new(move || Ok(Box::new(Tap::open_persistent(&tap_name(id), mtu, Some(tap_mac))?)))
             }
             SoftwarePort::VhostUser => {
                 let socket = self.socket(id);
@@ -127,4 +130,39 @@ impl VmPorts {
 /// Name of a vport's TAP interface.
 fn tap_name(id: VportId) -> String {
     format!("vport{}", id.0)
+}
+
+/// First bytes of a TAP's MAC: locally administered and so high that a bridge does not take the address as its own, which is
+/// the lowest of its ports'.
+const TAP_MAC_PREFIXES: [u8; 3] = [0xfe, 0xfa, 0xf6];
+
+/// The MAC of a VM's TAP: the VM's own behind another first byte, as libvirt has it. It must not be the VM's, because a bridge
+/// takes frames for the MAC of its own port as its own; nor the router's.
+fn tap_mac(vm: MacAddr, router: MacAddr) -> MacAddr {
+    let [_, rest @ ..] = vm.0;
+    let all = TAP_MAC_PREFIXES.map(|first| {
+        let mut mac = [first; 6];
+        mac[1..].copy_from_slice(&rest);
+        MacAddr(mac)
+    });
+    all.into_iter().find(|mac| *mac != vm && *mac != router).unwrap_or(all[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taps_mac_is_local_and_neither_the_vms_nor_the_routers() {
+        let vm = MacAddr([0x00, 0x1d, 0xd8, 7, 0, 0x11]);
+        let [first, second, third] = TAP_MAC_PREFIXES.map(|byte| MacAddr([byte, 0x1d, 0xd8, 7, 0, 0x11]));
+        assert_eq!(tap_mac(vm, MacAddr([2, 0, 0, 0, 0, 1])), first);
+        assert_eq!(tap_mac(vm, first), second);
+        assert_eq!(tap_mac(first, vm), second);
+        assert_eq!(tap_mac(first, second), third);
+        assert!(
+            TAP_MAC_PREFIXES.iter().all(|byte| byte & 3 == 2),
+            "unicast, locally administered (IEEE 802)"
+        );
+    }
 }

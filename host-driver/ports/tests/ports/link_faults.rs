@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use culvert_packet::MacAddr;
 use culvert_ports::{AfPacket, AfPacketOptions, Tap};
 use culvert_switch::{Pool, Sent, SwitchPort};
 
@@ -161,6 +162,33 @@ fn frames_without_a_buffer_are_counted() {
         let fits = frame.len() <= 1920;
         assert_eq!((got.len(), vm.take_rx_drops()), if fits { (2, 0) } else { (1, 1) }, "{len}");
     }
+}
+
+#[test]
+fn a_tap_that_is_there_keeps_its_mac_and_its_bridge() {
+    if !can_use_taps() {
+        return;
+    }
+    let here = Namespace::new();
+    let open = |mac: u8| {
+        let mac = MacAddr([0xfe, 0, 0, 0, 0, mac]);
+        here.within(move || Tap::open_persistent("vm", 1500, Some(mac)).unwrap())
+    };
+    let tap = open(1);
+    assert!(here.run("ip link show vm").contains("link/ether fe:00:00:00:00:01"), "a new one gets it");
+    here.run("ip link add bridge type bridge");
+    here.run("ip link set vm master bridge");
+    drop(tap);
+    let tap = open(2);
+    let shown = here.run("ip link show vm");
+    assert!(shown.contains("link/ether fe:00:00:00:00:01") && shown.contains("master bridge"), "{shown}");
+    here.run("ip link set vm address 02:00:00:00:00:07");
+    drop(tap);
+    let mut tap = open(3);
+    assert!(here.run("ip link show vm").contains("link/ether 02:00:00:00:00:07"), "its user's");
+    let busy = here.within(|| Tap::open("vm", 1500, None).err()).unwrap();
+    assert_eq!(busy.kind(), std::io::ErrorKind::ResourceBusy, "{busy}");
+    tap.destroy();
 }
 
 #[test]

@@ -219,7 +219,11 @@ impl Deployment {
         let mut command = Command::new(self.programs.path("culvert-guest"));
         match (&info.socket, &info.tap) {
             (Some(vf), _) => command.arg("--vf").arg(vf).arg("--offload"),
-            (None, Some(tap)) => command.args(["--interface", tap, "--mtu", &info.mtu.to_string()]),
+            (None, Some(tap)) => {
+                // The TAP itself is the VM's interface.
+                self.network.host(host + 1, &["ip", "link", "set", tap, "address", &info.mac])?;
+                command.args(["--interface", tap, "--mtu", &info.mtu.to_string()])
+            }
             (None, None) => return Err(format!("{vport} has no VF and no TAP on host {}", host + 1)),
         };
         let gateway = Some(prefix(ip)?.lowest_host());
@@ -238,7 +242,7 @@ impl Deployment {
         Ok(vm)
     }
 
-    /// Moves the TAP of a vport into a VM's namespace and gives it its address.
+    /// Moves the TAP of a vport into a VM's namespace and gives it the VM's addresses.
     ///
     /// # Errors
     /// The vport has no TAP, or a command fails.
@@ -246,7 +250,36 @@ impl Deployment {
         let info = self.vport(host, vport)?;
         let tap = info.tap.ok_or_else(|| format!("{vport} has no TAP"))?;
         self.network.host(host + 1, &["ip", "link", "set", &tap, "netns", &vm.id()])?;
+        vm.run(&["ip", "link", "set", &tap, "address", &info.mac])?;
         vm.configure(&tap, info.mtu, &[ip])
+    }
+
+    /// Bridges the TAP of a vport: creates a bridge `bridge` on the host, with the TAP and a veth whose other end is the VM's
+    /// interface `eth0`, with the VM's addresses.
+    ///
+    /// # Errors
+    /// The vport has no TAP, or a command fails.
+    pub fn bridge(&self, host: usize, vport: &str, bridge: &str, ip: &str) -> Result<KernelVm, String> {
+        let vm = KernelVm::new(prefix(ip)?.addr().is_ipv6())?;
+        let info = self.vport(host, vport)?;
+        let tap = info.tap.ok_or_else(|| format!("{vport} has no TAP"))?;
+        let (port, mtu) = (format!("{bridge}p"), info.mtu.to_string());
+        for line in [
+            format!("link add {bridge} mtu {mtu} type bridge forward_delay 0"),
+            format!("link set {tap} master {bridge}"),
+            format!(
+                "link add {port} mtu {mtu} type veth peer name eth0 address {} netns {}",
+                info.mac,
+                vm.id()
+            ),
+            format!("link set {port} master {bridge} up"),
+            format!("link set {bridge} up"),
+        ] {
+            let words: Vec<&str> = std::iter::once("ip").chain(line.split(' ')).collect();
+            self.network.host(host + 1, &words)?;
+        }
+        vm.configure("eth0", info.mtu, &[ip])?;
+        Ok(vm)
     }
 
     /// Moves a VM's TAP back to its host, where a new daemon finds it.

@@ -19,6 +19,8 @@ pub struct VportInfo {
     pub vhost_user: Option<PathBuf>,
     /// The TAP of a vport without a VF.
     pub tap: Option<String>,
+    /// The VM's MAC.
+    pub mac: String,
     /// Largest IP packet.
     pub mtu: u16,
     /// The whole entry, as the daemon printed it.
@@ -40,6 +42,7 @@ impl VportInfo {
             socket: socket.map(PathBuf::from),
             vhost_user: by("vhost-user:").map(PathBuf::from),
             tap: by("tap:"),
+            mac: text("mac"),
             mtu: number("mtu"),
             json: v.clone(),
         }
