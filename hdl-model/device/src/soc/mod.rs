@@ -23,7 +23,7 @@ pub use self::error::SocError;
 pub use self::options::Options;
 pub use self::owners::Owners;
 use self::processor::Processor;
-pub use self::ram::Ram;
+use self::ram::{CTRL_LEN, Ram};
 pub use self::rings::{FromFirmware, Rings};
 
 /// The SoC.
@@ -78,7 +78,7 @@ impl Soc {
         self.stop();
         self.epoch += 1;
         self.ram.write(header.load - RAM_BASE, flat);
-        self.ram.fill(CTRL, 0x1000, 0);
+        self.ram.fill(CTRL, CTRL_LEN, 0);
         self.ram.fill(PANIC, u64::from(PANIC_LEN), 0);
         self.word(ctrl::EPOCH).store(self.epoch, Relaxed);
         self.word(ctrl::FLOWS_LOG2).store(self.options.flows_log2, Relaxed);
@@ -142,19 +142,14 @@ impl Soc {
         self.epoch
     }
 
-    /// The memory.
-    pub fn ram(&self) -> &Ram {
-        &self.ram
-    }
-
     /// A word of the control block.
     pub fn word(&self, offset: u64) -> &std::sync::atomic::AtomicU32 {
-        self.ram.atomic32(CTRL + offset)
+        self.ram.control32(offset)
     }
 
     /// A 64-bit word of the control block.
     pub fn word64(&self, offset: u64) -> u64 {
-        self.ram.atomic64(CTRL + offset).load(Acquire)
+        self.ram.control64(offset).load(Acquire)
     }
 
     /// The packet buffers and their owners.
@@ -174,7 +169,7 @@ impl Soc {
 
     /// Puts a descriptor into the ring to the firmware, which then owns its buffer. `false`: no room, nothing happened.
     pub fn push(&mut self, descriptor: &soc::Descriptor) -> bool {
-        self.rings.push(&self.ram, &mut self.owners, descriptor)
+        self.rings.push(&mut self.ram, &mut self.owners, descriptor)
     }
 
     /// Shows the firmware what was pushed, and notifies it if it sleeps.

@@ -4,21 +4,27 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use culvert_abi::soc::{BUFFER_COUNT, BUFFER_LEN, BUFFERS, RAM_LEN};
+use culvert_abi::soc::{BUFFER_COUNT, BUFFER_LEN, BUFFERS, CTRL, RAM_LEN};
 use rustix::fs::MemfdFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::SocError;
 
+/// Bytes of the control block.
+pub(super) const CTRL_LEN: u64 = 0x1000;
+
 /// The RAM. Offsets are from its first byte; those outside of it are a defect of the caller and panic.
-pub struct Ram {
+///
+/// Through `&Ram` the control block is reached as atomics only, and everything else is only read; writes take `&mut Ram`.
+/// So no reference of this process to the memory sees it change.
+pub(super) struct Ram {
     base: *mut u8,
     file: OwnedFd,
 }
 
 // SAFETY: `base` stays mapped for as long as the value lives; words that are shared are only reached as atomics.
 unsafe impl Send for Ram {}
-// SAFETY: as above; through `&Ram` only atomics and ring entries that the board owns are reached.
+// SAFETY: through `&Ram` the control block is reached as atomics, and what lies outside of it is only read.
 unsafe impl Sync for Ram {}
 
 impl Ram {
@@ -26,7 +32,7 @@ impl Ram {
     ///
     /// # Errors
     /// The system has none.
-    pub fn new() -> Result<Self, SocError> {
+    pub(super) fn new() -> Result<Self, SocError> {
         let failed = |what| move |e: rustix::io::Errno| SocError::System { what, source: e.into() };
         let file = rustix::fs::memfd_create("culvert-soc", MemfdFlags::CLOEXEC).map_err(failed("memfd"))?;
         rustix::fs::ftruncate(&file, RAM_LEN).map_err(failed("the SoC's memory"))?;
@@ -37,7 +43,7 @@ impl Ram {
     }
 
     /// A path by which another process of the same user can open it.
-    pub fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 
@@ -48,51 +54,65 @@ impl Ram {
         unsafe { self.base.add(offset as usize) }
     }
 
-    /// A 32-bit word.
+    /// A 32-bit word of the control block, at an offset from the block's first byte.
     #[inline]
-    pub fn atomic32(&self, offset: u64) -> &AtomicU32 {
-        assert!(offset.is_multiple_of(4));
-        // SAFETY: within the mapping, aligned, and only ever reached as an atomic.
-        unsafe { AtomicU32::from_ptr(self.at(offset, 4).cast()) }
+    pub(super) fn control32(&self, offset: u64) -> &AtomicU32 {
+        assert!(offset.is_multiple_of(4) && offset < CTRL_LEN, "no word of the control block: {offset:#x}");
+        // SAFETY: within the mapping, aligned, and the control block is only ever reached as atomics, or by `&mut self`.
+        unsafe { AtomicU32::from_ptr(self.at(CTRL + offset, 4).cast()) }
     }
 
-    /// A 64-bit word.
+    /// A 64-bit word of the control block.
     #[inline]
-    pub fn atomic64(&self, offset: u64) -> &AtomicU64 {
-        assert!(offset.is_multiple_of(8));
-        // SAFETY: within the mapping, aligned, and only ever reached as an atomic.
-        unsafe { AtomicU64::from_ptr(self.at(offset, 8).cast()) }
+    pub(super) fn control64(&self, offset: u64) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset < CTRL_LEN, "no word of the control block: {offset:#x}");
+        // SAFETY: as above.
+        unsafe { AtomicU64::from_ptr(self.at(CTRL + offset, 8).cast()) }
+    }
+
+    /// Memory outside of the control block.
+    #[inline]
+    fn plain(&self, offset: u64, len: u64) -> *mut u8 {
+        let at = self.at(offset, len);
+        assert!(
+            offset >= CTRL + CTRL_LEN || offset + len <= CTRL,
+            "{offset:#x}+{len:#x} is in the control block"
+        );
+        at
     }
 
     /// Copies out.
     #[inline]
-    pub fn read(&self, offset: u64, out: &mut [u8]) {
-        let from = self.at(offset, out.len() as u64);
-        // SAFETY: both ranges are valid and do not overlap; the firmware does not write what the board reads, and if a
-        // faulty one does, the bytes are garbage that is checked like any other.
+    pub(super) fn read(&self, offset: u64, out: &mut [u8]) {
+        let from = self.plain(offset, out.len() as u64);
+        // SAFETY: both ranges are valid and do not overlap, and nobody in this process writes while `&self` lives. The
+        // firmware does not write what the board reads; if a faulty one does, the bytes are garbage that is checked
+        // like any other.
         unsafe { std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len()) }
     }
 
     /// Copies in.
     #[inline]
-    pub fn write(&self, offset: u64, bytes: &[u8]) {
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
         let to = self.at(offset, bytes.len() as u64);
-        // SAFETY: both ranges are valid and do not overlap; what the board writes is its own by the rings' indices.
+        // SAFETY: both ranges are valid and do not overlap; `&mut self` makes this the only access of this process, and
+        // what the board writes is its own by the rings' indices.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
     }
 
     /// Sets bytes.
-    pub fn fill(&self, offset: u64, len: u64, value: u8) {
-        // SAFETY: within the mapping, by the check in `at`.
+    pub(super) fn fill(&mut self, offset: u64, len: u64, value: u8) {
+        // SAFETY: within the mapping, by the check in `at`; `&mut self` makes this the only access of this process.
         unsafe { std::ptr::write_bytes(self.at(offset, len), value, len as usize) }
     }
 
     /// Memory that the firmware has handed over: a frame or a header scratch.
     #[inline]
     pub(super) fn slice(&self, offset: u64, len: u64) -> &[u8] {
-        // SAFETY: within the mapping. The firmware has handed it over and leaves it alone until the ring's index is
-        // passed; a faulty one can only change bytes that nothing was concluded from.
-        unsafe { std::slice::from_raw_parts(self.at(offset, len), len as usize) }
+        // SAFETY: within the mapping, and nobody in this process writes while `&self` lives. The firmware has handed it
+        // over and leaves it alone until the ring's index is passed; a faulty one can only change bytes that nothing was
+        // concluded from.
+        unsafe { std::slice::from_raw_parts(self.plain(offset, len), len as usize) }
     }
 
     /// A packet buffer that the board owns.

@@ -5,8 +5,8 @@ use std::sync::atomic::fence;
 
 use culvert_abi::command::Op;
 use culvert_abi::soc::{
-    BUFFER_LEN, BUFFERS, BoardPort, CTRL, Descriptor, HEADER_LEN, NO_BUFFER, RELEASE, RX_RING, RX_SIZE,
-    TX_HEADERS, TX_RING, TX_SIZE, ctrl,
+    BUFFER_LEN, BUFFERS, BoardPort, Descriptor, HEADER_LEN, NO_BUFFER, RELEASE, RX_RING, RX_SIZE, TX_HEADERS,
+    TX_RING, TX_SIZE, ctrl,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -43,7 +43,7 @@ impl Rings {
     }
 
     fn word(ram: &Ram, offset: u64) -> &std::sync::atomic::AtomicU32 {
-        ram.atomic32(CTRL + offset)
+        ram.control32(offset)
     }
 
     pub(super) fn room(&self, ram: &Ram) -> u32 {
@@ -52,7 +52,7 @@ impl Rings {
         RX_SIZE.saturating_sub(self.rx_produced.wrapping_sub(taken))
     }
 
-    pub(super) fn push(&mut self, ram: &Ram, owners: &mut Owners, descriptor: &Descriptor) -> bool {
+    pub(super) fn push(&mut self, ram: &mut Ram, owners: &mut Owners, descriptor: &Descriptor) -> bool {
         if self.room(ram) == 0 {
             return false;
         }
