@@ -75,6 +75,15 @@ pub struct LinuxGuest {
     read: usize,
 }
 
+/// What is unusual about a VM's machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Machine<'a> {
+    /// QEMU keeps the guest's memory to itself: the board has to ask for it by messages.
+    pub unshared: bool,
+    /// More of the kernel's command line.
+    pub kernel_line: &'a str,
+}
+
 impl LinuxGuest {
     /// The folder that `cargo xtask linux-guest` prepared: `$CULVERT_LINUX_GUEST`, or the one in the output folder of the
     /// program that runs now.
@@ -95,6 +104,21 @@ impl LinuxGuest {
             .ok_or_else(|| "no Linux guest: run `cargo xtask linux-guest`".to_owned())
     }
 
+    /// Starts a VM on an unusual machine and waits until it has booted.
+    ///
+    /// # Errors
+    /// As for [`boot`](Self::boot).
+    pub fn boot_on(
+        machine: &Machine<'_>,
+        config: &LinuxGuestConfig<'_>,
+        log: &Path,
+        limit: Duration,
+    ) -> Result<(Self, Up), String> {
+        let mut guest = LinuxGuest::start_on(machine, &LinuxGuest::folder()?, config, log)?;
+        let up = guest.wait_up(limit)?;
+        Ok((guest, up))
+    }
+
     /// Starts a VM and waits until it has booted.
     ///
     /// # Errors
@@ -110,6 +134,19 @@ impl LinuxGuest {
     /// # Errors
     /// The folder is incomplete or QEMU does not start.
     pub fn start(folder: &Path, config: &LinuxGuestConfig<'_>, log: &Path) -> Result<Self, String> {
+        LinuxGuest::start_on(&Machine::default(), folder, config, log)
+    }
+
+    /// Starts the VM on an unusual machine.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_on(
+        machine: &Machine<'_>,
+        folder: &Path,
+        config: &LinuxGuestConfig<'_>,
+        log: &Path,
+    ) -> Result<Self, String> {
         let program = folder.join("qemu");
         if !program.exists() {
             return Err(format!("no Linux guest in {}: run `cargo xtask linux-guest`", folder.display()));
@@ -117,10 +154,12 @@ impl LinuxGuest {
         let mut command = Command::new(&program);
         // QEMU shares the guest's memory with the board, which copies frames from and to it.
         command.args(["-machine", "q35,memory-backend=memory", "-accel", "tcg", "-cpu", "max", "-m", "256"]);
-        command.args(["-object", "memory-backend-memfd,id=memory,size=256M,share=on"]);
+        let memory = if machine.unshared { "ram,id=memory" } else { "memfd,id=memory,share=on" };
+        command.args(["-object", &format!("memory-backend-{memory},size=256M")]);
         command.args(["-nodefaults", "-display", "none", "-serial", "stdio"]);
         command.arg("-kernel").arg(folder.join("vmlinuz")).arg("-initrd").arg(folder.join("initramfs"));
-        let mut line = format!("console=ttyS0 quiet panic=-1 culvert.ip={}", config.ip);
+        let mut line =
+            format!("console=ttyS0 quiet panic=-1 culvert.ip={} {}", config.ip, machine.kernel_line);
         if let Some(gateway) = config.gateway {
             line += &format!(" culvert.gateway={gateway}");
         }
@@ -152,6 +191,27 @@ impl LinuxGuest {
     /// The VM's process.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Stops QEMU until [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn pause(&self) -> Result<(), String> {
+        self.signal("STOP")
+    }
+
+    /// Lets QEMU run again.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn resume(&self) -> Result<(), String> {
+        self.signal("CONT")
+    }
+
+    fn signal(&self, name: &str) -> Result<(), String> {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        if status.is_ok_and(|s| s.success()) { Ok(()) } else { Err(format!("{} has ended", self.name)) }
     }
 
     /// The console's log.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use culvert_e2e::accounting::{account, faults};
 use culvert_e2e::deployment::Deployment;
-use culvert_e2e::linux_guest::{Finished, LinuxGuest, LinuxGuestConfig, Up};
+use culvert_e2e::linux_guest::{Finished, LinuxGuest, LinuxGuestConfig, Machine, Up};
 use culvert_e2e::netns;
 use culvert_e2e::policies::figure8;
 use culvert_e2e::vm::Vm;
@@ -82,6 +82,65 @@ fn its_own_driver_pings_and_copies_through_the_overlay_and_again_after_a_reboot(
     // QEMU is gone, and the VF is free for another guest.
     let mut next = d.guest(0, "contoso-sql", SQL, 0).unwrap();
     assert_eq!(next.ping(web.address(), 3, 50).unwrap().received, 3);
+}
+
+/// Both tenants' pairs; Contoso's SQL is a stock guest on an unusual machine.
+fn beside_a_neighbour(machine: Machine<'_>, check: impl FnOnce(&Deployment, &mut LinuxGuest, &mut Vm)) {
+    netns::enter().unwrap();
+    let d = Deployment::builder(figure8(Encap::Vxlan).unwrap()).start().unwrap();
+    let mut web = d.guest(1, "contoso-web", WEB, 0).unwrap();
+    let mut sql = d.guest(0, "fabrikam-sql", SQL, LOG).unwrap();
+    let mut other = d.guest(1, "fabrikam-web", WEB, LOG).unwrap();
+    other.echo().unwrap();
+    let vf = d.vport(0, "contoso-sql").unwrap().socket.expect("contoso-sql has a VF");
+    let config = LinuxGuestConfig { name: "linux", vfs: &[&vf], vhost_user: None, ip: SQL, gateway: None };
+    let log = d.dir().join("linux.log");
+    let (mut guest, up) = LinuxGuest::boot_on(&machine, &config, &log, BOOT).unwrap();
+    assert_eq!(up.nic.map(|nic| nic.driver).as_deref(), Some("virtio_net"));
+    sql.start_probe(other.address(), Duration::from_secs(8)).unwrap();
+    check(&d, &mut guest, &mut web);
+    let _busy_guests_drop_datagrams = sql.probe(COMMAND).unwrap();
+    let flows = account(&mut sql, &mut other, d.dir()).unwrap();
+    assert!(faults(&flows).is_empty(), "{:#?}; drops {:?}", faults(&flows), d.drops(0));
+}
+
+#[test]
+fn a_guest_whose_memory_is_not_shared_is_served_and_counted_and_may_stop_for_a_while() {
+    let machine = Machine { unshared: true, ..Machine::default() };
+    beside_a_neighbour(machine, |d, guest, web| {
+        let ping = output(guest, "ping -c 5 -i 0.2 -q -s 1472 10.1.1.12");
+        assert!(ping.contains("5 packets received"), "{ping}");
+        web.listen(7000).unwrap();
+        output(guest, "dd if=/dev/zero bs=1024 count=256 2> /dev/null | nc 10.1.1.12 7000");
+        assert_eq!(web.transfer(7000, COMMAND).unwrap().bytes, 256 << 10);
+        // A VMM that is stopped, with frames for its guest on their way.
+        guest.pause().unwrap();
+        let _unanswered = web.ping("10.1.1.11".parse().unwrap(), 2, 100).unwrap();
+        std::thread::sleep(Duration::from_secs(3));
+        guest.resume().unwrap();
+        let ping = output(guest, "ping -c 5 -i 0.2 -q 10.1.1.12");
+        assert!(ping.contains("5 packets received"), "{ping}");
+        let counters = d.cli(0, &["counters"]).unwrap();
+        let counted: Vec<_> = counters["nic"].as_object().unwrap().iter().collect();
+        assert!(
+            counted.iter().any(|(name, n)| name.ends_with("_frames_by_message") && n.as_u64() > Some(250)),
+            "{counters}"
+        );
+        assert!(d.board(0).unwrap().tail().contains("memory-backend-memfd"), "no warning in the board's log");
+    });
+}
+
+#[test]
+fn a_machine_without_message_interrupts_uses_the_line() {
+    let machine = Machine { kernel_line: "pci=nomsi", ..Machine::default() };
+    beside_a_neighbour(machine, |_, guest, web| {
+        talks(guest, web, 7000);
+        let interrupts = output(guest, "cat /proc/interrupts");
+        let line = interrupts.lines().find(|l| l.contains("virtio")).expect("an interrupt of the VF");
+        assert!(line.contains("IO-APIC") && !line.contains("MSI"), "{line}");
+        assert_ne!(line.split_whitespace().nth(1), Some("0"), "{line}");
+        assert!(!interrupts.contains("input.0"), "{interrupts}");
+    });
 }
 
 /// Runs a command that must succeed, and returns what it printed.

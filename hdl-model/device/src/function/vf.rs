@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::pci::{CONFIG_LEN, Identity};
 use crate::vfio_user::{
-    CONFIG_REGION, DmaRegion, Error, Function, IrqSet, MSIX_INDEX, Region, RemoteDma, Server,
+    CONFIG_REGION, DmaRegion, Error, Function, INTX_INDEX, IrqSet, MSIX_INDEX, Region, RemoteDma, Server,
 };
 use crate::virtio::{NetDevice, Notifier, VfConfig};
 
@@ -18,7 +18,8 @@ pub const VF_IDENTITY: Identity = Identity {
     vendor: pci::VENDOR,
     device: pci::VF_DEVICE,
     subsystem_vendor: pci::VENDOR,
-    subsystem: 1,
+    // virtio 1.2 section 4.1.2.1: a non-transitional device has 0x40 or above; drivers such as OVMF's look at it
+    subsystem: 0x41,
     class: pci::CLASS_ETHERNET,
     revision: 1,
 };
@@ -56,7 +57,11 @@ impl Function for NetDevice {
     }
 
     fn irq_count(&self, index: u32) -> u32 {
-        if index == MSIX_INDEX { self.endpoint().msix().count() } else { 0 }
+        match index {
+            MSIX_INDEX => self.endpoint().msix().count(),
+            INTX_INDEX => 1,
+            _ => 0,
+        }
     }
 
     fn read(&self, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
@@ -97,7 +102,11 @@ impl Function for NetDevice {
     }
 
     fn set_irqs(&self, set: IrqSet) -> Result<(), Errno> {
-        self.endpoint().msix().set(set)
+        if set.index == INTX_INDEX {
+            self.endpoint().intx().set(set)
+        } else {
+            self.endpoint().msix().set(set)
+        }
     }
 
     fn reset(&self) {

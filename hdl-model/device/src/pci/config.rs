@@ -67,7 +67,7 @@ impl ConfigBuilder {
         space.set_u32(0x08, id.class << 8 | u32::from(id.revision));
         space.set_u16(0x2c, id.subsystem_vendor);
         space.set_u16(0x2e, id.subsystem);
-        // Memory space, bus master, parity, SERR#, INTx disable. There is no I/O space and no INTx.
+        // Memory space, bus master, parity, SERR#, INTx disable. There is no I/O space.
         space.allow(COMMAND, &0x0546u16.to_le_bytes());
         space.allow(0x0c, &[0xff]); // cache line size
         space.allow(0x3c, &[0xff]); // interrupt line
@@ -78,6 +78,11 @@ impl ConfigBuilder {
             next_extended: FIRST_EXTENDED,
             last_extended: None,
         }
+    }
+
+    /// Gives the function an interrupt pin, INTA.
+    pub fn interrupt_pin(&mut self) {
+        self.space.bytes[0x3d] = 1;
     }
 
     /// Adds a BAR.

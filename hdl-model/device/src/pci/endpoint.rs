@@ -4,11 +4,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::config::{Bar, COMMAND, ConfigBuilder, ConfigSpace, Identity};
+use super::intx::Intx;
 use super::msix::Msix;
 use super::sriov::{Sriov, SriovLayout, VfState};
 
-/// Bus Master Enable in the command register.
+/// Bus Master Enable and Interrupt Disable in the command register.
 const BUS_MASTER: u16 = 1 << 2;
+const INTX_DISABLE: u16 = 1 << 10;
+/// Low byte of the status register, and Interrupt Status in it.
+const STATUS: usize = 0x06;
+const INTERRUPT_STATUS: u8 = 1 << 3;
 /// Offset of device control in the PCI Express capability, and the bit that starts a reset.
 const DEVICE_CONTROL: usize = 8;
 const INITIATE_FLR: u16 = 1 << 15;
@@ -41,6 +46,7 @@ pub struct Endpoint {
     bars: Vec<Bar>,
     bus_master: AtomicBool,
     msix: Msix,
+    intx: Intx,
 }
 
 impl Endpoint {
@@ -66,6 +72,7 @@ impl Endpoint {
             bars,
             bus_master: AtomicBool::new(false),
             msix: Msix::new(vectors),
+            intx: Intx::default(),
         }
     }
 
@@ -89,6 +96,11 @@ impl Endpoint {
         &self.msix
     }
 
+    /// The interrupt of a machine without MSI-X.
+    pub fn intx(&self) -> &Intx {
+        &self.intx
+    }
+
     /// Whether the function may access memory and interrupt.
     pub fn bus_master(&self) -> bool {
         self.bus_master.load(Ordering::Acquire)
@@ -104,6 +116,11 @@ impl Endpoint {
     /// Reads configuration space.
     pub fn config_read(&self, offset: usize, into: &mut [u8]) {
         self.lock().space.read(offset, into);
+        if let Some(status) = STATUS.checked_sub(offset).and_then(|at| into.get_mut(at))
+            && self.intx.is_up()
+        {
+            *status |= INTERRUPT_STATUS;
+        }
     }
 
     /// Writes configuration space. The caller executes the event that is returned; a reset includes [`reset`](Self::reset).
@@ -123,6 +140,8 @@ impl Endpoint {
             space.write(offset, from);
         }
         self.bus_master.store(space.u16(COMMAND) & BUS_MASTER != 0, Ordering::Release);
+        let msix_on = space.u16(self.msix_at + 2) & MSIX_ENABLE != 0;
+        self.intx.disable(msix_on || space.u16(COMMAND) & INTX_DISABLE != 0);
         let touches_msix = offset < self.msix_at + 4 && offset.saturating_add(from.len()) > self.msix_at + 2;
         if touches_msix {
             let control = space.u16(self.msix_at + 2);
@@ -145,6 +164,8 @@ impl Endpoint {
         self.bus_master.store(false, Ordering::Release);
         let had = std::mem::take(&mut state.vfs);
         drop(state);
+        self.intx.set_level(|| false);
+        self.intx.disable(false);
         self.msix.reset();
         had.count > 0
     }

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::channel::Message;
 use super::function::{DmaRegion, Function, IrqAction, IrqSet, Region};
 use super::message::{Body, MAX_TRANSFER, command, fields};
-use super::{IRQ_INDEX_COUNT, REGION_COUNT};
+use super::{INTX_INDEX, IRQ_INDEX_COUNT, REGION_COUNT};
 
 /// `VFIO_DEVICE_FLAGS_RESET | VFIO_DEVICE_FLAGS_PCI`.
 const DEVICE_FLAGS: u32 = 1 | 2;
@@ -22,6 +22,8 @@ const CAP_SPARSE_MMAP: u16 = 1;
 const REGION_INFO_LEN: u32 = 32;
 /// `VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE`: the kernel's flags of MSI-X.
 const IRQ_FLAGS: u32 = 1 | 8;
+/// `VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED`: those of INTx.
+const INTX_FLAGS: u32 = 1 | 2 | 4;
 /// `VFIO_DMA_UNMAP_FLAG_ALL`.
 const UNMAP_ALL: u32 = 2;
 /// Bytes of one write in a `REGION_WRITE_MULTI`.
@@ -56,7 +58,11 @@ pub(super) fn execute<'a>(function: &'a dyn Function, message: Message) -> Resul
         command::DEVICE_GET_IRQ_INFO => {
             let index = fields(body, 16)?.u32_at(8);
             let count = irq_count(function, index)?;
-            let flags = if count > 0 { IRQ_FLAGS } else { 0 };
+            let flags = match index {
+                _ if count == 0 => 0,
+                INTX_INDEX => INTX_FLAGS,
+                _ => IRQ_FLAGS,
+            };
             Ok(Body::default().u32s(&[16, flags, index, count]).into())
         }
         command::DEVICE_SET_IRQS => set_irqs(function, body, message.fds),

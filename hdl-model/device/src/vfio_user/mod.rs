@@ -34,6 +34,8 @@ use std::path::PathBuf;
 pub const CONFIG_REGION: u32 = 7;
 /// Regions of a PCI device in VFIO: six BARs, ROM, configuration space, VGA.
 pub const REGION_COUNT: usize = 9;
+/// Interrupt index of INTx in VFIO.
+pub const INTX_INDEX: u32 = 0;
 /// Interrupt index of MSI-X in VFIO.
 pub const MSIX_INDEX: u32 = 2;
 /// Number of interrupt indices: INTx, MSI and MSI-X. An index for errors or removal requests that never come would have

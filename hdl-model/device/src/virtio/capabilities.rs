@@ -25,6 +25,7 @@ fn virtio_cap(kind: u8, offset: u32, len: u32, extra: &[u8]) -> Vec<u8> {
 
 /// Adds the five capabilities and returns the offset of the last, the window.
 pub(super) fn add_capabilities(builder: &mut ConfigBuilder) -> usize {
+    builder.interrupt_pin();
     let mut add = |kind, offset, extra: &[u8]| {
         builder.capability(VENDOR_CAP, &virtio_cap(kind, offset, bar::PAGE, extra), &[])
     };

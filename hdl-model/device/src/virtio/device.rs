@@ -133,7 +133,9 @@ impl NetDevice {
     /// Changes the host's settings and tells the guest. An address that the guest had set is overwritten.
     pub fn set_config(&self, config: VfConfig) {
         {
+            // virtio 1.2 section 4.1.4.3.1: in the same step, so that what is read between two equal generations is whole
             let mut port = lock(&self.port);
+            self.generation.fetch_add(1, Ordering::AcqRel);
             port.mac = config.mac;
             port.config = config;
         }
@@ -167,10 +169,11 @@ impl NetDevice {
                 );
                 copy_from(&image, at, into);
             }
-            // Reading clears (4.1.4.5).
+            // virtio 1.2 section 4.1.4.5: reading clears, and lowers the line
             bar::ISR if at == 0 => {
                 if let Some(first) = into.first_mut() {
                     *first = self.isr.swap(0, Ordering::AcqRel);
+                    self.set_line();
                 }
             }
             bar::DEVICE => copy_from(&self.device_config(), at, into),
@@ -272,6 +275,7 @@ impl NetDevice {
         self.features.store(0, Ordering::Release);
         self.status.store(0, Ordering::Release);
         self.isr.store(0, Ordering::Release);
+        self.set_line();
         self.config_vector.store(NO_VECTOR, Ordering::Relaxed);
         self.vectors.iter().for_each(|vector| vector.store(NO_VECTOR, Ordering::Relaxed));
         self.control_kicked.store(false, Ordering::Release);
@@ -292,6 +296,7 @@ impl NetDevice {
         self.reset_function();
         self.end_message_thread();
         self.pci.msix().release();
+        self.pci.intx().release();
         self.memory.clear();
     }
 
@@ -337,19 +342,26 @@ impl NetDevice {
     }
 
     fn config_changed(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.isr.fetch_or(ISR_CONFIG, Ordering::AcqRel);
         if self.status.load(Ordering::Acquire) & status::DRIVER_OK != 0 {
-            self.interrupt(self.config_vector.load(Ordering::Relaxed));
+            self.raise(ISR_CONFIG, self.config_vector.load(Ordering::Relaxed));
+        } else {
+            self.isr.fetch_or(ISR_CONFIG, Ordering::AcqRel);
         }
     }
 
     pub(super) fn interrupt_queue(&self, index: usize) {
-        self.isr.fetch_or(ISR_QUEUE, Ordering::AcqRel);
-        self.interrupt(self.vectors[index].load(Ordering::Relaxed));
+        self.raise(ISR_QUEUE, self.vectors[index].load(Ordering::Relaxed));
     }
 
-    fn interrupt(&self, vector: u16) {
+    /// The line is up while the driver has not read what for.
+    fn set_line(&self) {
+        self.pci.intx().set_level(|| self.isr.load(Ordering::Acquire) != 0);
+    }
+
+    /// Interrupts by a vector, and by the line, which is switched off while MSI-X is on.
+    fn raise(&self, isr: u8, vector: u16) {
+        self.isr.fetch_or(isr, Ordering::AcqRel);
+        self.set_line();
         if vector != NO_VECTOR {
             self.counters.interrupt();
             self.pci.interrupt(vector);

@@ -28,8 +28,8 @@ pub(super) const RX: usize = 0;
 pub(super) const TX: usize = 1;
 pub(super) const CONTROL: usize = 2;
 pub(super) const QUEUES: usize = 3;
-/// Largest queue that is offered.
-pub(super) const MAX_QUEUE_SIZE: u16 = 256;
+/// Largest queue that is offered, as vhost-user's: a sender that cuts segments sends dozens of frames at a time.
+pub(super) const MAX_QUEUE_SIZE: u16 = 1024;
 
 /// Vectors: configuration, receive, transmit, and one to spare for control.
 pub(super) const VECTORS: u16 = 4;

@@ -25,6 +25,8 @@ fn a_foreign_client_drives_the_device() {
     assert_eq!(client.region(0).map(|region| region.size), Some(0x4000));
     assert_eq!(client.region(7).map(|region| region.size), Some(4096));
     assert_eq!(client.get_irq_info(2).expect("irq info").count, 4);
+    let intx = client.get_irq_info(0).expect("irq info");
+    assert_eq!((intx.count, intx.flags), (1, 7), "by eventfd, maskable, masks itself");
 
     let mut ids = [0; 4];
     client.region_read(7, 0, &mut ids).expect("configuration space");

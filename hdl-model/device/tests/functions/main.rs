@@ -5,6 +5,7 @@ mod driver;
 mod fault;
 mod interop;
 mod interrupts;
+mod intx;
 mod memory;
 mod protocol;
 mod remote;

@@ -82,7 +82,8 @@ fn device_regions_and_interrupts_are_described() {
     assert_eq!(info(&mut client, 9), Err(EINVAL));
     assert_eq!(client.call(GET_REGION_INFO, &[0; 8], &[]), Err(EINVAL));
     assert_eq!(client.call(GET_IRQ_INFO, &u32s(&[16, 0, 2, 0]), &[]), Ok(u32s(&[16, 9, 2, 4])));
-    assert_eq!(client.call(GET_IRQ_INFO, &u32s(&[16, 0, 0, 0]), &[]), Ok(u32s(&[16, 0, 0, 0])));
+    assert_eq!(client.call(GET_IRQ_INFO, &u32s(&[16, 0, 0, 0]), &[]), Ok(u32s(&[16, 7, 0, 1])));
+    assert_eq!(client.call(GET_IRQ_INFO, &u32s(&[16, 0, 1, 0]), &[]), Ok(u32s(&[16, 0, 1, 0])), "no MSI");
     assert_eq!(client.call(GET_IRQ_INFO, &u32s(&[16, 0, 3, 0]), &[]), Err(EINVAL));
     assert_eq!(client.call(GET_REGION_IO_FDS, &[0; 16], &[]), Err(EOPNOTSUPP));
     assert_eq!(client.call(14, &[0; 16], &[]), Err(ENOSYS), "dirty pages");
@@ -237,7 +238,8 @@ fn interrupts_are_set_masked_and_triggered() {
     assert_eq!(set(NONE | BOOL | TRIGGER, 2, 0, 1, &[1], &[]), Err(EINVAL), "two kinds of data");
     assert_eq!(set(NONE | TRIGGER | MASK, 2, 0, 1, &[], &[]), Err(EINVAL), "two actions");
     assert_eq!(set(EVENTFD | TRIGGER, 7, 0, 1, &[], &fds[..1]), Err(EINVAL), "no such index");
-    assert_eq!(set(EVENTFD | TRIGGER, 0, 0, 1, &[], &fds[..1]), Err(EINVAL), "no INTx");
+    assert_eq!(set(EVENTFD | TRIGGER, 1, 0, 1, &[], &fds[..1]), Err(EINVAL), "no MSI");
+    assert_eq!(set(EVENTFD | TRIGGER, 0, 0, 2, &[], &fds[..2]), Err(EINVAL), "one INTx");
     let memory = GuestMemory::new(4096);
     assert_eq!(set(EVENTFD | TRIGGER, 2, 0, 1, &[], &[memory.file.as_fd()]), Err(EINVAL), "not an eventfd");
     // A client that fills the counter must not block the device.

@@ -178,6 +178,8 @@ fn vfs_appear_and_vanish_with_vf_enable() {
 
     let mut vf = RawClient::negotiated(&vf_socket(served.pf.socket(), 2));
     assert_eq!((read16(&mut vf, 0), read16(&mut vf, 2)), (0x1af4, 0x1041));
+    // virtio 1.2 section 4.1.2.1; OVMF's driver looks at both
+    assert!(read16(&mut vf, 0x2e) >= 0x40 && read16(&mut vf, 8) & 0xff >= 1, "a modern device");
     assert_eq!(vf.read(0, 0x2000, 6), Ok(vec![2, 0, 0, 0, 1, 2]), "its address");
     write16(&mut client, sriov + 8, 0);
     assert_eq!(served.sockets(), 0);

@@ -251,6 +251,40 @@ fn the_guest_sees_what_the_host_sets() {
 }
 
 #[test]
+fn a_configuration_read_between_equal_generations_is_whole() {
+    let driver = Driver::bare(VfConfig::new([2; 6], 1500));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0.. {
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                driver.device.set_config(VfConfig::new([if n % 2 == 0 { 4 } else { 2 }; 6], 1500));
+                (0..200).for_each(|_| std::hint::spin_loop());
+            }
+        });
+        let (mut whole, mut torn) = (0u32, 0u32);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        // Enough for a torn read to show where there is one.
+        while whole < 200_000 && torn == 0 && std::time::Instant::now() < end {
+            let before = driver.r::<1>(0x15);
+            let (first, last) = (driver.r::<4>(0x2000), driver.r::<2>(0x2004));
+            if driver.r::<1>(0x15) == before {
+                if first[0] == last[0] {
+                    whole += 1;
+                } else {
+                    torn += 1;
+                }
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(torn, 0, "after {whole} whole ones");
+        assert!(whole > 0);
+    });
+}
+
+#[test]
 fn a_looping_chain_stops_the_queue() {
     let mut driver = Driver::start(config(), 0);
     driver.describe(TX, 0, buffer(0), 10, NEXT, 1);
@@ -318,8 +352,17 @@ fn wrong_descriptors_stop_the_queue() {
 }
 
 #[test]
+fn queues_are_offered_with_as_many_entries_as_vhost_users() {
+    let driver = Driver::bare(config());
+    for queue in [RX, TX] {
+        driver.w(0x16, &queue.to_le_bytes());
+        assert_eq!(u16::from_le_bytes(driver.r(0x18)), 1024);
+    }
+}
+
+#[test]
 fn a_queue_set_up_wrongly_stops_the_device() {
-    for (size, at) in [(0, 0), (3, 0), (512, 0), (16, 8)] {
+    for (size, at) in [(0, 0), (3, 0), (2048, 0), (16, 8)] {
         let driver = Driver::bare(config());
         driver.w(0x14, &[3]);
         driver.queue(TX, size, desc(TX) + at);
