@@ -108,8 +108,7 @@ impl PollLoop for Worker {
     fn arm(&mut self) -> Option<Duration> {
         let f = &mut self.forwarder;
         self.armed.clear();
-        let mut quiet =
-            f.out.handoff.is_empty() && !f.out.ports.is_changed() && f.out.pool.publish_returns();
+        let mut quiet = f.out.handoff.is_empty() && !f.out.ports.is_changed() && f.out.pool.publish_returns();
         for n in 0..f.out.ports.local().len() {
             let at = f.out.ports.local()[n].at();
             if f.may_poll(at) {

@@ -61,7 +61,12 @@ impl VmqBridge {
             drop(bridge);
         })
         .map_err(system("starting the thread of the VMQ bridge"))?;
-        Ok(VmqBridge { commands: Some(commands), notifier, thread: Some(thread), _port_control: port_control })
+        Ok(VmqBridge {
+            commands: Some(commands),
+            notifier,
+            thread: Some(thread),
+            _port_control: port_control,
+        })
     }
 
     /// Attaches a port for the VM of a vport whose frames the NIC steers into VMQ `vmq`. The port is opened in the

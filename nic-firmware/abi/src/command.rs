@@ -60,6 +60,9 @@ pub enum Op {
     Drop = 66,
     /// Firmware to board: answer of a host command: `cookie`, `reason` 0 for success, reply as payload.
     Complete = 67,
+    /// Board to firmware: `arg0` frames of `arg1` bytes for the vport `port` did not reach it: they are no frames to it, but
+    /// drops of it. The board has counted their reason.
+    Lost = 68,
 }
 
 impl Op {
@@ -67,7 +70,7 @@ impl Op {
     #[inline]
     pub const fn from_u8(value: u8) -> Option<Self> {
         use Op::*;
-        const ALL: [Op; 26] = [
+        const ALL: [Op; 27] = [
             Frame,
             InjectLookup,
             InjectOut,
@@ -94,6 +97,7 @@ impl Op {
             Upcall,
             Drop,
             Complete,
+            Lost,
         ];
         let mut i = 0;
         while i < ALL.len() {

@@ -24,4 +24,4 @@ pub use culvert_flow::record::{FlowCold, FlowHot, FlowKey, FlowRecord};
 pub use culvert_flow::tables::{Group, Peer, Tunnel, Vport};
 
 /// Version of everything in this crate and of the flow record. Driver, board and firmware refuse another.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;

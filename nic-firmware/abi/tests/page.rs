@@ -126,7 +126,7 @@ fn operations(facts: &mut Facts) {
         command::Op::PeersSet, command::Op::LocalSet, command::Op::VportSet, command::Op::VportRead,
         command::Op::CellsSet, command::Op::VmqFilters, command::Op::DropsRead, command::Op::TunnelRead,
         command::Op::HostRestart, command::Op::Fence, command::Op::Transmit, command::Op::Upcall,
-        command::Op::Drop, command::Op::Complete, command::Op::OF_VM, command::CellWrite::VPORT);
+        command::Op::Drop, command::Op::Complete, command::Op::Lost, command::Op::OF_VM, command::CellWrite::VPORT);
     values!(facts, pf::RING_HEADER, pf::HOST_INDEX, pf::HOST_SLEEPS, pf::NIC_INDEX, pf::NIC_SLEEPS, pf::MAX_PAYLOAD,
         pf::OffloadBits::NONE, pf::OffloadBits::PARTIAL, pf::OffloadBits::VERIFIED, pf::OffloadBits::BAD);
     values!(facts, image::MAGIC, image::MAX_LEN, image::ImageError::Length, image::ImageError::Magic,

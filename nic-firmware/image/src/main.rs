@@ -45,11 +45,12 @@ fn main() -> ! {
     let mut rings = Rings::new();
     let has_bell = doorbell::init();
     log::line(format_args!("culvert firmware, epoch {epoch}, {} flows", sizes.flows));
+    // Before READY, upon which the board sends the first request.
+    let mut mailbox = ctrl32(ctrl::MBOX_BELL).load(Acquire);
+    ctrl32(ctrl::MBOX_DONE).store(mailbox, Release);
     ctrl32(ctrl::FW_ABI).store(culvert_abi::VERSION, Release);
     ctrl32(ctrl::FW_READY).store(soc::READY, Release);
 
-    let mut mailbox = ctrl32(ctrl::MBOX_BELL).load(Acquire);
-    ctrl32(ctrl::MBOX_DONE).store(mailbox, Release);
     let mut next_beat = doorbell::time();
     let mut idle = 0;
     loop {

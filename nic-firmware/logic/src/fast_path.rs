@@ -35,7 +35,7 @@ impl Firmware<'_> {
                     vport.rx_packets += 1;
                     vport.rx_bytes += u64::from(d.len);
                 }
-                Self::send_fast(bus, d, at, (id, port));
+                Self::send_fast(bus, d, at, (id, port, to));
             }
             BoardPort::Uplink(n) => {
                 let Some((to, _)) = self.datapath.fast_inbound(&mut frame, d.offload.known_checksum(), d.now)
@@ -44,7 +44,9 @@ impl Firmware<'_> {
                 };
                 let at = (frame.start(), frame.len());
                 match self.count_to_vf(Port::Vport(to), at.1) {
-                    Some(port) => Self::send_fast(bus, d, at, (Port::Uplink(n).bits(), port)),
+                    Some(port) => {
+                        Self::send_fast(bus, d, at, (Port::Uplink(n).bits(), port, Port::Vport(to)));
+                    }
                     None => {
                         let at = Place::of(&frame);
                         let (from, to) = (Port::Uplink(n), Port::Vport(to));
@@ -70,13 +72,14 @@ impl Firmware<'_> {
         Some(BoardPort::Vf(vport.number as u8))
     }
 
-    /// Sends a forwarded frame, `len` bytes from `start` on, from a port of the data path to one of the board.
+    /// Sends a forwarded frame, `len` bytes from `start` on, from a port of the data path to one of the board, which
+    /// serves another.
     #[inline(always)]
     fn send_fast(
         bus: &mut impl Bus,
         d: &Descriptor,
         (start, len): (usize, usize),
-        (from, to): (u16, BoardPort),
+        (from, port, to): (u16, BoardPort, Port),
     ) {
         bus.send(&Descriptor {
             buffer: d.buffer,
@@ -84,10 +87,11 @@ impl Firmware<'_> {
             len: len as u16,
             op: Op::Transmit as u8,
             flags: RELEASE,
-            port: to.bits(),
+            port: port.bits(),
             target: d.port,
             now: d.now,
             vport: from,
+            arg0: u32::from(to.bits()),
             offload: d.offload,
             ..Descriptor::default()
         });

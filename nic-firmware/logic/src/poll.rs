@@ -34,6 +34,7 @@ impl Firmware<'_> {
             Some(Op::InjectLookup) => self.inject_lookup(bus, d),
             Some(Op::InjectOut) => self.inject_out(bus, d),
             Some(Op::Dropped) => self.dropped_by_host(bus, d),
+            Some(Op::Lost) => self.lost(d),
             Some(op) if op.is_host() => self.command(bus, op, d),
             _ => self.drop_packet(bus, d, Reason::BadDescriptor, self.input(d)),
         }

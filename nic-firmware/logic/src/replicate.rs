@@ -38,8 +38,8 @@ impl Firmware<'_> {
         let mut sent = false;
         while let Some(copy) = copies.next_copy(self.datapath.tunnels, bus.header()) {
             match copy.and_then(|copy| self.output_copy(copy, at)) {
-                Ok((port, header_len)) => {
-                    bus.send(&Descriptor { port: port.bits(), header_len, ..base });
+                Ok((port, to, header_len)) => {
+                    bus.send(&Descriptor { port: port.bits(), arg0: to, header_len, ..base });
                     sent = true;
                 }
                 Err(reason) => self.datapath.count_drop(reason, input),
@@ -55,11 +55,11 @@ impl Firmware<'_> {
         }
     }
 
-    /// The board's port for a copy, which is counted there, and the length of its outer headers.
-    fn output_copy(&mut self, copy: Replica, at: Place) -> Result<(BoardPort, u16), Reason> {
+    /// The board's port for a copy, which is counted there, the port that it is for, and the length of its outer headers.
+    fn output_copy(&mut self, copy: Replica, at: Place) -> Result<(BoardPort, u32, u16), Reason> {
         let Replica { to, outer_len } = copy;
         let port = self.output(to, at.dst_mac)?;
         self.count(Port::None, to, 0, at.len);
-        Ok((port, outer_len as u16))
+        Ok((port, u32::from(to.bits()), outer_len as u16))
     }
 }

@@ -76,6 +76,7 @@ impl Firmware<'_> {
             len: at.len as u16,
             header_len: 0,
             vport: input.bits(),
+            arg0: u32::from(to.bits()),
             arg1: copy.connection,
             inner: copy.inner,
             ..*d
@@ -107,6 +108,19 @@ impl Firmware<'_> {
         {
             vport.tx_packets += 1;
             vport.tx_bytes += sent as u64;
+        }
+    }
+
+    /// The board could not deliver frames that were counted as sent to a vport. It counts them by reason itself.
+    #[cold]
+    pub(crate) fn lost(&mut self, d: &Descriptor) {
+        let frames = u64::from(d.arg0);
+        if let Port::Vport(VportId(n)) = Port::from_bits(d.port)
+            && let Some(vport) = self.datapath.vports.get_mut(usize::from(n))
+        {
+            vport.drops += frames;
+            vport.tx_packets = vport.tx_packets.saturating_sub(frames);
+            vport.tx_bytes = vport.tx_bytes.saturating_sub(d.arg1);
         }
     }
 

@@ -28,6 +28,18 @@ pub fn account(one: &mut Vm, other: &mut Vm, dir: &Path) -> Result<Vec<(FlowKey,
     }
 }
 
+/// IP packets that either guest has sent and the other has not received, once. Both must have been started with frame logs.
+///
+/// # Errors
+/// A guest does not write its logs, they had no room, or a frame arrived that was not sent.
+pub fn missing(one: &mut Vm, other: &mut Vm, dir: &Path) -> Result<u64, String> {
+    let flows = compare_logs(one, other, dir)?;
+    match flows.iter().find(|(_, fate)| fate.unexpected > 0) {
+        Some((flow, fate)) => Err(format!("{flow}: {fate:?}")),
+        None => Ok(flows.iter().map(|(_, fate)| fate.missing).sum()),
+    }
+}
+
 fn compare_logs(one: &mut Vm, other: &mut Vm, dir: &Path) -> Result<Vec<(FlowKey, LossOrder)>, String> {
     let load = |path: &Path| {
         let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;

@@ -225,6 +225,27 @@ impl Vm {
         self.wait(Duration::from_secs(5), |e| matches!(e, Event::Done).then_some(()))
     }
 
+    /// Stops the guest's process, as a VMM may be stopped.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn pause(&self) -> Result<(), String> {
+        self.signal("STOP")
+    }
+
+    /// Lets it run again.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn resume(&self) -> Result<(), String> {
+        self.signal("CONT")
+    }
+
+    fn signal(&self, name: &str) -> Result<(), String> {
+        let status = Program::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        if status.is_ok_and(|s| s.success()) { Ok(()) } else { Err(format!("{} has ended", self.name)) }
+    }
+
     /// Lets the guest wait for a frame that contains these bytes; [`awaited`](Self::awaited) returns it.
     ///
     /// # Errors

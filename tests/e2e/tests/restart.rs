@@ -1,9 +1,12 @@
 //! Restarts of daemon and firmware under traffic, and the processor time of an idle host.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use culvert_e2e::accounting::{account, faults};
+use culvert_e2e::accounting::{account, faults, missing};
 use culvert_e2e::deployment::Deployment;
 use culvert_e2e::netns;
 use culvert_e2e::policies::figure8;
@@ -12,6 +15,7 @@ use culvert_e2e::vm::Vm;
 use culvert_guest::ProbeReport;
 use culvert_packet::craft::{self, Ends};
 use culvert_packet::{Encap, MacAddr};
+use serde_json::Value;
 
 /// Frames of a guest's log; more than any of these tests sends.
 const LOG: usize = 1 << 20;
@@ -141,6 +145,144 @@ fn a_killed_firmware_costs_two_seconds_at_most_with_the_daemon_down() {
     let to = c.web.address();
     let ping = c.sql.ping(to, 3, 50).unwrap();
     assert_eq!(ping.received, 3, "{ping:?}");
+}
+
+fn drops(d: &Deployment) -> BTreeMap<String, u64> {
+    let mut all = d.drops(0).unwrap();
+    for (reason, n) in d.drops(1).unwrap() {
+        *all.entry(reason).or_default() += n;
+    }
+    all
+}
+
+/// Every packet that was sent was received, or counted as dropped, once. Returns the drops.
+fn assert_exact(c: &mut Contoso) -> BTreeMap<String, u64> {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let missing = missing(&mut c.sql, &mut c.web, c.d.dir()).unwrap();
+        let dropped = drops(&c.d);
+        if missing == dropped.values().sum::<u64>() {
+            return dropped;
+        }
+        assert!(Instant::now() < end, "{missing} missing, {dropped:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// A datagram of a flow of its own, which nobody answers.
+fn datagram(from: &Vm, to: IpAddr, flow: u16) -> Vec<u8> {
+    let ends = Ends {
+        src_mac: MacAddr([0x00, 0x1d, 0xd8, 0x07, 0x00, 0x11]),
+        dst_mac: MacAddr([0x00, 0x1d, 0xd8, 0x07, 0x00, 0x12]),
+        src: from.address(),
+        dst: to,
+    };
+    let mut frame = vec![0; 128];
+    let len = craft::udp(&mut frame, &ends, 1000 + flow, 9000, b"anybody?").unwrap();
+    frame.truncate(len);
+    frame
+}
+
+#[test]
+fn frames_at_a_killed_daemon_are_counted_once_and_no_new_one_is_decided_without_a_policy() {
+    let mut c = contoso();
+    let to = c.web.address();
+    for round in 0..3 {
+        let flow = |n: u16| round * 1000 + n;
+        // At the daemon when it is killed: as many as its share.
+        c.d.daemon(0).unwrap().pause();
+        for n in 0..60 {
+            let frame = datagram(&c.sql, to, flow(n));
+            c.sql.frame(&frame).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        c.d.kill_daemon(0);
+        // New flows all the time while the next one starts.
+        let Contoso { d, sql, .. } = &mut c;
+        let started = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 100..900 {
+                    let frame = datagram(sql, to, flow(n));
+                    sql.frame(&frame).unwrap();
+                    if started.load(Ordering::Acquire) && n > 200 {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let started_daemon = d.start_daemon(0);
+            started.store(true, Ordering::Release);
+            started_daemon.unwrap();
+        });
+        let dropped = assert_exact(&mut c);
+        // What it had, and what came while there was none. Nothing died for want of a policy.
+        let held = 60 * (u64::from(round) + 1);
+        assert_eq!(dropped.get("host_restart"), Some(&held), "{dropped:?}");
+        assert!(
+            dropped.keys().all(|reason| reason == "host_restart" || reason == "queue_stopped"),
+            "{dropped:?}"
+        );
+    }
+    assert_eq!(c.sql.ping(to, 3, 50).unwrap().received, 3);
+}
+
+#[test]
+fn a_restarted_firmware_gets_no_packet_before_its_tables() {
+    let mut c = contoso();
+    let to = c.web.address();
+    c.web.listen(5001).unwrap();
+    c.sql.send(to, 5001, 100 << 20, 3).unwrap();
+    c.sql.start_probe(to, Duration::from_secs(5)).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    for host in [1, 0, 1] {
+        c.d.kill_firmware(host).unwrap();
+        std::thread::sleep(Duration::from_millis(1200));
+    }
+    c.sql.probe(LIMIT).unwrap();
+    c.sql.transfer(5001, LIMIT).unwrap();
+    c.web.transfer(5001, LIMIT).unwrap();
+    let dropped = assert_exact(&mut c);
+    // What the dead firmware had, and what a guest had no room for in its ring.
+    let known = ["firmware_restart", "ring_full"];
+    assert!(dropped.keys().all(|reason| known.contains(&reason.as_str())), "{dropped:?}");
+}
+
+#[test]
+fn a_vport_counts_what_its_ring_has_no_room_for_as_dropped_and_not_as_delivered() {
+    let mut c = contoso();
+    let counters = |d: &Deployment| d.vport(1, "contoso-web").unwrap().json["counters"].clone();
+    let number = |counters: &Value, name: &str| counters[name].as_u64().unwrap();
+    let (before, received) = (counters(&c.d), c.web.counters().unwrap().rx_frames);
+    let to = c.web.address();
+    // One flow, so that the host decides once.
+    let frame = datagram(&c.sql, to, 1);
+    c.sql.frame(&frame).unwrap();
+    c.web.pause().unwrap();
+    const FRAMES: u64 = 3000;
+    for _ in 1..FRAMES {
+        c.sql.frame(&frame).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    c.web.resume().unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let now = counters(&c.d);
+        let delivered = number(&now, "outPackets") - number(&before, "outPackets");
+        let bytes = number(&now, "outBytes") - number(&before, "outBytes");
+        let dropped = number(&now, "drops") - number(&before, "drops");
+        let got = c.web.counters().unwrap().rx_frames - received;
+        if delivered == got && delivered + dropped == FRAMES && bytes == got * frame.len() as u64 {
+            assert!(dropped > 500, "only {dropped} frames found no room");
+            assert_eq!(c.d.drops(1).unwrap().get("ring_full"), Some(&dropped));
+            return;
+        }
+        assert!(
+            Instant::now() < end,
+            "{got} received, {delivered} delivered, {bytes} bytes, {dropped} dropped"
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use culvert_abi::soc::{BoardPort, Descriptor, HEADROOM};
 use culvert_packet::Reason;
 
 use super::datapath::{BURST, Datapath};
+use super::pf_ring::Owner;
 use super::shadow::Shadow;
 
 impl Datapath {
@@ -49,16 +50,27 @@ impl Datapath {
             self.registers.counters.drop(BoardPort::None, Reason::BadDescriptor, 1);
             let refused = Entry { op: Op::Complete as u8, reason: Reason::BadDescriptor as u8, ..*entry };
             if entry.cookie != 0 {
-                self.host.send(QUEUE_COMPLETION, Entry { len: 0, ..refused }, &[]);
+                self.host.send(QUEUE_COMPLETION, Entry { len: 0, ..refused }, &[], Owner::Host);
             }
             return;
         };
         match op {
             // A frame of a VM without a VF: no upcall returns with it.
             Op::InjectLookup | Op::Dropped if entry.arg1 == Op::OF_VM => {}
-            Op::InjectLookup | Op::InjectOut => self.shares.credit(entry.port, 1),
-            Op::Dropped => self.shares.credit(entry.port, entry.arg0.max(1)),
-            Op::HostRestart => self.shares.clear(),
+            Op::InjectLookup | Op::InjectOut | Op::Dropped => {
+                let count = if op == Op::Dropped { entry.arg0.max(1) } else { 1 };
+                self.shares.credit(entry.port, count);
+                if entry.ticket == 0 {
+                    self.shares.credit_without_ticket(entry.port, count);
+                }
+            }
+            // The firmware counts packets with a ticket.
+            Op::HostRestart => {
+                for (vf, lost) in self.shares.host_restarted() {
+                    let port = vf.map_or(BoardPort::None, BoardPort::Vf);
+                    self.registers.counters.drop(port, Reason::HostRestart, lost.into());
+                }
+            }
             _ => {}
         }
         if let Some(payload) =

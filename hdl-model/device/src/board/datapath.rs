@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use culvert_abi::pci::TOTAL_VFS;
 use culvert_abi::regs::QUEUE_COUNT;
+use culvert_flow::Port;
 
 use super::firmware_link::FirmwareLink;
 use super::host_queues::HostQueues;
@@ -37,8 +39,10 @@ pub(super) struct Datapath {
     pub(super) uplinks: Vec<Uplink>,
     pub(super) vfs: Vec<Arc<NetDevice>>,
     pub(super) shares: UpcallShares,
+    /// The vport that each VF was last sent a frame for.
+    pub(super) vf_vport: [u16; TOTAL_VFS as usize],
     /// What each VF may still send in this turn.
-    budgets: Vec<TxBudget>,
+    pub(super) budgets: Vec<TxBudget>,
 }
 
 impl Datapath {
@@ -50,12 +54,14 @@ impl Datapath {
             uplinks,
             vfs: Vec::new(),
             shares: UpcallShares::new(),
+            vf_vport: [Port::None.bits(); TOTAL_VFS as usize],
             budgets: Vec::new(),
         }
     }
 
     /// Replaces the VFs.
     pub(super) fn set_vfs(&mut self, vfs: Vec<Arc<NetDevice>>) {
+        self.vf_vport.fill(Port::None.bits());
         self.budgets = vec![TxBudget::default(); vfs.len()];
         self.vfs = vfs;
         self.shares.clear();

@@ -80,6 +80,9 @@ impl Engine {
     fn turn(&mut self) -> bool {
         self.take_changes();
         let mut busy = self.datapath.execute_descriptors();
+        if self.supervisor.takes_commands(&self.datapath.link.soc) {
+            self.datapath.link.report_lost();
+        }
         if busy {
             // Before the firmware's frames leave: a frame that is seen is counted.
             self.read_counters();
@@ -113,7 +116,9 @@ impl Engine {
                 self.datapath.shares.clear();
             }
         }
-        self.supervisor.exchange_mail(&mut self.datapath.link.soc);
+        if self.supervisor.exchange_mail(&mut self.datapath.link.soc) {
+            self.datapath.host.start_upcalls();
+        }
     }
 
     fn tick(&mut self) {

@@ -1,6 +1,6 @@
 //! The board's end of the rings to the firmware: descriptors go in order, also while the ring is full.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use culvert_abi::command::Op;
 use culvert_abi::soc::{BoardPort, Descriptor, HEADROOM, NO_BUFFER};
@@ -16,16 +16,21 @@ const ROOM_FOR_HOST: u32 = 256;
 /// Free packet buffers that only the host may use.
 const BUFFERS_FOR_HOST: usize = 512;
 
+/// Frames and their bytes.
+type Frames = (u64, u64);
+
 /// The SoC, and descriptors that wait for room in its ring.
 pub(super) struct FirmwareLink {
     pub(super) soc: Soc,
     clock: Clock,
     delayed: VecDeque<Descriptor>,
+    /// Frames that did not reach their vport, of which the firmware is still to be told.
+    lost: BTreeMap<u16, Frames>,
 }
 
 impl FirmwareLink {
     pub(super) fn new(soc: Soc) -> Self {
-        FirmwareLink { soc, clock: Clock::start(), delayed: VecDeque::new() }
+        FirmwareLink { soc, clock: Clock::start(), delayed: VecDeque::new(), lost: BTreeMap::new() }
     }
 
     /// Time for a descriptor.
@@ -99,6 +104,32 @@ impl FirmwareLink {
         });
     }
 
+    /// Notes frames that the firmware has sent to a vport and that did not reach it.
+    pub(super) fn lose(&mut self, vport: u16, frames: u64, bytes: u64) {
+        if frames > 0 {
+            let lost = self.lost.entry(vport).or_default();
+            *lost = (lost.0 + frames, lost.1 + bytes);
+        }
+    }
+
+    /// Tells the firmware of frames that were lost, which it has counted as sent. One descriptor for each vport.
+    pub(super) fn report_lost(&mut self) {
+        while self.delayed.is_empty()
+            && self.soc.room() > 0
+            && let Some((vport, (frames, bytes))) = self.lost.pop_first()
+        {
+            self.push(Descriptor {
+                buffer: NO_BUFFER,
+                op: Op::Lost as u8,
+                port: vport,
+                arg0: u32::try_from(frames).unwrap_or(u32::MAX),
+                arg1: bytes,
+                now: self.now(),
+                ..Descriptor::default()
+            });
+        }
+    }
+
     /// Takes all buffers back from a firmware that has stopped. Packets that it had, or that waited for it, are dropped and
     /// counted.
     pub(super) fn reclaim(&mut self, counters: &Counters, reason: Reason) {
@@ -112,5 +143,7 @@ impl FirmwareLink {
         for descriptor in std::mem::take(&mut self.delayed) {
             self.soc.owners().free(descriptor.buffer);
         }
+        // The next firmware has not counted them as sent.
+        self.lost.clear();
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use culvert_abi::pci::{VECTOR_EVENT, VECTOR_QUEUE0};
 use culvert_abi::pf::Entry;
-use culvert_abi::regs::{self, QUEUE_COMMAND, QUEUE_COUNT};
+use culvert_abi::regs::{self, QUEUE_COMMAND, QUEUE_COUNT, QUEUE_UPCALL};
 use culvert_abi::soc::BoardPort;
 use culvert_packet::Reason;
 
-use super::pf_ring::{FromHost, Ring, ToHost};
+use super::pf_ring::{FromHost, Owner, Ring, ToHost};
 use super::registers::{Queue, State};
 use crate::dma::Fault;
 use crate::function::PfPort;
@@ -20,6 +20,8 @@ pub(super) struct HostQueues {
     queues: [Queue; QUEUE_COUNT],
     commands: Option<FromHost>,
     to_host: [Option<ToHost>; QUEUE_COUNT],
+    /// The driver has said START since it set up its upcall queue.
+    ready: bool,
 }
 
 impl HostQueues {
@@ -31,7 +33,19 @@ impl HostQueues {
             queues: [Queue::default(); QUEUE_COUNT],
             commands: None,
             to_host: std::array::from_fn(|_| None),
+            ready: false,
         }
+    }
+
+    /// The driver has said START: it knows what to do with upcalls.
+    pub(super) fn start_upcalls(&mut self) {
+        self.ready = true;
+    }
+
+    /// Whether the driver takes upcalls of VMs' packets. A new driver of a running NIC first counts what its predecessor has lost and gets
+    /// its policy; an upcall before that would be counted as lost and then be decided, or be decided without a policy.
+    pub(super) fn takes_upcalls(&self) -> bool {
+        self.ready
     }
 
     /// Brings the queues into the state that the driver wants. Returns whether the command queue has changed.
@@ -48,6 +62,9 @@ impl HostQueues {
         let former = std::mem::replace(&mut self.queues[n], *queue);
         if (former.state, former.starts) == (queue.state, queue.starts) {
             return false;
+        }
+        if n == QUEUE_UPCALL {
+            self.ready = false;
         }
         let running = queue.state == regs::QUEUE_RUNNING;
         let ring = if running { Ring::new(queue.base, queue.size_log2) } else { None };
@@ -99,11 +116,11 @@ impl HostQueues {
     }
 
     /// Hands the host an entry on a queue. `false`: that queue does not run.
-    pub(super) fn send(&mut self, n: usize, entry: Entry, parts: &[&[u8]]) -> bool {
+    pub(super) fn send(&mut self, n: usize, entry: Entry, parts: &[&[u8]], owner: Owner) -> bool {
         let Some(queue) = self.to_host.get_mut(n).and_then(Option::as_mut) else { return false };
         let pushed = {
             let view = self.port.memory().view();
-            queue.push(&view, entry, parts)
+            queue.push(&view, entry, parts, owner)
         };
         match pushed {
             Ok(()) => true,
@@ -114,9 +131,9 @@ impl HostQueues {
         }
     }
 
-    /// Entries that wait for the host's buffers on a queue.
-    pub(super) fn held(&self, n: usize) -> usize {
-        self.to_host[n].as_ref().map_or(0, ToHost::held)
+    /// Whether another entry of this owner may wait for the host's buffers on a queue.
+    pub(super) fn has_room(&self, n: usize, owner: Owner) -> bool {
+        self.to_host.get(n).and_then(Option::as_ref).is_none_or(|queue| queue.has_room(owner))
     }
 
     /// Publishes the queues, and interrupts a host that sleeps.
@@ -157,8 +174,6 @@ impl HostQueues {
 
 #[cfg(test)]
 mod tests {
-    use culvert_abi::regs::QUEUE_UPCALL;
-
     use super::*;
     use crate::vfio_user::DmaRegion;
     use crate::virtio::Notifier;
@@ -180,7 +195,7 @@ mod tests {
             queues[queue] = Queue { base, size_log2: 6, state: regs::QUEUE_RUNNING, starts };
             host.set_up(&queues);
             assert_eq!(host.queues[queue].state, regs::QUEUE_FAULT, "queue {queue} at {base:#x}");
-            assert!(!host.takes_commands() && !host.send(queue, Entry::default(), &[]));
+            assert!(!host.takes_commands() && !host.send(queue, Entry::default(), &[], Owner::Host));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Rings in host memory, from the board's side (`culvert_abi::pf`). Everything in them is the driver's word, read once
 //! and checked.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use culvert_abi::pf::{
     Entry, HOST_INDEX, HOST_SLEEPS, MAX_PAYLOAD, NIC_INDEX, NIC_SLEEPS, RING_HEADER, ring_len,
@@ -11,6 +11,9 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::dma::{Fault, View};
 
 const ENTRY: u64 = size_of::<Entry>() as u64;
+/// Entries of a queue that may wait for the host's buffers, and those of one owner.
+const HELD: usize = 1024;
+const HELD_SHARE: usize = HELD / 8;
 
 /// Place and size of a ring, and how far the board is in it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -102,8 +105,19 @@ impl FromHost {
     }
 }
 
-/// An entry that waits for the host to post a buffer.
-type Held = (Entry, Vec<u8>);
+/// An entry that waits for the host to post a buffer, and whose share of the queue it takes.
+type Held = (Entry, Vec<u8>, Owner);
+
+/// Whose packet an entry is for: a vport, or a virtual subnet if it came from the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Owner {
+    /// A vport's.
+    Vport(u16),
+    /// A subnet's; 0 for packets of the underlay.
+    Vsid(u32),
+    /// The driver's own: completions.
+    Host,
+}
 
 /// Another queue: buffers of the host, filled by the board.
 #[derive(Debug)]
@@ -111,32 +125,48 @@ pub(super) struct ToHost {
     ring: Ring,
     published: u32,
     held: VecDeque<Held>,
+    /// How many of them are whose.
+    shares: HashMap<Owner, usize>,
 }
 
 impl ToHost {
     pub(super) fn new(ring: Ring) -> Self {
-        ToHost { ring, published: 0, held: VecDeque::new() }
+        ToHost { ring, published: 0, held: VecDeque::new(), shares: HashMap::new() }
     }
 
-    /// How much waits.
-    pub(super) fn held(&self) -> usize {
-        self.held.len()
+    /// Whether another entry of this owner may wait. Each has its own share of the places: one vport's packets do not take
+    /// all of them from the others.
+    pub(super) fn has_room(&self, owner: Owner) -> bool {
+        self.held.len() < HELD && self.shares.get(&owner).is_none_or(|n| *n < HELD_SHARE)
     }
 
     /// Hands over an entry with its bytes; it waits, in order, while the host has posted no buffer.
-    pub(super) fn push(&mut self, view: &View<'_>, entry: Entry, parts: &[&[u8]]) -> Result<(), Fault> {
+    pub(super) fn push(
+        &mut self,
+        view: &View<'_>,
+        entry: Entry,
+        parts: &[&[u8]],
+        owner: Owner,
+    ) -> Result<(), Fault> {
         if !self.held.is_empty() || !self.fill(view, &entry, parts)? {
-            self.held.push_back((entry, parts.concat()));
+            self.held.push_back((entry, parts.concat(), owner));
+            *self.shares.entry(owner).or_default() += 1;
         }
         Ok(())
     }
 
     /// Hands over waiting entries while there are buffers.
     pub(super) fn drain(&mut self, view: &View<'_>) -> Result<(), Fault> {
-        while let Some((entry, bytes)) = self.held.pop_front() {
+        while let Some((entry, bytes, owner)) = self.held.pop_front() {
             if !self.fill(view, &entry, &[&bytes])? {
-                self.held.push_front((entry, bytes));
+                self.held.push_front((entry, bytes, owner));
                 break;
+            }
+            if let Some(n) = self.shares.get_mut(&owner) {
+                *n -= 1;
+                if *n == 0 {
+                    self.shares.remove(&owner);
+                }
             }
         }
         Ok(())
@@ -178,6 +208,8 @@ impl ToHost {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dma::Memory;
+    use crate::vfio_user::DmaRegion;
 
     /// Whatever the driver writes into a queue's registers is a ring or none.
     #[test]
@@ -192,5 +224,29 @@ mod tests {
         for size in [0, 3, 13, 31, 32, 63, 64, u32::MAX] {
             assert!(Ring::new(0, size).is_none(), "{size}");
         }
+    }
+
+    #[test]
+    fn one_vport_leaves_the_others_their_places() {
+        let fd = rustix::fs::memfd_create("host", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd");
+        rustix::fs::ftruncate(&fd, 0x4000).expect("length");
+        let memory = Memory::new();
+        let region = DmaRegion { iova: 0x1_0000, size: 0x4000, offset: 0, read: true, write: true };
+        memory.map(region, Some(fd)).expect("map");
+        let view = memory.view();
+        // The host has posted no buffer: everything waits.
+        let mut queue = ToHost::new(Ring::new(0x1_0000, 6).expect("ring"));
+        let (one, other) = (Owner::Vport(1), Owner::Vport(2));
+        while queue.has_room(one) {
+            queue.push(&view, Entry::default(), &[&[0; 60]], one).expect("push");
+        }
+        assert_eq!(queue.held.len(), HELD_SHARE);
+        assert!(queue.has_room(other) && queue.has_room(Owner::Vsid(1)));
+        queue.push(&view, Entry::default(), &[], other).expect("push");
+        // What the host takes makes room again.
+        view.store_u32(0x1_0000 + HOST_INDEX, 1).expect("index");
+        queue.drain(&view).expect("drain");
+        assert!(queue.has_room(one));
+        assert_eq!(queue.shares.get(&one), Some(&(HELD_SHARE - 1)));
     }
 }

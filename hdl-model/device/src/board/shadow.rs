@@ -46,7 +46,10 @@ impl Shadow {
     pub(super) fn mail(&mut self, request: &[u32; MBOX_WORDS]) {
         match request[0] {
             mailbox::CONFIGURE => {
-                *self = Shadow { configure: Some(*request), started: self.started, ..Shadow::default() };
+                // As in the firmware: its tables stay, its flows go.
+                self.configure = Some(*request);
+                self.records.clear();
+                self.order.clear();
             }
             mailbox::START => self.started = true,
             _ => {}
@@ -178,13 +181,15 @@ mod tests {
     }
 
     #[test]
-    fn a_new_configuration_forgets_everything() {
+    fn a_new_configuration_forgets_the_flows_and_keeps_the_tables() {
         let mut shadow = Shadow::default();
+        shadow.command(Op::LocalSet, 0, &[1; 24]);
         shadow.command(Op::FlowInsert, 0, record(1).as_bytes());
         let mut request = [0; MBOX_WORDS];
         request[0] = mailbox::CONFIGURE;
         shadow.mail(&request);
-        assert!(shadow.replay().is_empty());
+        let replay = Vec::from(shadow.replay());
+        assert_eq!(replay, [Command { op: Op::LocalSet, arg0: 0, payload: vec![1; 24] }]);
         // The driver is still about to configure this firmware.
         assert_eq!(shadow.configure(), None);
         let mut start = [0; MBOX_WORDS];

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 
 use culvert_abi::image::ImageError;
 use culvert_abi::pci::{VECTOR_EVENT, VECTOR_MAILBOX};
-use culvert_abi::regs::{EVENT_FIRMWARE, FirmwareState, MBOX_WORDS};
-use culvert_abi::soc::ctrl;
+use culvert_abi::regs::{EVENT_FIRMWARE, FirmwareState, MBOX_WORDS, mailbox};
+use culvert_abi::soc::{RX_SIZE, ctrl};
 use culvert_packet::Reason;
 
 use super::clock::{Backoff, Heartbeat};
@@ -36,6 +36,10 @@ pub(super) struct Supervisor {
     shadow: Shadow,
     /// Since the driver's first image: an emulator that cannot start is not tried at full speed.
     backoff: Backoff,
+    /// The firmware has answered a CONFIGURE since it was started.
+    configured: bool,
+    /// The host's last request in the mailbox.
+    asked: u32,
 }
 
 /// The firmware as the board knows it.
@@ -52,7 +56,7 @@ enum Phase {
     Booting,
     /// The host's CONFIGURE is in the mailbox again.
     Configuring,
-    /// The host's commands are sent again: those that are left.
+    /// The host's commands are sent again: those that are left. It ends when the firmware has executed all.
     Replaying(VecDeque<Command>),
     /// Serves its rings and is configured.
     Running,
@@ -71,7 +75,16 @@ enum Mailbox {
 impl Supervisor {
     pub(super) fn new(registers: Arc<State>, port: Arc<PfPort>) -> Self {
         let (firmware, mailbox, shadow) = (Firmware::Off, Mailbox::Idle, Shadow::default());
-        Supervisor { registers, port, firmware, mailbox, shadow, backoff: Backoff::default() }
+        Supervisor {
+            registers,
+            port,
+            firmware,
+            mailbox,
+            shadow,
+            backoff: Backoff::default(),
+            configured: false,
+            asked: 0,
+        }
     }
 
     /// The shadow of the firmware's configuration.
@@ -86,11 +99,12 @@ impl Supervisor {
 
     /// Whether frames may go to the firmware: the driver has said START, and the firmware is configured.
     pub(super) fn forwards(&self, soc: &Soc) -> bool {
-        self.shadow.is_started() && self.takes_commands(soc)
+        self.configured && self.shadow.is_started() && self.takes_commands(soc)
     }
 
+    /// Whether the firmware does not serve its mailbox yet, or the board has something to say first.
     fn is_restoring(&self) -> bool {
-        matches!(self.firmware, Firmware::On { phase: Phase::Configuring | Phase::Replaying(_), .. })
+        !matches!(self.firmware, Firmware::On { phase: Phase::Running, .. })
     }
 
     /// Shows the driver a state, with an event and its interrupt.
@@ -162,6 +176,7 @@ impl Supervisor {
     /// Starts an image on the stopped SoC.
     fn start(&mut self, image: Vec<u8>, link: &mut FirmwareLink) {
         self.refuse_mail();
+        self.configured = false;
         match link.soc.start(&image) {
             Ok(()) => {
                 self.set_phase(image, Phase::Booting);
@@ -185,8 +200,9 @@ impl Supervisor {
         }
     }
 
-    /// Carries mail from the host to the firmware and answers back.
-    pub(super) fn exchange_mail(&mut self, soc: &mut Soc) {
+    /// Carries mail from the host to the firmware and answers back. Returns whether the driver has said START.
+    pub(super) fn exchange_mail(&mut self, soc: &mut Soc) -> bool {
+        let mut started = false;
         if self.mailbox == Mailbox::Idle
             && !self.is_restoring()
             && let Some(request) = self.registers.take_mail()
@@ -194,6 +210,8 @@ impl Supervisor {
             self.shadow.mail(&request);
             soc.send_mail(&request);
             self.mailbox = Mailbox::Pending(0);
+            self.asked = request[0];
+            started = request[0] == mailbox::START;
         }
         if let Mailbox::Pending(_) = self.mailbox
             && let Some(reply) = soc.mail_reply()
@@ -201,7 +219,9 @@ impl Supervisor {
             self.mailbox = Mailbox::Idle;
             self.registers.answer_mail(reply);
             self.port.interrupt(VECTOR_MAILBOX);
+            self.configured |= self.asked == mailbox::CONFIGURE;
         }
+        started
     }
 
     /// Checks that the firmware lives, once a tick. Returns whether it has died.
@@ -291,12 +311,17 @@ impl Supervisor {
                 let answered = link.soc.mail_reply().is_some();
                 if answered {
                     *ticks = 0;
+                    self.configured = true;
                     *phase = Phase::Replaying(self.shadow.replay());
                 }
                 answered
             }
             Phase::Replaying(left) => {
                 let Some(command) = left.front() else {
+                    // Its answers wake the board.
+                    if link.soc.room() < RX_SIZE {
+                        return false;
+                    }
                     *ticks = 0;
                     *phase = Phase::Running;
                     self.show(FirmwareState::Ready);

@@ -16,6 +16,8 @@ pub(super) struct UpcallShares {
     vf_of: HashMap<u16, u8>,
     /// Packets of vports without a VF.
     without_vf: HashMap<u16, u32>,
+    /// Packets of a vport without a ticket, which the firmware does not count.
+    without_ticket: HashMap<u16, u32>,
 }
 
 impl UpcallShares {
@@ -24,6 +26,7 @@ impl UpcallShares {
             outstanding: [0; TOTAL_VFS as usize],
             vf_of: HashMap::new(),
             without_vf: HashMap::new(),
+            without_ticket: HashMap::new(),
         }
     }
 
@@ -39,6 +42,25 @@ impl UpcallShares {
             *n += 1;
             self.vf_of.insert(vport, vf);
         }
+    }
+
+    /// The packet of a vport that goes to the host has no ticket.
+    pub(super) fn charge_without_ticket(&mut self, vport: u16) {
+        *self.without_ticket.entry(vport).or_default() += 1;
+    }
+
+    /// The host has returned packets without a ticket.
+    pub(super) fn credit_without_ticket(&mut self, vport: u16, count: u32) {
+        if let Some(n) = self.without_ticket.get_mut(&vport) {
+            *n = n.saturating_sub(count);
+        }
+    }
+
+    /// The host has restarted. Returns how many packets without a ticket it had, by VF where a VF has sent them.
+    pub(super) fn host_restarted(&mut self) -> Vec<(Option<u8>, u32)> {
+        self.clear();
+        let lost = std::mem::take(&mut self.without_ticket);
+        lost.into_iter().map(|(vport, n)| (self.vf_of.get(&vport).copied(), n)).collect()
     }
 
     /// Whether a packet of a vport that came through queue 0 may go to the host. One of a VF always may: it was there before.

@@ -110,11 +110,16 @@ impl TxBudget {
         self.bytes = self.bytes.saturating_add(turn.bytes).min(turn.bytes);
     }
 
+    /// Charges what a chain has caused beyond itself.
+    pub fn charge_more(&mut self, descriptors: usize, bytes: usize) {
+        self.descriptors = self.descriptors.saturating_sub(descriptors as i64);
+        self.bytes = self.bytes.saturating_sub(bytes as i64);
+    }
+
     /// Charges a chain.
     pub(super) fn charge(&mut self, descriptors: usize, bytes: usize) {
         self.frames = self.frames.saturating_sub(1);
-        self.descriptors = self.descriptors.saturating_sub(descriptors as i64);
-        self.bytes = self.bytes.saturating_sub(bytes as i64);
+        self.charge_more(descriptors, bytes);
     }
 }
 
