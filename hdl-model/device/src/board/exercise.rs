@@ -2,13 +2,11 @@
 
 use culvert_abi::pf::Entry;
 
-use super::pf_ring::{FromHost, Ring, ToHost};
+use super::pf_ring::{FromHost, Owner, Ring, ToHost};
 use crate::dma::Memory;
 
 /// Room for a payload, as the board has it.
 const ROOM: usize = 1918;
-/// Entries that the board lets wait: callers look at [`ToHost::held`] as its engine does.
-const HELD: usize = 64;
 
 /// Does with a ring in `memory`, in each direction, what the engine does, a step for each byte; `write` is called before
 /// each, and may change the memory. Returns how many entries passed. A fault ends it, as it stops a queue.
@@ -27,13 +25,14 @@ pub fn pf_rings(
         let view = memory.view();
         let done = match step % 6 {
             0 | 1 => commands.next(&view, &mut payload).map(|entry| passed += usize::from(entry.is_some())),
-            2 if upcalls.held() < HELD => {
+            2 if upcalls.has_room(Owner::Vport(u16::from(*step) % 4)) => {
                 passed += 1;
                 let len = usize::from(*step) * 4;
                 upcalls.push(
                     &view,
                     Entry { op: *step, ..Entry::default() },
                     &[&[7; 60][..len % 60], &payload[..len]],
+                    Owner::Vport(u16::from(*step) % 4),
                 )
             }
             3 => upcalls.drain(&view),
