@@ -5,11 +5,16 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use culvert_agent::{Args, Datapath, Error, HostDatapath, run};
+use culvert_ports::VhostUser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+/// How long the end waits until the sockets of vhost-user ports are removed.
+const SOCKETS_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -24,7 +29,10 @@ fn main() -> ExitCode {
         log.init();
     }
     raise_file_limit();
-    match tokio::runtime::Runtime::new().map(|runtime| runtime.block_on(start(args))) {
+    let ended = tokio::runtime::Runtime::new().map(|runtime| runtime.block_on(start(args)));
+    // Not longer: a client of one may have hung its thread.
+    VhostUser::wait_removed(SOCKETS_LIMIT);
+    match ended {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(&error.to_string(), &error.body().remedy),
         Err(error) => fail(

@@ -45,7 +45,8 @@ pub use copy::{gather, scatter};
 pub use fault::{MemoryFault, RingFault};
 pub use layout::Layout;
 pub use memory::{
-    AddressSpace, FileInfo, GuestMemory, MappedFile, PAGE_SIZE, Place, Region, RegionError, RemoteMemory,
+    AddressSpace, FileInfo, GuestMemory, MAX_MAPPED, MAX_MAPPINGS, MapError, MappedFile, MemoryShare,
+    PAGE_SIZE, Place, Region, RegionError, RemoteMemory,
 };
 pub use parts::{IovaParts, Part, PinnedParts, RingMemory};
 pub use receive::{ReceiveBuffers, Reserved};

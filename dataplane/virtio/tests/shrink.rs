@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use culvert_virtio::{AddressSpace, FileInfo, MappedFile, MemoryFault, PAGE_SIZE, Region};
+use culvert_virtio::{AddressSpace, FileInfo, MappedFile, MemoryFault, MemoryShare, PAGE_SIZE, Region};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 fn file(pages: u64) -> File {
@@ -14,8 +14,10 @@ fn file(pages: u64) -> File {
 
 fn map(file: &File, pages: u64) -> Arc<MappedFile> {
     let info = FileInfo::of(file).expect("a regular file");
-    assert!(info.in_memory);
-    Arc::new(MappedFile::map(file, &info, pages * PAGE_SIZE as u64, true).expect("a mapping"))
+    Arc::new(
+        MappedFile::map(file, &info, (0, pages * PAGE_SIZE as u64), true, &MemoryShare::new())
+            .expect("a mapping"),
+    )
 }
 
 #[test]

@@ -10,8 +10,8 @@ use crate::fault::MemoryFault;
 /// Why a region cannot be added or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegionError {
-    /// It is empty, wraps around, or reaches beyond its file.
-    #[error("the region is empty, wraps around or reaches beyond its file")]
+    /// It is empty, wraps around, or reaches beyond its file's mapping.
+    #[error("the region is empty, wraps around or reaches beyond its file's mapping")]
     Invalid,
     /// It overlaps another.
     #[error("the region overlaps another")]
@@ -22,7 +22,7 @@ pub enum RegionError {
 }
 
 /// Regions by address. Copies only.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct AddressSpace {
     regions: RegionTable,
     remote: Option<Arc<dyn RemoteMemory>>,

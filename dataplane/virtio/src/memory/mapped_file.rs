@@ -8,17 +8,19 @@
     reason = "mapping a file, and access to memory shared with another process, have no safe form"
 )]
 
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 
 use culvert_packet::{prefetch, prefetch_to_write};
-use rustix::fs::{FileType, fstat, fstatfs};
-use rustix::io::Errno;
+use rustix::fs::{fcntl_get_seals, fstat, fstatfs};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use vm_memory::{ByteValued, VolatileMemory, VolatileMemoryError, VolatileSlice};
 
-use super::sigbus::Registration;
+use super::share::{Charge, MapError, MemoryShare};
+use super::sigbus::{ENTRIES, Registration};
 use crate::fault::MemoryFault;
 
 /// Granularity of mappings in bytes.
@@ -30,7 +32,7 @@ const TMPFS: u64 = 0x0102_1994;
 const LINE: usize = 64;
 const PREFETCHED: usize = 2 * LINE;
 
-/// What a file is, before it is mapped.
+/// A file whose pages are in memory, before it is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileInfo {
     /// Its file system's device.
@@ -41,39 +43,48 @@ pub struct FileInfo {
     pub len: u64,
     /// Length of its pages.
     pub page: usize,
-    /// Whether its pages are in memory, so that an access waits for no disk and no file server.
-    pub in_memory: bool,
 }
 
 impl FileInfo {
-    /// Looks at a file.
+    /// Looks at a file of a client. Waits for no file system but the kernel's own, whatever the file is.
     ///
     /// # Errors
-    /// `EINVAL`: not a regular file, whose length would be known. Others are the system's.
-    pub fn of(file: impl AsFd) -> Result<Self, Errno> {
-        let stat = fstat(&file)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Errno::INVAL);
+    /// [`MapError::NotInMemory`], or the system's.
+    pub fn of(file: impl AsFd) -> Result<Self, MapError> {
+        // Only files of tmpfs and hugetlbfs, and memfds, which are one or the other, have seals. The kernel answers this
+        // itself; `fstat` and `fstatfs` of a file in FUSE wait for the client's file server.
+        fcntl_get_seals(&file).map_err(|_| MapError::NotInMemory)?;
+        let (stat, system) = (fstat(&file)?, fstatfs(&file)?);
+        let page = match system.f_type as u64 {
+            HUGETLBFS => system.f_bsize as usize,
+            TMPFS => PAGE_SIZE,
+            _ => return Err(MapError::NotInMemory),
+        };
+        let len = u64::try_from(stat.st_size).map_err(|_| MapError::OutOfRange)?;
+        Ok(FileInfo { device: stat.st_dev, inode: stat.st_ino, len, page })
+    }
+
+    /// The range of whole pages around `offset .. offset + len`.
+    fn pages(&self, offset: u64, len: u64) -> Option<Range<u64>> {
+        let end = offset.checked_add(len).filter(|end| *end > offset)?;
+        // The last page of a file may be partial, its mapping is whole.
+        if end > self.len.checked_next_multiple_of(self.page as u64)? {
+            return None;
         }
-        let system = fstatfs(&file)?;
-        let kind = system.f_type as u64;
-        let page = if kind == HUGETLBFS { system.f_bsize as usize } else { PAGE_SIZE };
-        Ok(FileInfo {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            len: u64::try_from(stat.st_size).map_err(|_| Errno::INVAL)?,
-            page,
-            in_memory: kind == HUGETLBFS || kind == TMPFS,
-        })
+        let start = offset - offset.checked_rem(self.page as u64)?;
+        Some(start..end.checked_next_multiple_of(self.page as u64)?)
     }
 }
 
-/// A mapping of a file from its beginning. Shared with a process that we do not trust: only copied from and to, never
+/// A mapping of a part of a file. Shared with a process that we do not trust: only copied from and to, never
 /// borrowed.
 pub struct MappedFile {
     /// Is dropped before the mapping.
     registration: Registration,
     mapping: Mapping,
+    /// Where in the file it begins.
+    offset: u64,
+    _charge: Charge,
 }
 
 /// Memory that is unmapped on drop.
@@ -102,23 +113,36 @@ fn fault(error: &VolatileMemoryError) -> MemoryFault {
 }
 
 impl MappedFile {
-    /// Maps a file from its beginning, since an offset would have to be a multiple of whatever pages the file has, to `len`,
-    /// rounded up to a whole page.
+    /// Maps the pages of a file that have the bytes `offset .. offset + len`, as a part of a client's share.
     ///
     /// # Errors
-    /// `ENOSPC`: too many mappings. Others are the system's.
-    pub fn map(file: impl AsFd, info: &FileInfo, len: u64, writable: bool) -> Result<Self, Errno> {
-        let len = usize::try_from(len)
-            .ok()
-            .and_then(|len| len.checked_next_multiple_of(info.page))
-            .ok_or(Errno::NOMEM)?;
+    /// What [`MapError`] says.
+    pub fn map(
+        file: impl AsFd,
+        info: &FileInfo,
+        (offset, len): (u64, u64),
+        writable: bool,
+        share: &Arc<MemoryShare>,
+    ) -> Result<Self, MapError> {
+        let pages = info.pages(offset, len).ok_or(MapError::OutOfRange)?;
+        let bytes = pages.end - pages.start;
+        let charge = share.charge(bytes)?;
+        let len = usize::try_from(bytes).map_err(|_| MapError::OutOfRange)?;
         let prot = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let start =
-            unsafe { mmap(ptr::null_mut(), len, prot, MapFlags::SHARED | MapFlags::NORESERVE, file, 0) }?;
+        let start = unsafe { mmap(ptr::null_mut(), len, prot, flags, file, pages.start) }?;
         let mapping = Mapping { start: start.cast(), len };
-        let registration = Registration::new(start as usize, len, info.page).ok_or(Errno::NOSPC)?;
-        Ok(MappedFile { registration, mapping })
+        let registration = Registration::new(start as usize, len, info.page);
+        let registration = registration.ok_or(MapError::ProcessLimit(ENTRIES))?;
+        Ok(MappedFile { registration, mapping, offset: pages.start, _charge: charge })
+    }
+
+    /// Where in the mapping the bytes `offset .. offset + len` of the file begin, if it has all of them.
+    pub fn position(&self, offset: u64, len: u64) -> Option<u64> {
+        let at = offset.checked_sub(self.offset)?;
+        let end = at.checked_add(len)?;
+        (end <= self.len() as u64).then_some(at)
     }
 
     /// Length of the mapping, whole pages.

@@ -5,6 +5,7 @@ mod address_space;
 mod mapped_file;
 mod place;
 mod region_table;
+mod share;
 mod sigbus;
 
 pub use access::{GuestMemory, RemoteMemory};
@@ -12,3 +13,4 @@ pub use address_space::{AddressSpace, RegionError};
 pub use mapped_file::{FileInfo, MappedFile, PAGE_SIZE};
 pub use place::Place;
 pub use region_table::Region;
+pub use share::{MAX_MAPPED, MAX_MAPPINGS, MapError, MemoryShare};

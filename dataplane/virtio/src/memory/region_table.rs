@@ -13,7 +13,7 @@ const FEW: usize = 32;
 pub struct Region {
     /// Length in bytes, not 0.
     pub size: u64,
-    /// Where in the file it begins.
+    /// Where in the file's mapping it begins.
     pub offset: u64,
     /// Whether the device may read it.
     pub read: bool,
@@ -24,6 +24,7 @@ pub struct Region {
 }
 
 /// Regions that do not overlap.
+#[derive(Clone)]
 pub(super) enum RegionTable {
     Few(Vec<(u64, Region)>),
     Many(BTreeMap<u64, Region>),

@@ -17,8 +17,9 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence, fence};
 
-/// Mappings at once: hundreds of VMs with a handful of regions each, twice while they are exchanged.
-const ENTRIES: usize = 4096;
+/// Mappings at once: the shares of 128 clients ([`MAX_MAPPINGS`](super::share::MAX_MAPPINGS)), or hundreds of VMs with a handful
+/// of regions each, twice while they are exchanged.
+pub(super) const ENTRIES: usize = 128 * super::share::MAX_MAPPINGS;
 
 /// A mapping. `sequence` is odd while the rest changes.
 struct Entry {
@@ -52,7 +53,9 @@ impl Registration {
     /// mappings.
     pub(super) fn new(start: usize, len: usize, page: usize) -> Option<Self> {
         install();
-        let free = |entry: &&Entry| !entry.taken.swap(true, Ordering::AcqRel);
+        let free = |entry: &&Entry| {
+            !entry.taken.load(Ordering::Relaxed) && !entry.taken.swap(true, Ordering::AcqRel)
+        };
         let entry = TABLE.iter().find(free)?;
         entry.lost.store(false, Ordering::Relaxed);
         entry.set(start, len, page);

@@ -262,7 +262,7 @@ impl Function for Shared {
     fn dma_unmap(&self, range: Option<(u64, u64)>) -> Result<u64, Errno> {
         match range {
             Some((iova, size)) => self.port.memory.unmap(iova, size),
-            None => Ok(self.port.memory.unmap_all()),
+            None => self.port.memory.unmap_all(),
         }
     }
 

@@ -1,8 +1,11 @@
 //! The board's PCIe functions from outside: the vfio-user protocol, configuration space, SR-IOV, virtqueues, DMA.
 
+mod address_space;
 mod client;
 mod driver;
 mod fault;
+#[path = "../../../../dataplane/virtio/tests/files/fuse.rs"]
+mod fuse;
 mod interop;
 mod interrupts;
 mod intx;

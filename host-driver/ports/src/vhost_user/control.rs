@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender};
 use std::time::Duration;
 
 use culvert_virtio::{PinnedParts, Ring};
@@ -14,6 +14,7 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use super::call_fd::CallFd;
 use super::features::Features;
+use super::reaper::Reaper;
 
 /// Interval in which a sender that waits for an answer checks whether the port is being closed.
 const STOP_POLL: Duration = Duration::from_millis(20);
@@ -76,6 +77,7 @@ pub(super) struct ControlRx {
     commands: Receiver<VringCommand>,
     answers: Sender<Replaced>,
     pending: Arc<AtomicBool>,
+    reaper: Reaper,
 }
 
 /// Creates both sides. When `stop` is set, the sender no longer waits for answers.
@@ -87,7 +89,8 @@ pub(super) fn channel(
     watch(epoll, &wake)?;
     let ((commands, command_rx), (answer_tx, answers)) = (mpsc::channel(), mpsc::channel());
     let pending = Arc::new(AtomicBool::new(false));
-    let rx = ControlRx { commands: command_rx, answers: answer_tx, pending: Arc::clone(&pending) };
+    let (reaper, rx_pending) = (Reaper::start()?, Arc::clone(&pending));
+    let rx = ControlRx { commands: command_rx, answers: answer_tx, pending: rx_pending, reaper };
     let (epoll, stop) = (Arc::clone(epoll), Arc::clone(stop));
     Ok((ControlTx { commands, answers, pending, epoll, wake, stop }, rx))
 }
@@ -158,8 +161,22 @@ impl ControlRx {
 
     /// Answers a command.
     pub(super) fn answer(&self, replaced: Replaced) {
-        // Fails only if the sender no longer waits.
-        let _sent = self.answers.send(replaced);
+        // Fails only if the sender is gone.
+        if let Err(SendError(replaced)) = self.answers.send(replaced) {
+            self.reaper.discard(replaced);
+        }
+    }
+
+    /// Has vrings dropped, with the guest's memory, by a thread that no packet waits for.
+    pub(super) fn discard(&self, vrings: Vec<Option<Box<ActiveVring>>>) {
+        self.reaper.discard(vrings);
+    }
+}
+
+impl Drop for ControlRx {
+    fn drop(&mut self) {
+        // A vring that was not started. The sender keeps its memory until it has ended, too.
+        self.commands.try_iter().for_each(|command| self.reaper.discard(command));
     }
 }
 

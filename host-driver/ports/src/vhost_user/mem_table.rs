@@ -3,10 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use culvert_virtio::{AddressSpace, FileInfo, Layout, MappedFile, MemoryFault, PinnedParts, Region};
-
-/// Bound on the bytes of all regions of a guest: all guests share this process's address space.
-const MAX_MAPPED: u64 = 1 << 42;
+use culvert_virtio::{
+    AddressSpace, FileInfo, Layout, MapError, MappedFile, MemoryFault, MemoryShare, PinnedParts, Region,
+    RegionError,
+};
 
 /// A region of the memory table.
 #[derive(Clone, Copy, Debug)]
@@ -20,34 +20,80 @@ pub(super) struct MemRegion {
     pub(super) offset: u64,
 }
 
+/// Why a memory table is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("memory region at guest address {guest:#x}, {len} bytes: {why}")]
+pub(super) struct TableError {
+    guest: u64,
+    len: u64,
+    why: RegionRefusal,
+}
+
+/// What is wrong with a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum RegionRefusal {
+    #[error(transparent)]
+    Map(#[from] MapError),
+    #[error(transparent)]
+    Place(#[from] RegionError),
+}
+
+/// A mapping and its file: device and inode.
+type Mapping = ((u64, u64), Arc<MappedFile>);
+
 /// The mapped regions.
 pub(super) struct MemTable {
     regions: Vec<MemRegion>,
+    files: Vec<Mapping>,
     /// The mappings, by guest physical address.
     space: Arc<AddressSpace>,
 }
 
-/// Maps the part of a file that a region needs. `None`: the file is too short, or an access to it could wait for a disk or a
-/// file server.
-fn map(region: &MemRegion, file: &OwnedFd) -> Option<MappedFile> {
-    let len = region.offset.checked_add(region.len)?;
-    let info = FileInfo::of(file).ok().filter(|info| info.in_memory && len <= info.len)?;
-    MappedFile::map(file, &info, len, true).ok()
+/// Maps the part of a file that a region needs, or finds it among mappings of the table before: a VMM sends the whole table
+/// again for each memory block that is plugged in, and a large VM's share does not hold its memory twice.
+fn map(
+    region: &MemRegion,
+    file: &OwnedFd,
+    old: &[Mapping],
+    share: &Arc<MemoryShare>,
+) -> Result<Mapping, MapError> {
+    let info = FileInfo::of(file)?;
+    let key = (info.device, info.inode);
+    let fits =
+        |file: &MappedFile| file.position(region.offset, region.len).is_some() && file.check_intact().is_ok();
+    let known = old.iter().find(|(other, file)| *other == key && fits(file));
+    if let Some((_, file)) = known.filter(|_| region.offset.saturating_add(region.len) <= info.len) {
+        return Ok((key, Arc::clone(file)));
+    }
+    MappedFile::map(file, &info, (region.offset, region.len), true, share).map(|file| (key, Arc::new(file)))
 }
 
 impl MemTable {
-    /// Maps regions. `None`: one of them cannot be mapped, or overlaps another.
-    pub(super) fn map(table: Vec<(MemRegion, OwnedFd)>) -> Option<Self> {
-        let (mut space, mut left) = (AddressSpace::new(), MAX_MAPPED);
-        let mut regions = Vec::with_capacity(table.len());
+    /// Maps regions, of which `old` may have some already.
+    ///
+    /// # Errors
+    /// One of them cannot be mapped, or overlaps another.
+    pub(super) fn map(
+        table: Vec<(MemRegion, OwnedFd)>,
+        old: Option<&MemTable>,
+        share: &Arc<MemoryShare>,
+    ) -> Result<Self, TableError> {
+        let old = old.map_or(&[][..], |old| &old.files);
+        let mut space = AddressSpace::new();
+        let (mut regions, mut files) = (Vec::with_capacity(table.len()), Vec::with_capacity(table.len()));
         for (region, file) in table {
-            left = left.checked_sub(region.offset.checked_add(region.len)?)?;
-            let file = Some(Arc::new(map(&region, &file)?));
-            let mapped = Region { size: region.len, offset: region.offset, read: true, write: true, file };
-            space.insert(region.guest, mapped).ok()?;
+            let MemRegion { guest, len, offset, .. } = region;
+            let refused = |why| TableError { guest, len, why };
+            let mapping = map(&region, &file, old, share).map_err(|error| refused(error.into()))?;
+            let file = &mapping.1;
+            let at = file.position(offset, len).ok_or(refused(MapError::OutOfRange.into()))?;
+            let mapped =
+                Region { size: len, offset: at, read: true, write: true, file: Some(Arc::clone(file)) };
+            space.insert(guest, mapped).map_err(|error| refused(error.into()))?;
             regions.push(region);
+            files.push(mapping);
         }
-        Some(MemTable { regions, space: Arc::new(space) })
+        Ok(MemTable { regions, files, space: Arc::new(space) })
     }
 
     /// Pins the parts of a vring, whose addresses are the VMM's.

@@ -14,6 +14,7 @@ use rustix::net::{
 };
 
 use super::mem_table::MemRegion;
+use super::refusal::Refusal;
 
 /// The largest number of files of a message; QEMU sends up to eight.
 const MAX_FILES: usize = 32;
@@ -76,7 +77,7 @@ pub(super) enum ConnectionEnd {
     #[error("request {0} is malformed or not supported")]
     Request(u32),
     #[error("request {0}: {1}")]
-    Refused(u32, &'static str),
+    Refused(u32, Refusal),
     #[error(transparent)]
     Socket(#[from] Errno),
 }

@@ -18,6 +18,8 @@ mod frame_copy;
 mod mem_table;
 mod message;
 mod port;
+mod reaper;
+mod refusal;
 mod server;
 mod session;
 mod status;

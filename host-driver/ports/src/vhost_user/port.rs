@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use culvert_switch::{Packet, Pool, Sent, SwitchPort};
 use culvert_virtio::EventSignal;
 use rustix::event::epoll;
 
 use super::control::{self, ControlRx};
-use super::server::Server;
+use super::server::{self, Server};
 use super::session::Session;
 use super::status::{PortStatus, VhostUserStatus};
 use super::vrings::Vrings;
@@ -21,7 +22,6 @@ const MAX_PAIRS: usize = 64;
 
 /// A vhost-user socket with the vrings of its VM, as a port.
 pub struct VhostUser {
-    // Dropped first: its thread may be waiting for `control` to answer.
     _server: Server,
     control: ControlRx,
     vrings: Vrings,
@@ -30,8 +30,8 @@ pub struct VhostUser {
 }
 
 impl VhostUser {
-    /// Listens at `path` for the VMM of one VM, whose device may have up to `pairs` queue pairs, between 1 and 64. The socket
-    /// is removed when this value is dropped. The VMM's requests are answered only while the port is used. The guest's memory
+    /// Listens at `path` for the VMM of one VM, whose device may have up to `pairs` queue pairs, between 1 and 64. When this
+    /// value is dropped, nobody can connect any more; the socket is removed soon after, by another thread. The VMM's requests are answered only while the port is used. The guest's memory
     /// must be a memfd, or a file in tmpfs or hugetlbfs: an access to any other file could block the port.
     ///
     /// # Errors
@@ -51,9 +51,22 @@ impl VhostUser {
         Ok(VhostUser { _server: server, control, vrings, epoll, status })
     }
 
+    /// Waits until ports that were dropped have removed their sockets, for a program that is about to end. `false`: a
+    /// connection's thread hangs, in its client's file server.
+    pub fn wait_removed(limit: Duration) -> bool {
+        server::wait_ended(limit)
+    }
+
     /// A handle to the port's counters.
     pub fn status(&self) -> VhostUserStatus {
         VhostUserStatus(Arc::clone(&self.status))
+    }
+}
+
+impl Drop for VhostUser {
+    /// Waits for nobody: a packet thread drops it.
+    fn drop(&mut self) {
+        self.control.discard(self.vrings.take_all());
     }
 }
 

@@ -6,13 +6,14 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use culvert_virtio::{Layout, Options, PinnedParts, Ring, RingFault};
+use culvert_virtio::{Layout, MemoryShare, Options, PinnedParts, Ring, RingFault};
 
 use super::call_fd::{CallFd, kick_fd};
 use super::control::{ActiveVring, ControlTx, VringCommand};
 use super::features::Features;
 use super::mem_table::{MemRegion, MemTable};
 use super::message::{Reply, Request, VringAddr};
+use super::refusal::Refusal;
 use super::status::PortStatus;
 
 /// Protocol features: several queue pairs, and acknowledged requests.
@@ -23,7 +24,7 @@ const REPLY_ACK: u64 = 1 << 3;
 const MAX_SIZE: u16 = 1024;
 
 /// A result, or why a request is refused.
-type Result<T> = std::result::Result<T, &'static str>;
+type Result<T> = std::result::Result<T, Refusal>;
 
 /// How a guest kicks.
 #[derive(Default)]
@@ -57,12 +58,14 @@ pub(super) struct Session {
     /// Whether requests that ask for it are acknowledged.
     acknowledges: bool,
     memory: Option<Arc<MemTable>>,
+    /// What the VMM may have mapped.
+    share: Arc<MemoryShare>,
     vrings: Vec<VringSetup>,
 }
 
 /// The eventfd of a request, if it has one.
 fn call_fd(file: Option<OwnedFd>) -> Result<Option<CallFd>> {
-    file.map(CallFd::new).transpose()
+    Ok(file.map(CallFd::new).transpose()?)
 }
 
 /// Opens a vring in the guest's memory, which continues at its used index.
@@ -87,6 +90,7 @@ impl Session {
             features: None,
             acknowledges: false,
             memory: None,
+            share: MemoryShare::new(),
             vrings,
         }
     }
@@ -103,7 +107,7 @@ impl Session {
     }
 
     fn setup(&mut self, n: usize) -> Result<&mut VringSetup> {
-        self.vrings.get_mut(n).ok_or("no such vring")
+        self.vrings.get_mut(n).ok_or(Refusal::Invalid("no such vring"))
     }
 
     fn command(&self, command: VringCommand) -> Result<Option<Box<ActiveVring>>> {
@@ -188,14 +192,14 @@ impl Session {
             Request::SetOwner | Request::ResetOwner => {}
             Request::SetFeatures(bits) => self.set_features(bits)?,
             Request::SetProtocolFeatures(bits) if bits & !(MQ | REPLY_ACK) != 0 => {
-                return Err("a protocol feature that was not offered");
+                return Err("a protocol feature that was not offered".into());
             }
             Request::SetProtocolFeatures(bits) => self.acknowledges = bits & REPLY_ACK != 0,
             Request::SetMemTable(regions) => self.set_memory(regions)?,
             Request::SetVringNum(n, size) => {
                 let valid = size.is_power_of_two() && size <= u32::from(MAX_SIZE);
                 self.setup(n)?.size =
-                    if valid { size as u16 } else { return Err("invalid size of a vring") };
+                    if valid { size as u16 } else { return Err("invalid size of a vring".into()) };
             }
             Request::SetVringAddr(n, addr) => {
                 let setup = self.setup(n)?;
@@ -242,7 +246,7 @@ impl Session {
     }
 
     fn set_memory(&mut self, regions: Vec<(MemRegion, OwnedFd)>) -> Result<()> {
-        let memory = MemTable::map(regions).ok_or("memory cannot be mapped")?;
+        let memory = MemTable::map(regions, self.memory.as_deref(), &self.share)?;
         self.memory = Some(Arc::new(memory));
         self.restart()
     }

@@ -63,6 +63,12 @@ impl Vrings {
         }
     }
 
+    /// Takes all vrings out, when the port ends.
+    pub(super) fn take_all(&mut self) -> Vec<Option<Box<ActiveVring>>> {
+        self.receivers.clear();
+        std::mem::take(&mut self.vrings)
+    }
+
     /// Processes the commands of the connection's thread.
     #[inline]
     pub(super) fn process_commands(&mut self, control: &ControlRx) {

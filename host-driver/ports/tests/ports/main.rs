@@ -5,6 +5,8 @@
 mod af_packet;
 mod filter;
 mod frames;
+#[path = "../../../../dataplane/virtio/tests/files/fuse.rs"]
+mod fuse;
 mod link_faults;
 mod namespace;
 mod port_bridge;

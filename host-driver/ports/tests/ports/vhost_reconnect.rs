@@ -9,6 +9,7 @@ use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
 
 use crate::frames::{datagram, number, numbered, numbers};
+use crate::namespace::wait_until;
 use crate::test_port::TestPort;
 use crate::vhost_guest::{Guest, HEADER, MERGEABLE};
 use crate::vhost_vm::{Vm, while_served};
@@ -91,7 +92,7 @@ fn a_reopened_port_continues_where_the_old_one_was() {
     vm.host.send(&numbered(0..10, 60));
     // The old one lets go of the path, also while a VMM is connected.
     drop(std::mem::replace(&mut vm.host, TestPort::new(other_port())));
-    assert!(!vm.path.exists());
+    wait_until("the socket is removed", || !vm.path.exists());
     vm.host = TestPort::new(VhostUser::open(&vm.path, 1).unwrap());
     let (guest, path) = (&vm.guest, &vm.path);
     vm.frontend = while_served(&mut vm.host, || guest.connect(path));
@@ -112,6 +113,7 @@ fn a_stale_socket_is_replaced_and_no_other_file() {
     let port = VhostUser::open(&path, 1).unwrap();
     assert!(VhostUser::open(&path, 1).is_err(), "another port listens there");
     drop(port);
+    wait_until("the socket is removed", || !path.exists());
     std::fs::write(&path, "mine").unwrap();
     assert!(VhostUser::open(&path, 1).is_err());
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");

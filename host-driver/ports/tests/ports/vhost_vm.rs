@@ -18,7 +18,7 @@ pub(crate) struct Vm {
     pub(crate) guest: Guest,
     pub(crate) frontend: Frontend,
     pub(crate) path: PathBuf,
-    _folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 /// Does a VMM's work while the port is used: only then it answers requests.
@@ -43,7 +43,7 @@ impl Vm {
         let guest = Guest::new(pairs, features);
         let frontend = while_served(&mut host, || guest.connect(&path));
         assert!(host.port.link());
-        Vm { host, guest, frontend, path, _folder: folder }
+        Vm { host, guest, frontend, path, folder }
     }
 
     /// Does work with the VMM's connection.
