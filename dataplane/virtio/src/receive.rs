@@ -27,6 +27,7 @@ pub struct ReceiveBuffers {
     segments: Vec<Segment>,
     /// Head of each chain, and the bytes it takes.
     used: Vec<(u16, u32)>,
+    descriptors: usize,
 }
 
 impl ReceiveBuffers {
@@ -46,6 +47,7 @@ impl ReceiveBuffers {
         let mut left = len as u64;
         self.segments.clear();
         self.used.clear();
+        self.descriptors = 0;
         while left > 0 {
             let skip = self.used.len() as u16;
             if !ring.is_waiting(memory, skip)? {
@@ -53,6 +55,7 @@ impl ReceiveBuffers {
             }
             let head = ring.peek(memory, skip, &mut self.chain)?;
             let room = total_len(self.chain.writable());
+            self.descriptors += self.chain.writable().len();
             // virtio 1.2 section 5.1.6.3.1: the header is not split over buffers
             if room < header_len as u64 || self.segments.len() + self.chain.writable().len() > MAX_SEGMENTS {
                 return Err(RingFault::ShortBuffer);
@@ -78,9 +81,9 @@ impl ReceiveBuffers {
         self.used.len() as u16
     }
 
-    /// Number of descriptors that were looked at for them.
-    pub fn segments(&self) -> usize {
-        self.segments.len()
+    /// Number of descriptors of the buffers that were looked at for the frame.
+    pub fn descriptors(&self) -> usize {
+        self.descriptors
     }
 
     /// Writes the frame, header first, into the buffers that were chosen and gives them back. The guest sees it once the

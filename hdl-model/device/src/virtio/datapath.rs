@@ -78,7 +78,7 @@ impl NetDevice {
             let done = self.on_queue(RX, |Work { ring, memory, receive_buffers: buffers, .. }| {
                 let done = self.fill_buffers(ring, &memory, buffers, parts, verified)?;
                 ring.publish(&memory)?;
-                self.rx_descriptors.fetch_add(buffers.segments(), Ordering::Relaxed);
+                self.rx_descriptors.fetch_add(buffers.descriptors(), Ordering::Relaxed);
                 Ok(Some(done.map(|()| Delivery::Done)))
             });
             match done {

@@ -13,7 +13,7 @@ use crate::vnet_hdr;
 /// Shortest frame: an Ethernet header.
 const MIN_FRAME: u64 = 14;
 /// Longest frame: what a large buffer holds.
-const MAX_FRAME: u64 = 1 << 16;
+pub(super) const MAX_FRAME: u64 = 1 << 16;
 
 /// The content of a transmit chain.
 pub(super) enum GuestTx {

@@ -10,6 +10,7 @@
 //! A guest, its driver and its VMM are not trusted. An error of theirs is counted and stops this port until the VMM sets its
 //! rings up again or reconnects. It has no other effect.
 
+mod budget;
 mod call_fd;
 mod control;
 mod features;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use culvert_packet::Offload;
 use culvert_switch::{BURST, Packet, Pool, Sent};
-use culvert_virtio::{Chain, ReceiveBuffers, Reserved, RingFault};
+use culvert_virtio::{Chain, ReceiveBuffers, Reserved, RingFault, total_len};
 
+use super::budget::Budget;
 use super::call_fd::CallFd;
 use super::control::{ActiveVring, ControlRx, Replaced, VringCommand};
 use super::flow_hash;
@@ -154,9 +155,10 @@ impl Vrings {
         }
         let pairs = self.vrings.len() / 2;
         self.next_pair = (self.next_pair + 1) % pairs.max(1);
+        let mut budget = Budget::receive();
         for pair in 0..pairs {
             let n = 2 * ((self.next_pair + pair) % pairs) + 1;
-            if let Err(fault) = self.receive_on(n, pool, packets, max) {
+            if let Err(fault) = self.receive_on(n, pool, packets, max, &mut budget) {
                 self.stop(n, fault);
                 break;
             }
@@ -177,6 +179,7 @@ impl Vrings {
         pool: &mut Pool,
         packets: &mut Vec<Packet>,
         max: usize,
+        budget: &mut Budget,
     ) -> Result<(), RingFault> {
         let stopped = self.stopped;
         let vring = self.vrings.get_mut(n).and_then(Option::as_deref_mut);
@@ -187,10 +190,13 @@ impl Vrings {
         // Dropped frames count too: a guest must not delay its neighbours by sending invalid ones.
         let mut left = usize::from(ring.waiting(parts)?).min(max.saturating_sub(packets.len()));
         ring.prefetch(parts, left as u16, false);
-        while left > 0 && result.is_ok() {
+        while left > 0 && budget.is_left() && result.is_ok() {
             // Reads and prefetches all chains of a burst before it copies: the frames are in the guest's core's cache.
             let mut read = 0;
             for (head, chain) in self.heads.iter_mut().zip(&mut self.chains).take(left) {
+                if !budget.is_left() {
+                    break;
+                }
                 match ring.peek(parts, (self.completed.len() + read) as u16, chain) {
                     Ok(index) => *head = index,
                     Err(fault) => {
@@ -199,6 +205,9 @@ impl Vrings {
                     }
                 }
                 frame_copy::prefetch(parts, chain.readable());
+                // What a driver claims to have sent counts, if it is a frame at all.
+                let bytes = total_len(chain.readable()).min(frame_copy::MAX_FRAME) as usize;
+                budget.take(chain.readable().len() + chain.writable().len(), bytes);
                 read += 1;
             }
             left -= read;
@@ -242,11 +251,12 @@ impl Vrings {
                 vring.ring.prefetch(&vring.parts, each, true);
             }
         }
+        let mut budget = Budget::send(packets.len());
         for packet in packets.iter_mut() {
             let choice = flow_hash::select_ring(packet.bytes(), self.receivers.len());
             match self.receivers.get(choice).copied() {
                 Some(n) => {
-                    if let Err(fault) = self.write(n, packet, &mut sent) {
+                    if let Err(fault) = self.write(n, packet, &mut budget, &mut sent) {
                         sent.down += 1;
                         // The guest gets the frames before a fault, too.
                         let _published = self.vring(n).map(|vring| vring.ring.publish(&vring.parts));
@@ -272,11 +282,17 @@ impl Vrings {
     }
 
     /// Sends a packet to a vring. The guest gets a large packet whole if it segments it itself.
-    fn write(&mut self, n: usize, packet: &mut Packet, sent: &mut Sent) -> Result<(), RingFault> {
+    fn write(
+        &mut self,
+        n: usize,
+        packet: &mut Packet,
+        budget: &mut Budget,
+        sent: &mut Sent,
+    ) -> Result<(), RingFault> {
         let Some(vring) = self.vrings.get_mut(n).and_then(Option::as_deref_mut) else { return Ok(()) };
         let buffers = &mut self.receive_buffers;
         let offloads = vring.features.guest_offloads();
-        for_each_frame(packet, offloads, sent, |frame, sent| write_frame(vring, buffers, frame, sent))
+        for_each_frame(packet, offloads, sent, |frame, sent| write_frame(vring, buffers, frame, budget, sent))
     }
 
     /// Asks the guest to kick, or not to.
@@ -310,13 +326,20 @@ fn write_frame(
     vring: &mut ActiveVring,
     buffers: &mut ReceiveBuffers,
     frame: &TxFrame<'_>,
+    budget: &mut Budget,
     sent: &mut Sent,
 ) -> Result<(), RingFault> {
+    if !budget.is_left() {
+        sent.full += 1;
+        return Ok(());
+    }
     let features = vring.features;
     // Without VIRTIO_NET_F_GUEST_CSUM the header's checksum fields are zero (5.1.6.4.1).
     let offload = if features.guest_checksum() { frame.offload } else { Offload::default() };
     let header = vnet_hdr::write(&offload, frame.header_len);
-    match frame_copy::write(&mut vring.ring, &vring.parts, buffers, features, &header, frame.parts)? {
+    let reserved = frame_copy::write(&mut vring.ring, &vring.parts, buffers, features, &header, frame.parts)?;
+    budget.take(buffers.descriptors(), frame.len());
+    match reserved {
         Reserved::Done => {
             sent.packets += 1;
             sent.bytes += frame.len() as u64;

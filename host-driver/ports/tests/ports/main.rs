@@ -13,6 +13,7 @@ mod port_bridge;
 mod receive_checks;
 mod streams;
 mod test_port;
+mod vhost_budget;
 mod vhost_bursts;
 mod vhost_dpdk;
 mod vhost_files;
