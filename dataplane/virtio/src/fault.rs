@@ -18,7 +18,7 @@ pub enum MemoryFault {
     /// A word that must be accessed whole is not aligned.
     #[error("an address is not aligned")]
     Misaligned,
-    /// Whoever serves remote memory did not carry the access out.
+    /// The memory has no file: only messages to its owner reach it, or its owner did not carry the access out.
     #[error("the memory's owner failed the access")]
     Remote,
 }

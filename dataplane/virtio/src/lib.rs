@@ -2,9 +2,9 @@
 //!
 //! The emulated board's VFs and the vhost-user port are both built on it:
 //!
-//! * [`AddressSpace`] is a guest's memory: regions of [`MappedFile`]s, or of [`RemoteMemory`] that only messages reach.
+//! * [`AddressSpace`] is a guest's memory: regions of [`MappedFile`]s, or of memory that only messages to its owner reach.
 //!   Accesses are bounded copies, since the guest may change any byte at any time. A memory file that its owner shortens
-//!   costs the access ([`MemoryFault::Shrunk`]) and not the process.
+//!   costs the access ([`MemoryFault::Shrunk`]) and not the process. [`SharedSpace`] is one that changes while it is used.
 //! * [`Ring`] is the state of a split virtqueue. It reaches its parts through [`RingMemory`]: [`PinnedParts`] were looked up
 //!   once, in memory that stays mapped while the ring runs; [`IovaParts`] are looked up at each access, in memory that may
 //!   be unmapped between two bursts.
@@ -46,7 +46,7 @@ pub use fault::{MemoryFault, RingFault};
 pub use layout::Layout;
 pub use memory::{
     AddressSpace, FileInfo, GuestMemory, MAX_MAPPED, MAX_MAPPINGS, MapError, MappedFile, MemoryShare,
-    PAGE_SIZE, Place, Region, RegionError, RemoteMemory,
+    PAGE_SIZE, Place, Region, RegionError, SharedSpace, SpaceChange, SpaceView,
 };
 pub use parts::{IovaParts, Part, PinnedParts, RingMemory};
 pub use receive::{ReceiveBuffers, Reserved};

@@ -1,7 +1,7 @@
 //! Signals an eventfd of a client without a call that the client could make block.
 //!
 //! A client shares the eventfd's file: it may clear `O_NONBLOCK` and fill the counter at any time, and then a `write` waits
-//! until somebody reads, also after the client's death. To look first with `poll` leaves a gap between look and write.
+//! until the counter is read, also after the client's death. To look first with `poll` leaves a gap between look and write.
 //!
 //! The kernel signals an eventfd itself when asynchronous I/O completes, which never waits and keeps a full counter full:
 //! [`EventSignal`] submits an empty read of `/dev/null` that names the eventfd (`IOCB_FLAG_RESFD`, io_submit(2)). The read is

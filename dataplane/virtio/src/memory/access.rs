@@ -19,18 +19,3 @@ pub trait GuestMemory {
     /// Prefetches the first cache lines of a range, to be read or to be written, if it is mapped.
     fn prefetch(&self, address: u64, len: u32, write: bool);
 }
-
-/// Memory that has no file and is reached by messages to its owner.
-pub trait RemoteMemory: Send + Sync {
-    /// Copies from the memory.
-    ///
-    /// # Errors
-    /// [`MemoryFault::Remote`]: the owner did not carry it out.
-    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), MemoryFault>;
-
-    /// Copies to the memory.
-    ///
-    /// # Errors
-    /// [`MemoryFault::Remote`]: the owner did not carry it out.
-    fn write(&self, address: u64, from: &[u8]) -> Result<(), MemoryFault>;
-}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::access::{GuestMemory, RemoteMemory};
+use super::access::GuestMemory;
 use super::place::Place;
 use super::region_table::{Region, RegionTable};
 use crate::fault::MemoryFault;
@@ -23,14 +23,11 @@ pub enum RegionError {
 
 /// Regions by address. Copies only.
 #[derive(Clone, Default)]
-pub struct AddressSpace {
-    regions: RegionTable,
-    remote: Option<Arc<dyn RemoteMemory>>,
-}
+pub struct AddressSpace(RegionTable);
 
 impl std::fmt::Debug for AddressSpace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AddressSpace").field("regions", &self.regions.len()).finish_non_exhaustive()
+        f.debug_struct("AddressSpace").field("regions", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -42,7 +39,7 @@ impl AddressSpace {
 
     /// Number of regions.
     pub fn len(&self) -> usize {
-        self.regions.len()
+        self.0.len()
     }
 
     /// Whether nothing is mapped.
@@ -60,16 +57,16 @@ impl AddressSpace {
         if region.file.as_ref().is_some_and(|file| end.is_none_or(|end| end > file.len() as u64)) {
             return Err(RegionError::Invalid);
         }
-        if self.regions.overlaps(start, last) {
+        if self.0.overlaps(start, last) {
             return Err(RegionError::Overlap);
         }
-        self.regions.insert(start, region);
+        self.0.insert(start, region);
         Ok(())
     }
 
     /// Whether a range has an address of some region. An empty range and one that wraps around have none.
     pub fn overlaps(&self, start: u64, size: u64) -> bool {
-        last(start, size).is_some_and(|last| self.regions.overlaps(start, last))
+        last(start, size).is_some_and(|last| self.0.overlaps(start, last))
     }
 
     /// Whether a whole range is mapped, in one region or several.
@@ -93,26 +90,17 @@ impl AddressSpace {
     /// The range is invalid, or has a part of a region only: nothing is removed.
     pub fn remove(&mut self, start: u64, size: u64) -> Result<u64, RegionError> {
         let last = last(start, size).ok_or(RegionError::Invalid)?;
-        self.regions.remove(start, last).ok_or(RegionError::Splits)
+        self.0.remove(start, last).ok_or(RegionError::Splits)
     }
 
     /// Removes all regions and returns how many bytes that were.
     pub fn clear(&mut self) -> u64 {
-        std::mem::take(&mut self.regions).bytes()
-    }
-
-    /// Sets, or removes, the way to memory that has no file.
-    pub fn set_remote(&mut self, remote: Option<Arc<dyn RemoteMemory>>) {
-        self.remote = remote;
+        std::mem::take(&mut self.0).bytes()
     }
 
     #[inline]
     fn find(&self, address: u64) -> Result<(&Region, u64), MemoryFault> {
-        self.regions.find(address).ok_or(MemoryFault::Unmapped)
-    }
-
-    fn remote(&self) -> Result<&dyn RemoteMemory, MemoryFault> {
-        self.remote.as_deref().ok_or(MemoryFault::Remote)
+        self.0.find(address).ok_or(MemoryFault::Unmapped)
     }
 
     /// Copies from memory; the range may span regions.
@@ -130,7 +118,7 @@ impl AddressSpace {
             let (now, rest) = into.split_at_mut(n);
             match &region.file {
                 Some(file) => file.read((region.offset + inside) as usize, now)?,
-                None => self.remote()?.read(address, now)?,
+                None => return Err(MemoryFault::Remote),
             }
             into = rest;
             address = advance(address, n, into.is_empty())?;
@@ -153,7 +141,7 @@ impl AddressSpace {
             let (now, rest) = from.split_at(n);
             match &region.file {
                 Some(file) => file.write((region.offset + inside) as usize, now)?,
-                None => self.remote()?.write(address, now)?,
+                None => return Err(MemoryFault::Remote),
             }
             from = rest;
             address = advance(address, n, from.is_empty())?;
@@ -228,7 +216,7 @@ impl AddressSpace {
     /// Prefetches the first cache lines of a range, to be read or to be written, if it lies in a file.
     #[inline]
     pub fn prefetch(&self, address: u64, len: u32, write: bool) {
-        if let Some((region, inside)) = self.regions.find(address)
+        if let Some((region, inside)) = self.0.find(address)
             && let Some(file) = &region.file
         {
             file.prefetch((region.offset + inside) as usize, room(region, inside).min(len as usize), write);

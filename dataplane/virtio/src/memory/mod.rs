@@ -6,11 +6,13 @@ mod mapped_file;
 mod place;
 mod region_table;
 mod share;
+mod shared_space;
 mod sigbus;
 
-pub use access::{GuestMemory, RemoteMemory};
+pub use access::GuestMemory;
 pub use address_space::{AddressSpace, RegionError};
 pub use mapped_file::{FileInfo, MappedFile, PAGE_SIZE};
 pub use place::Place;
 pub use region_table::Region;
 pub use share::{MAX_MAPPED, MAX_MAPPINGS, MapError, MemoryShare};
+pub use shared_space::{SharedSpace, SpaceChange, SpaceView};
