@@ -8,7 +8,7 @@ use culvert_packet::Reason;
 
 use crate::Result;
 use crate::nic::Nic;
-use crate::sync::lock;
+use crate::sync::try_lock;
 
 /// Queue 0 accepts a VM's frame while it holds fewer entries than this. It bounds how many frames a verdict waits for, and
 /// leaves the rest of the ring to the host's own packets and commands.
@@ -16,7 +16,7 @@ const MAX_USED: u32 = 128;
 
 impl Nic {
     /// Enqueues a frame, in parts, that the NIC treats as received from `input`, including the checks of its checksums. Does
-    /// not wait. `false`: the firmware is dead or queue 0 is full enough; try again. The board sees the frame after the
+    /// not wait. `false`: the firmware is dead, queue 0 is full enough or a batch is being written; try again. The board sees the frame after the
     /// next [`doorbell`](Self::doorbell) or the next batch.
     ///
     /// # Errors
@@ -54,7 +54,8 @@ impl Nic {
         if !self.shared.alive() {
             return Ok(false);
         }
-        let mut ring = lock(&self.shared.command);
+        // The slow path's batch may be waiting for room, for a second: the VMs of this thread do not wait with it.
+        let Some(mut ring) = try_lock(&self.shared.command) else { return Ok(false) };
         if ring.used()? >= MAX_USED {
             return Ok(false);
         }
@@ -66,7 +67,10 @@ impl Nic {
     /// # Errors
     /// The device is lost.
     pub fn doorbell(&self) -> Result<()> {
-        let board_sleeps = lock(&self.shared.command).publish();
+        // A batch that is being written publishes what was enqueued before it.
+        let Some(mut ring) = try_lock(&self.shared.command) else { return Ok(()) };
+        let board_sleeps = ring.publish();
+        drop(ring);
         if board_sleeps {
             self.shared.bar.queue_write(QUEUE_COMMAND, QUEUE_BELL, 1)?;
         }

@@ -15,6 +15,9 @@ use culvert_switch::{BURST, Packet, Pool, Sent, SwitchPort};
 
 use crate::tx_offload::{TxFrames, TxOffloads};
 
+/// Frames that are enqueued at a time: all vports share the NIC's queue, and large packets have many segments.
+const MAX_FRAMES: u64 = 64;
+
 /// A VMQ, and the PF's transmit queue for the same vport.
 ///
 /// Packets for which the NIC has no room wait in a backlog of up to a burst, because a large packet may have more segments
@@ -57,7 +60,7 @@ impl NicQueue {
         !self.backlog.is_empty()
     }
 
-    /// Sends waiting packets while the NIC has room.
+    /// Sends waiting packets while the NIC has room, up to 64 frames: a packet's other segments wait for the next call.
     ///
     /// # Errors
     /// The NIC is lost.
@@ -67,7 +70,9 @@ impl NicQueue {
             return Ok(sent);
         }
         let mut result = Ok(());
-        while let Some(mut packet) = self.backlog.pop_front() {
+        while sent.packets < MAX_FRAMES
+            && let Some(mut packet) = self.backlog.pop_front()
+        {
             match self.enqueue(&mut packet, &mut sent) {
                 Ok(true) => {
                     self.segments_sent = 0;
@@ -88,7 +93,7 @@ impl NicQueue {
         Ok(sent)
     }
 
-    /// Enqueues a packet, or its remaining segments. `false`: the NIC has no room for all of them.
+    /// Enqueues a packet, or its remaining segments. `false`: not all of them yet.
     fn enqueue(&mut self, packet: &mut Packet, sent: &mut Sent) -> Result<bool, Error> {
         let segments = match TxFrames::of(packet, TxOffloads::NONE) {
             // A frame whose checksum cannot be completed is sent like any with a wrong checksum.
@@ -101,6 +106,9 @@ impl NicQueue {
         };
         let mut header = [0; MAX_HEADERS];
         while self.segments_sent < segments.count() {
+            if sent.packets >= MAX_FRAMES {
+                return Ok(false);
+            }
             let (len, payload) = segments.segment(packet.bytes(), self.segments_sent, &mut header);
             if !self.put([&header[..len], &packet.bytes()[payload]], sent)? {
                 return Ok(false);

@@ -41,13 +41,15 @@ pub(super) struct Bridge {
     pool: Pool,
     ports: Vec<VmqPort>,
     control: PortControlTx,
+    /// The port that has the first turn of the next round: whoever comes first finds most room in the NIC's queue.
+    first: usize,
     base: Instant,
     ticked: u32,
 }
 
 impl Bridge {
     pub(super) fn new(nic: Arc<dyn OffloadNic>, pool: Pool, control: PortControlTx) -> Self {
-        Bridge { nic, pool, ports: Vec::new(), control, base: Instant::now(), ticked: 0 }
+        Bridge { nic, pool, ports: Vec::new(), control, first: 0, base: Instant::now(), ticked: 0 }
     }
 
     fn now(&self) -> u32 {
@@ -100,7 +102,9 @@ impl PollLoop for Bridge {
         let now = self.now();
         self.tick(now);
         let mut any = false;
-        for port in &mut self.ports {
+        self.first = (self.first + 1).checked_rem(self.ports.len()).unwrap_or(0);
+        let (later, sooner) = self.ports.split_at_mut(self.first);
+        for port in sooner.iter_mut().chain(later) {
             any |= port.round(&mut self.pool, now);
         }
         any

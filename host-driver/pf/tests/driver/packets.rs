@@ -155,3 +155,29 @@ fn frames_of_vms_fill_only_their_share_of_the_ring() {
     assert_eq!(vports[4].drops, accepted + 3);
     assert!(nic.enqueue(input, &[&[0; 2000]]).is_err());
 }
+
+#[test]
+fn frames_of_vms_do_not_wait_for_a_batch() {
+    let board = start_board();
+    let nic = board.open();
+    nic.set_vports(&[(4, vport(Vport::VMQ, 2))]).unwrap();
+    nic.start().unwrap();
+    let mut upcalls = nic.upcalls().expect("once");
+    let (input, frame) = (Port::Vport(VportId(4)), frame(9));
+    assert!(nic.enqueue(input, &[&frame]).unwrap());
+    let batch = nic.batch();
+    let (sender, answer) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let enqueued = nic.enqueue(input, &[&frame]).unwrap();
+            let counted = nic.enqueue_drops(input, Reason::RingFull, 3).unwrap();
+            nic.doorbell().unwrap();
+            sender.send((enqueued, counted)).unwrap();
+        });
+        let answer = answer.recv_timeout(Duration::from_secs(10));
+        drop(batch);
+        assert_eq!(answer, Ok((false, false)), "they are to be tried again");
+    });
+    // The batch has published the frame that was enqueued before it.
+    assert_eq!(next(&mut upcalls).1, frame);
+}

@@ -128,3 +128,31 @@ fn large_frames_are_segmented_without_loss_while_the_nic_has_little_room() {
     }
     assert_eq!(got.iter().flat_map(|frame| frame[HEADERS..].to_vec()).collect::<Vec<u8>>(), payload);
 }
+
+#[test]
+fn a_vm_whose_frames_have_many_segments_leaves_a_neighbour_its_room() {
+    const TINY: u16 = 32;
+    let (nic, bridge) = start();
+    nic.state().room = 0;
+    let mut sequence = 0u32;
+    let flood: Frames = std::iter::repeat_with(|| {
+        sequence += 32_000;
+        (large(sequence, 32_000), Offload { gso: Gso::TcpV4, mss: TINY, ..Offload::default() })
+    })
+    .take(16)
+    .collect();
+    let few: Frames = (0..200).map(|n| (large(n, 100), Offload::default())).collect();
+    for (n, frames) in [flood, few].into_iter().enumerate() {
+        let frames = Arc::new(Mutex::new(frames));
+        let open: Opener = Box::new(move || {
+            Ok(Box::new(Sender { frames: Arc::clone(&frames), interrupt: EventFd::new().unwrap() }))
+        });
+        bridge.attach(VportId(10 + n as u16), n as u16, open).unwrap();
+    }
+    until("the neighbour's frames are enqueued", || {
+        nic.state().room = 70;
+        enqueued(&nic, 11).len() == 200
+    });
+    let flooded = enqueued(&nic, 10).len();
+    assert!(flooded < 8000, "{flooded} of 16,000 segments came first");
+}
