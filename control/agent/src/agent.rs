@@ -12,8 +12,6 @@ use tracing::{error, info, warn};
 use crate::store::Stored;
 use crate::{Datapath, DatapathError, Documents, Error, Store};
 
-/// Virtual functions of the largest NIC.
-const MAX_VFS: u16 = 64;
 /// VMQs of the largest NIC.
 const MAX_VMQS: u16 = 16;
 
@@ -83,7 +81,7 @@ impl Agent {
         let site = Site {
             host: host.to_owned(),
             entropy: store.entropy()?,
-            vfs: nic.as_ref().map_or(MAX_VFS, |n| n.num_vfs),
+            vfs: nic.as_ref().map_or_else(|| datapath.planned_vfs(), |n| n.num_vfs),
             vmqs: nic.as_ref().map_or(MAX_VMQS, |n| n.vmqs),
         };
         let agent = Self {

@@ -170,6 +170,11 @@ impl AttachedNic {
         self.place.status()
     }
 
+    /// Number of VFs that a NIC gets which was never seen: as many as are wanted.
+    pub fn planned_vfs(&self) -> u16 {
+        self.place.vfs
+    }
+
     /// Whether a guest's driver runs VF `vf`.
     ///
     /// # Errors

@@ -137,6 +137,13 @@ impl HostPolicy {
         }
     }
 
+    /// Saves what has changed, before the packets leave that the changes decide on.
+    pub(crate) fn save(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.flush();
+        }
+    }
+
     /// What is wrong with the state that outlives this daemon.
     pub(crate) fn problem(&self) -> Option<String> {
         self.file.as_ref()?.problem()

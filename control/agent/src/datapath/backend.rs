@@ -110,6 +110,14 @@ impl Backend {
         }
     }
 
+    /// Virtual functions that it is to have.
+    pub(super) fn planned_vfs(&self) -> u16 {
+        match self {
+            Backend::Nic { nic, .. } => nic.planned_vfs(),
+            Backend::Switch(_) => 0,
+        }
+    }
+
     /// What is wrong with it.
     pub(super) fn problem(&self) -> Option<String> {
         match self {

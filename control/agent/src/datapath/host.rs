@@ -173,6 +173,10 @@ impl Datapath for HostDatapath {
         self.drops.or_last(self.read_drops(), |drops, age| drops.stale_s = Some(age))
     }
 
+    fn planned_vfs(&self) -> u16 {
+        self.backend.planned_vfs()
+    }
+
     fn refresh(&self) {
         // The switch answers as long as this process lives.
         if matches!(self.backend, Backend::Nic { .. }) && self.backend.problem().is_none() {

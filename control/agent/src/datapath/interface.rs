@@ -8,6 +8,9 @@ use culvert_api::view::{
 use culvert_model::HostConfig;
 use thiserror::Error;
 
+/// Virtual functions of the largest NIC.
+const MAX_VFS: u16 = 64;
+
 /// Applies a host's configuration and reports on packets. Calls may take milliseconds, on threads that may wait.
 pub trait Datapath: Send + Sync + 'static {
     /// Replaces the host's configuration. When it returns, no flow of the old configuration that the new one changes
@@ -53,6 +56,11 @@ pub trait Datapath: Send + Sync + 'static {
     /// # Errors
     /// The request describes no packet, or the slow path does not answer.
     fn trace(&self, request: &TraceRequest) -> Result<TraceReply, DatapathError>;
+
+    /// Virtual functions that a NIC which was never seen will have.
+    fn planned_vfs(&self) -> u16 {
+        MAX_VFS
+    }
 
     /// Reads the views again, so that they are known when the NIC does not answer. Call it every few seconds.
     fn refresh(&self) {}

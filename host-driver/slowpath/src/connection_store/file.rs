@@ -98,7 +98,8 @@ impl ConnectionFile {
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn publish(&self) -> io::Result<()> {
+    pub(super) fn publish(&mut self) -> io::Result<()> {
+        self.flush();
         std::fs::rename(beside(&self.path, "new"), &self.path)
     }
 
@@ -121,14 +122,22 @@ impl ConnectionFile {
         }
     }
 
-    /// Writes a connection as it is now.
+    /// Writes what has changed since the last call. Call it before the packets leave that the changes decide on: then a
+    /// daemon that is killed loses nothing.
+    pub(crate) fn flush(&mut self) {
+        if let Some(writer) = &mut self.writer {
+            writer.flush();
+        }
+    }
+
+    /// Notes a connection as it is now.
     pub(crate) fn put(&mut self, id: ConnectionId, connection: &Connection) {
         if let Some(writer) = &mut self.writer {
             writer.put(id, connection);
         }
     }
 
-    /// Writes a connection that was last seen at `last_seen` of the system's clock.
+    /// Notes a connection that was last seen at `last_seen` of the system's clock.
     pub(super) fn put_seen_at(&mut self, id: ConnectionId, connection: &Connection, last_seen: u32) {
         if let Some(writer) = &mut self.writer {
             writer.put_seen_at(id, connection, last_seen);
@@ -200,9 +209,7 @@ impl ConnectionFile {
         if let Some(policy) = policy {
             self.put_vports(None, policy);
         }
-        if let Some(writer) = &mut self.writer {
-            writer.put_all(connections);
-        }
+        connections.for_each(|(id, connection)| self.put(id, connection));
         match begun.and_then(|()| self.publish()) {
             Ok(()) => tracing::info!(path = %self.path.display(), "the connection file is written anew"),
             Err(error) => {

@@ -289,8 +289,8 @@ fn an_unusable_file_is_discarded() {
     assert_eq!(ConnectionFile::open(&path, 100).unwrap().take_previous(), None);
 }
 
-/// Somebody who may write the file cuts it, removes it or puts another one in its place: the daemon goes on, and writes
-/// all connections anew.
+/// The file is cut, removed or replaced by a program with access to it: the daemon goes on, and writes all connections
+/// anew.
 #[test]
 fn a_file_that_was_damaged_is_noticed_and_written_anew() {
     let cut = |path: &std::path::Path, len| {

@@ -12,19 +12,30 @@ use super::format::{self, ALIVE_AT, ENTRIES_AT, ENTRY_WORDS, Header, VPORTS_AT, 
 
 /// Bytes of an entry.
 const ENTRY: usize = 8 * ENTRY_WORDS;
+/// Changes that wait for [`Writer::flush`] at most.
+const MAX_CHANGES: usize = 1024;
 
 /// This daemon's connection file.
 ///
-/// It is written by calls, not mapped: an access to a mapping of a file that somebody has cut would end the process
-/// (SIGBUS), while a call fails or makes the file longer again. An entry lies in one page, so that a daemon that is killed
-/// leaves the old or the new one. The last entry is never written, so that a file which was cut stays too short.
+/// It is written by calls, not mapped: an access to a mapping of a file that was cut would end the process
+/// (SIGBUS), while a call fails or makes the file longer again. A call costs as much as the rest of a new connection, so
+/// changes are written in bursts: before any packet that they decide on has left. An entry lies in one page, so that a daemon
+/// that is killed leaves the old or the new one. The last entry is never written, so that a file which was cut stays too short.
 pub(super) struct Writer {
     file: File,
     entries: u32,
     /// The slow path's time plus this is the system's clock.
     clock_offset: u32,
+    /// Changed entries by index, in order.
+    changes: Vec<(u32, [u64; ENTRY_WORDS])>,
     /// Why something could not be written.
     problem: Option<String>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.flush();
+    }
 }
 
 impl Writer {
@@ -36,7 +47,8 @@ impl Writer {
         let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
         file.set_len(8 * Header::file_words(header.entries) as u64)?;
         let clock_offset = (header.alive as u32).wrapping_sub(now);
-        let writer = Writer { file, entries: header.entries, clock_offset, problem: None };
+        let writer =
+            Writer { file, entries: header.entries, clock_offset, changes: Vec::new(), problem: None };
         writer.write(0, &header.encode())?;
         Ok(writer)
     }
@@ -51,44 +63,54 @@ impl Writer {
         let index = id.place();
         // Connections beyond the file's last entries are not stored.
         if self.has(index) {
-            let written = self.write(entry_at(index), &format::encode(index, connection, last_seen));
-            self.note(written);
-        }
-    }
-
-    /// Writes many connections as they are now, in the order of their places.
-    pub(super) fn put_all<'c>(&mut self, all: impl Iterator<Item = (ConnectionId, &'c Connection)>) {
-        let mut run: Vec<u8> = Vec::new();
-        let mut begin = 0;
-        for (id, connection) in all {
-            let index = id.place();
-            if !self.has(index) {
-                continue;
-            }
-            if index as usize != begin + run.len() / ENTRY || run.len() >= RUN {
-                self.flush(begin, &mut run);
-                begin = index as usize;
-            }
-            let last_seen = connection.last_seen.wrapping_add(self.clock_offset);
-            run.extend(
-                format::encode(index, connection, last_seen).iter().flat_map(|word| word.to_le_bytes()),
-            );
-        }
-        self.flush(begin, &mut run);
-    }
-
-    fn flush(&mut self, begin: usize, run: &mut Vec<u8>) {
-        if !run.is_empty() {
-            let written = self.file.write_all_at(run, 8 * entry_at(begin as u32) as u64);
-            self.note(written);
-            run.clear();
+            self.change(index, format::encode(index, connection, last_seen));
         }
     }
 
     /// Removes a connection.
     pub(super) fn clear(&mut self, id: ConnectionId) {
         if self.has(id.place()) {
-            let written = self.write(entry_at(id.place()), &[0]);
+            self.change(id.place(), [0; ENTRY_WORDS]);
+        }
+    }
+
+    fn change(&mut self, index: u32, entry: [u64; ENTRY_WORDS]) {
+        self.changes.push((index, entry));
+        if self.changes.len() >= MAX_CHANGES {
+            self.flush();
+        }
+    }
+
+    /// Writes the changed entries: neighbours in one call, as the connections of a burst mostly are.
+    pub(super) fn flush(&mut self) {
+        if self.changes.is_empty() {
+            return;
+        }
+        let mut changes = std::mem::take(&mut self.changes);
+        // Stable: of several changes of an entry the last one counts.
+        changes.sort_by_key(|(index, _)| *index);
+        let mut run: Vec<u8> = Vec::with_capacity(ENTRY * changes.len());
+        let mut begin = 0;
+        let mut last = None;
+        for (index, entry) in &changes {
+            if last == Some(*index) {
+                run.truncate(run.len() - ENTRY);
+            } else if last.is_none_or(|last| last + 1 != *index) {
+                self.write_run(begin, &run);
+                run.clear();
+                begin = *index;
+            }
+            run.extend(entry.iter().flat_map(|word| word.to_le_bytes()));
+            last = Some(*index);
+        }
+        self.write_run(begin, &run);
+        changes.clear();
+        self.changes = changes;
+    }
+
+    fn write_run(&mut self, begin: u32, run: &[u8]) {
+        if !run.is_empty() {
+            let written = self.file.write_all_at(run, 8 * entry_at(begin) as u64);
             self.note(written);
         }
     }
@@ -102,6 +124,7 @@ impl Writer {
 
     /// Writes that this daemon is alive, by the system's clock.
     pub(super) fn put_alive(&mut self, clock: u64) {
+        self.flush();
         let written = self.write(ALIVE_AT, &[clock]);
         self.note(written);
     }
@@ -153,9 +176,6 @@ impl Writer {
         }
     }
 }
-
-/// Bytes that [`Writer::put_all`] writes at a time.
-const RUN: usize = 64 << 10;
 
 /// The first word of an entry.
 fn entry_at(index: u32) -> usize {
