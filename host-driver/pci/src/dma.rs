@@ -150,8 +150,13 @@ impl fmt::Debug for DmaBuffer {
 const PAGE: usize = 4096;
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Allocates zeroed memory in whole pages.
+/// Allocates zeroed memory in whole pages, of a length that nobody can change.
 pub(crate) fn allocate(len: usize, pages: PageKind) -> Result<SharedMemory> {
+    allocate_unsealed(len, pages)?.seal()
+}
+
+/// As [`allocate`], without a seal.
+pub(crate) fn allocate_unsealed(len: usize, pages: PageKind) -> Result<SharedMemory> {
     let rounded = |page: usize| {
         let problem = "the length is zero or beyond the address space";
         let len = len.checked_next_multiple_of(page).filter(|l| *l > 0);

@@ -43,8 +43,9 @@ macro_rules! atomic {
 }
 
 impl SharedMemory {
-    /// A zeroed memfd of `len` bytes, which must be a multiple of the page size. It is sealed: no process that gets the
-    /// file can change its length, after which an access would end this process (SIGBUS).
+    /// A zeroed memfd of `len` bytes, which must be a multiple of the page size. Once it is
+    /// [sealed](Self::seal), no process that gets the file can change its length, after which an access would end this
+    /// process (SIGBUS).
     pub(crate) fn new(len: usize, huge: bool) -> Result<Self> {
         let failed = |problem: String| Error::Memory { len, problem };
         let flags = if huge { MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB } else { MemfdFlags::empty() };
@@ -53,13 +54,18 @@ impl SharedMemory {
                 .map_err(|e| failed(format!("memfd_create: {e}")))?;
         let file = File::from(fd);
         file.set_len(len as u64).map_err(|e| failed(format!("ftruncate: {e}")))?;
-        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-            .map_err(|e| failed(format!("sealing its length: {e}")))?;
         let options = MmapOptions::new(len).map_err(|e| failed(e.to_string()))?.with_flags(MmapFlags::SHARED);
         // SAFETY: the mapping is shared with the device on purpose and only accessed atomically.
         let map = unsafe { options.with_file(&file, 0) }.map_mut();
         let mut map = map.map_err(|e| failed(format!("mmap: {e}")))?;
         Ok(Self { base: map.as_mut_ptr(), len, _map: map, file })
+    }
+
+    /// Seals the length of the file.
+    pub(crate) fn seal(self) -> Result<Self> {
+        rustix::fs::fcntl_add_seals(&self.file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+            .map_err(|e| Error::Memory { len: self.len, problem: format!("sealing its length: {e}") })?;
+        Ok(self)
     }
 
     pub(crate) fn len(&self) -> usize {

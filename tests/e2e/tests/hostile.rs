@@ -253,7 +253,7 @@ fn a_malicious_driver_stops_only_its_own_device() {
     let mut sql = d.guest(0, "fabrikam-sql", "10.1.1.11/24", LOG).unwrap();
     let mut other = d.guest(1, "fabrikam-web", "10.1.1.12/24", LOG).unwrap();
     let vf = d.vport(0, "contoso-sql").unwrap().socket.expect("contoso-sql has a VF");
-    let device: Arc<dyn Device> = Arc::new(vfio_user::Client::connect(&vf).unwrap());
+    let device: Arc<dyn Device> = Arc::new(vfio_user::Client::connect(&vf).unwrap().with_unsealed_memory());
     recovers(&device, "at first");
 
     for (n, Attack { what, reason, act }) in (0..).zip(ATTACKS) {
