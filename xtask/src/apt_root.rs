@@ -15,7 +15,7 @@ use crate::run;
 use crate::workspace::Workspace;
 
 /// The suite that packages come from unless another is named.
-const SUITE: &str = "trixie";
+pub(crate) const SUITE: &str = "trixie";
 /// Newer versions of some packages for [`SUITE`].
 pub(crate) const BACKPORTS: &str = "trixie-backports";
 /// Age at which the package lists are fetched again.

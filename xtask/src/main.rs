@@ -10,6 +10,7 @@ mod bench;
 mod ci;
 mod clauses;
 mod demo;
+mod dpdk;
 mod failure;
 mod firmware;
 mod folder;

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::failure::Result;
 use crate::workspace::Workspace;
-use crate::{firmware, linux_guest, run, setup};
+use crate::{dpdk, firmware, linux_guest, run, setup};
 
 /// Packages whose tests run one at a time.
 const SERIAL: [&str; 2] = ["culvert-e2e", "culvert-lockstep"];
@@ -59,6 +59,13 @@ fn run_tests(workspace: &Workspace, options: &Options, skipped: &Path) -> Result
     let target = setup::prepare(workspace, &options.setup)?;
     let firmware = firmware::build(workspace, &target)?;
     let linux_guest = linux_guest::prepare(workspace)?;
+    let testpmd = match dpdk::testpmd(workspace) {
+        Err(failure) if !options.no_skip => {
+            eprintln!("{failure}: the test that needs it is skipped");
+            None
+        }
+        found => Some(found?),
+    };
     // Tests start boards, daemons and guests that belong to other packages than their own.
     run::run(workspace.cargo("build").args(["--locked", "--bins"]))?;
     if options.arguments.is_empty() {
@@ -66,6 +73,7 @@ fn run_tests(workspace: &Workspace, options: &Options, skipped: &Path) -> Result
     }
     let run = |cargo: &mut Command, arguments: &[String]| {
         cargo.env("CULVERT_FIRMWARE", &firmware).env("CULVERT_LINUX_GUEST", &linux_guest);
+        cargo.envs(testpmd.iter().map(|path| ("CULVERT_TESTPMD", path)));
         cargo.env(culvert_skip::REPORT, skipped);
         if options.no_skip {
             cargo.env(culvert_skip::FORBIDDEN, "1");

@@ -22,7 +22,9 @@ impl Drop for Testpmd {
 }
 
 fn start(folder: &std::path::Path, device: &str) -> Option<Testpmd> {
-    let mut command = Command::new("dpdk-testpmd");
+    // Set by `cargo xtask test`, which fetches one where the system has none.
+    let program = std::env::var_os("CULVERT_TESTPMD").unwrap_or_else(|| "dpdk-testpmd".into());
+    let mut command = Command::new(program);
     command.args(["--lcores=0@0,1@0", "--no-huge", "-m", "256", "--no-pci", "--no-telemetry", "--no-shconf"]);
     command.args(["--vdev", device, "--", "--forward-mode=icmpecho", "--auto-start"]);
     command.args(["--rxq=2", "--txq=2", "--no-flush-rx", "--total-num-mbufs=4096"]);
@@ -32,7 +34,7 @@ fn start(folder: &std::path::Path, device: &str) -> Option<Testpmd> {
     match command.spawn() {
         Ok(child) => Some(Testpmd(child)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            culvert_skip::skip("there is no dpdk-testpmd: install the package dpdk-dev");
+            culvert_skip::skip("there is no dpdk-testpmd: `cargo xtask test` fetches one");
             None
         }
         Err(error) => panic!("dpdk-testpmd: {error}"),
