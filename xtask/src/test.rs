@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 use crate::{dpdk, firmware, linux_guest, run, setup};
 
 /// Packages whose tests run one at a time.
-const SERIAL: [&str; 2] = ["culvert-e2e", "culvert-lockstep"];
+const SERIAL: [&str; 3] = ["culvert-e2e", "culvert-hostile", "culvert-lockstep"];
 
 /// What to test.
 #[derive(Debug, Default, Args)]

@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
 
 use crate::wait::poll;
 
@@ -76,12 +78,15 @@ impl Service {
     /// Terminates it (SIGTERM) and waits for its end.
     ///
     /// # Errors
-    /// It does not end within the limit; it is killed then.
+    /// It does not end within the limit, and is killed then, or it says by its exit code that it failed.
     pub fn stop(mut self, limit: Duration) -> Result<(), String> {
-        if self.terminate(limit) {
-            return Ok(());
+        if !self.terminate(limit) {
+            return Err(format!("{} does not end:\n{}", self.name, self.tail()));
         }
-        Err(format!("{} does not end:\n{}", self.name, self.tail()))
+        match self.child.wait() {
+            Ok(status) if status.success() => Ok(()),
+            status => Err(format!("{} ends with {status:?}:\n{}", self.name, self.tail())),
+        }
     }
 
     /// Terminates it; returns whether it ended within the limit.
@@ -127,12 +132,34 @@ impl Drop for Service {
     }
 }
 
+/// Runs a command to its end, with its output.
+///
+/// # Errors
+/// It cannot be started, or does not end within the limit; it is killed then.
+pub fn output_within(command: &mut Command, limit: Duration) -> Result<Output, String> {
+    let program = command.get_program().display().to_string();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().map_err(|e| format!("{program}: {e}"))?;
+    let id = Pid::from_child(&child);
+    let (done, ended) = std::sync::mpsc::channel();
+    let watch = std::thread::spawn(move || {
+        let late = ended.recv_timeout(limit).is_err();
+        if late {
+            let _gone = rustix::process::kill_process(id, Signal::KILL);
+        }
+        late
+    });
+    let output = child.wait_with_output().map_err(|e| format!("{program}: {e}"));
+    let _in_time = done.send(());
+    if watch.join().unwrap_or(true) {
+        return Err(format!("{program} does not end within {} s", limit.as_secs()));
+    }
+    output
+}
+
 /// Lets the kernel kill a program when the thread that started it ends.
 pub fn die_with_parent(command: &mut Command) {
-    let set = || {
-        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-            .map_err(Into::into)
-    };
+    let set = || rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(Into::into);
     // SAFETY: between fork and exec this makes one system call and touches no memory of the parent.
     #[expect(unsafe_code, reason = "code between fork and exec is only reached this way")]
     unsafe {

@@ -10,7 +10,7 @@ use culvert_pci::{Device, vfio_user};
 use crate::hex::mac_text;
 use crate::sleep::sleep;
 use crate::virtio::{NetOptions, VirtioNet};
-use crate::{Counters, Error, FramePort, Interface, NetStack, Result, StackConfig};
+use crate::{Counters, Error, FramePort, NetStack, Result, StackConfig};
 
 /// Configuration of a guest. Its MAC address and MTU come from the VF.
 #[derive(Clone, Debug)]
@@ -156,12 +156,12 @@ impl Guest {
 }
 
 impl GuestConfig {
-    /// Starts the TCP/IP stack on an interface of the kernel instead of a VF.
+    /// Starts the TCP/IP stack on another device than a VF, such as an interface of the kernel.
     ///
     /// # Errors
     /// As [`Guest::start`].
-    pub fn start_on(self, interface: Interface) -> Result<NetStack> {
-        start(interface, self, 1024)
+    pub fn start_on(self, port: impl FramePort + 'static) -> Result<NetStack> {
+        start(port, self, 1024)
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
 
 /// Crates at the top: they may depend on any crate of [`ALLOWED`], and nothing on them.
 pub(super) const TOP: &[&str] =
-    &["culvert-lockstep", "culvert-e2e", "culvert-fuzz", "culvert-benches", "xtask"];
+    &["culvert-lockstep", "culvert-e2e", "culvert-fuzz", "culvert-hostile", "culvert-benches", "xtask"];
 
 /// Exceptions at the top.
 pub(super) const EXCEPTIONS: &[(&str, &str)] = &[
@@ -52,6 +52,8 @@ pub(super) const EXCEPTIONS: &[(&str, &str)] = &[
     ("culvert-benches", "culvert-lockstep"),
     // The benchmark with VMs starts the end-to-end tests' VMs.
     ("culvert-benches", "culvert-e2e"),
+    // The attack suite starts the end-to-end tests' deployments.
+    ("culvert-hostile", "culvert-e2e"),
 ];
 
 /// Kinds of a dependency that count. Tests inside a crate may reach further (a driver against the device model), but never to

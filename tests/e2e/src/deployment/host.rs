@@ -1,14 +1,17 @@
 //! One host of a deployment: its board, unless the software switch serves it, its daemon, and captures of its uplinks.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::network::Network;
-use crate::process::Service;
+use crate::process::{Service, output_within};
 use crate::programs::Programs;
+
+/// How long the daemon may take to answer.
+const API_LIMIT: Duration = Duration::from_secs(30);
 
 /// How `culvertd` runs on hosts without a NIC.
 #[derive(Clone, Debug, Default)]
@@ -175,8 +178,8 @@ impl Host {
     /// Runs `culvert --json` against the daemon.
     pub(super) fn cli(&self, programs: &Programs, args: &[&str]) -> Result<Value, String> {
         let mut command = Command::new(programs.path("culvert"));
-        command.arg("--json").arg("--host-socket").arg(self.api_socket()).args(args).stdin(Stdio::null());
-        let output = command.output().map_err(|e| format!("culvert: {e}"))?;
+        command.arg("--json").arg("--host-socket").arg(self.api_socket()).args(args);
+        let output = output_within(&mut command, API_LIMIT)?;
         let text = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {
             let errors = String::from_utf8_lossy(&output.stderr);

@@ -129,6 +129,17 @@ impl Deployment {
         self.hosts[host].daemon.take().map_or(Ok(()), |d| d.stop(Duration::from_secs(10)))
     }
 
+    /// Stops all programs as an operator would, daemons first.
+    ///
+    /// # Errors
+    /// One does not end within the limit, or says by its exit code that it failed.
+    pub fn stop(mut self, limit: Duration) -> Result<(), String> {
+        self.end_captures()?;
+        let daemons: Vec<Service> = self.hosts.iter_mut().filter_map(|host| host.daemon.take()).collect();
+        let boards: Vec<Service> = self.hosts.iter_mut().filter_map(|host| host.board.take()).collect();
+        daemons.into_iter().chain(boards).try_for_each(|service| service.stop(limit))
+    }
+
     /// Kills a host's daemon without warning.
     pub fn kill_daemon(&mut self, host: usize) {
         if let Some(daemon) = self.hosts[host].daemon.take() {
