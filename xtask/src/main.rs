@@ -18,6 +18,7 @@ mod fuzz;
 mod linux_guest;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod workspace;
 
@@ -50,6 +51,8 @@ enum Task {
     Test(test::Options),
     /// Fuzz what reads foreign input; without a target, list them.
     Fuzz(fuzz::Options),
+    /// Kill programs and change policy, links and MTUs at random under traffic, and account for every frame.
+    Soak(soak::Options),
     /// Run a benchmark.
     Bench(bench::Options),
     /// List the clauses of RFCs, virtio and PCIe that comments name.
@@ -79,6 +82,7 @@ fn execute(task: &Task) -> Result<()> {
         Task::Demo(options) => demo::execute(&workspace, options),
         Task::Test(options) => test::execute(&workspace, options),
         Task::Fuzz(options) => fuzz::execute(&workspace, options),
+        Task::Soak(options) => soak::execute(&workspace, options),
         Task::Bench(options) => bench::execute(&workspace, options),
         Task::Clauses => clauses::execute(&workspace),
         Task::Edges(options) => ci::edges(&workspace, options),

@@ -40,7 +40,11 @@ pub fn missing(one: &mut Vm, other: &mut Vm, dir: &Path) -> Result<u64, String> 
     }
 }
 
-fn compare_logs(one: &mut Vm, other: &mut Vm, dir: &Path) -> Result<Vec<(FlowKey, LossOrder)>, String> {
+/// As [`account`], of what the logs hold now.
+///
+/// # Errors
+/// A guest does not write its logs, or they had no room.
+pub fn compare_logs(one: &mut Vm, other: &mut Vm, dir: &Path) -> Result<Vec<(FlowKey, LossOrder)>, String> {
     let load = |path: &Path| {
         let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
         FrameLog::load(BufReader::new(file)).map_err(|e| format!("{}: {e}", path.display()))

@@ -70,6 +70,12 @@ impl Vm {
         Ok(vm)
     }
 
+    /// Kills the guest without warning.
+    pub fn kill(mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+
     /// The guest's name.
     pub fn name(&self) -> &str {
         &self.name

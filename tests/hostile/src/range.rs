@@ -135,6 +135,7 @@ impl Range {
     pub fn attack(&mut self, attack: &Attack, seed: u64) -> Result<(String, Vec<String>), String> {
         let mut wrong = Vec::new();
         let far = self.neighbours[1].address();
+        let drops = [self.d.drops(0)?, self.d.drops(1)?];
         self.neighbours[0].start_probe(far, PROBE)?;
         self.peer.start_probe(self.target.ends().src, PROBE)?;
         std::thread::sleep(Duration::from_millis(100));
@@ -174,6 +175,13 @@ impl Range {
             }
             Ok(_) => {}
             Err(e) => wrong.push(format!("neighbour's probe: {e}")),
+        }
+        if !wrong.is_empty() {
+            wrong.push(format!(
+                "drops before: {drops:?}; after: {:?}, {:?}",
+                self.d.drops(0),
+                self.d.drops(1)
+            ));
         }
         // Nobody answers it; it keeps frames coming.
         let _report = self.peer.probe(LIMIT);

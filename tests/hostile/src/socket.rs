@@ -12,7 +12,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 /// Longest wait for the other side to take or to send bytes.
 const LIMIT: Duration = Duration::from_secs(2);
 /// Most descriptors that the kernel lets pass with one message.
-pub const MOST_FDS: usize = 253;
+pub const MAX_FDS: usize = 253;
 
 /// Connects, with a limit for reads and writes.
 ///
@@ -30,7 +30,7 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
 /// # Errors
 /// The other side has closed the connection, or takes nothing for two seconds.
 pub fn send(mut stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::ErrorKind::InvalidInput.into());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::frames::datagram;
 use crate::guest::{Guest, Setup};
 use crate::place::{Place, Target};
-use crate::socket::{MOST_FDS, connect, send};
+use crate::socket::{MAX_FDS, connect, send};
 use crate::vfio_user::{self, command, longs, words};
 use crate::vhost_user::{self, request};
 
@@ -139,7 +139,7 @@ pub fn descriptor_flood(place: &Place) -> io::Result<String> {
     drop(place.connection()?);
     while !place.is_over() {
         let Ok(stream) = connect(place.socket()) else { continue };
-        for count in [MOST_FDS, 64, 33, 17, 9, 1] {
+        for count in [MAX_FDS, 64, 33, 17, 9, 1] {
             let fds = vec![file.as_fd(); count];
             // Both a message that takes descriptors, and one that takes none; and some with half a message.
             let message = hello(place);

@@ -24,7 +24,7 @@ pub fn datagram(place: &Place, port: u16, len: usize) -> Vec<u8> {
     crafted(|out| craft::udp(out, &place.target.ends(), 1000, port, &vec![0x5a; len]).ok())
 }
 
-/// A datagram of a random flow, to the peer or to somebody who is not there.
+/// A datagram of a random flow, to the peer or to an address that no VM has.
 #[must_use]
 pub fn random_flow(place: &Place) -> Vec<u8> {
     let mut random = place.random();
@@ -57,7 +57,7 @@ pub fn broadcast(place: &Place) -> Vec<u8> {
     crafted(|out| craft::udp(out, &ends, 1000, 1001, &[0x5a; 64]).ok())
 }
 
-/// An ARP request for somebody.
+/// An ARP request for any address of the subnet.
 #[must_use]
 pub fn arp(place: &Place) -> Vec<u8> {
     let ends = place.target.ends();
