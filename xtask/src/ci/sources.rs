@@ -18,10 +18,10 @@ const UNSAFE: &[&str] = &[
     // Linux AIO, by which eventfds are signalled without a write.
     "dataplane/virtio/src/signal/context.rs",
     // Memory shared with the firmware.
-    "hdl-model/device/src/soc",
+    "hdl-model/soc/src",
     // The packet ring that the kernel shares, and requests to the kernel about a TAP.
-    "hdl-model/device/src/wire/af_packet.rs",
-    "hdl-model/device/src/wire/tap.rs",
+    "hdl-model/wire/src/af_packet.rs",
+    "hdl-model/wire/src/tap.rs",
     // Mapped BARs, DMA memory and the calls that vfio-ioctls lacks.
     "host-driver/pci/src/linux_vfio/function.rs",
     "host-driver/pci/src/mapped.rs",

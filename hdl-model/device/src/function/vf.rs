@@ -86,9 +86,9 @@ impl Function for NetDevice {
         let shared = fd.is_some();
         self.memory().map(region, fd)?;
         if !shared {
-            self.start_message_thread()?;
+            self.messaged.start()?;
         }
-        self.note_mapping();
+        self.messaged.note_mapping();
         Ok(())
     }
 
@@ -97,7 +97,7 @@ impl Function for NetDevice {
             Some((iova, size)) => self.memory().unmap(iova, size),
             None => self.memory().unmap_all(),
         };
-        self.give_up_messages(range);
+        self.messaged.give_up(range);
         removed
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use culvert_virtio::{Chain, IovaParts, MemoryFault, ReceiveBuffers, Ring, RingFault};
 
-use super::config::{Delivery, Discard, RxError, TxBudget, TxFrame};
+use super::config::{Delivery, RxError, TxBudget, TxFrame};
 use super::device::NetDevice;
 use super::features::{CONTROL, QUEUES, RX, TX};
 
@@ -165,7 +165,7 @@ impl NetDevice {
             }
         };
         result.unwrap_or_else(|| {
-            self.serve_by_message();
+            self.messaged.assign(|| std::array::from_fn(|index| self.ring(index).queue.take()));
             T::default()
         })
     }
@@ -183,12 +183,5 @@ impl NetDevice {
     /// For one caller, the engine.
     pub fn take_late(&self) -> super::counters::Late {
         self.counters.new_late()
-    }
-
-    /// Counts and returns discards of frames that were taken from the guest and not passed on.
-    pub(super) fn discard(&self, discard: Discard, count: usize) {
-        for _ in 0..count {
-            self.counters.discarded(discard);
-        }
     }
 }

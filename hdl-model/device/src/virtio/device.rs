@@ -49,7 +49,7 @@ pub struct NetDevice {
     pub(super) control_kicked: AtomicBool,
     pub(super) counters: Live,
     /// Where the queues are served if only messages reach them.
-    pub(super) messaged: Messaged,
+    pub(crate) messaged: Messaged,
     /// Descriptors of receive buffers that the engine has filled in this turn.
     pub(super) rx_descriptors: AtomicUsize,
     warned_of_messages: AtomicBool,
@@ -253,7 +253,7 @@ impl NetDevice {
             self.control_kicked.store(true, Ordering::Release);
         }
         if self.messaged.is_on() {
-            self.wake_message_thread();
+            self.messaged.note_kick();
         } else {
             self.notifier.notify();
         }
@@ -267,7 +267,7 @@ impl NetDevice {
     /// The device's state after a reset by its driver, which is complete when this returns.
     fn reset_virtio(&self, registers: &mut Registers) {
         // Held to the end: nobody serves the queues meanwhile.
-        let _server = self.withdraw();
+        let _server = self.messaged.withdraw(&self.counters);
         let [rx, tx, control] = &self.rings;
         let mut rings = [lock(rx), lock(tx), lock(control)];
         rings.iter_mut().for_each(|ring| ring.queue = None);
@@ -294,7 +294,7 @@ impl NetDevice {
     /// The client is gone: a reset, and nothing of its memory or eventfds is kept.
     pub fn detach(&self) {
         self.reset_function();
-        self.end_message_thread();
+        self.messaged.end();
         self.pci.msix().release();
         self.pci.intx().release();
         self.memory.clear();

@@ -22,8 +22,29 @@ const BURST: usize = 16;
 /// A fault, and the queue that has it.
 type Fault = (usize, RingFault);
 
+impl NetDevice {
+    /// A client has connected, whose memory `remote` reaches.
+    pub(crate) fn set_remote(self: Arc<Self>, remote: Arc<RemoteDma>) {
+        let (device, way) = (Arc::downgrade(&self), Arc::clone(&remote));
+        self.messaged.connect(
+            remote,
+            Box::new(move |shared| {
+                let device = device.upgrade().ok_or(std::io::ErrorKind::NotFound)?;
+                let (way, shared) = (Arc::clone(&way), Arc::clone(shared));
+                let thread = std::thread::Builder::new().name("vf messages".to_owned());
+                thread.spawn(move || run(&device, &way, &shared))
+            }),
+        );
+    }
+
+    /// The way to the client's memory, while there is a client.
+    pub fn remote(&self) -> Option<Arc<RemoteDma>> {
+        self.messaged.remote()
+    }
+}
+
 /// The thread: serves the queues that it is assigned until the session ends.
-pub(super) fn run(device: &Arc<NetDevice>, remote: &RemoteDma, shared: &Shared) {
+fn run(device: &Arc<NetDevice>, remote: &RemoteDma, shared: &Shared) {
     while !shared.ended.load(Ordering::Acquire) {
         let assigned = {
             let mut phase = lock(&shared.phase);
@@ -168,7 +189,7 @@ impl Work {
                     let _ = self.run.from_guest.push((frame[..taken.len].into(), taken));
                     device.wake_engine();
                 }
-                Err(discard) => device.discard(discard, 1),
+                Err(discard) => device.counters.discarded(discard),
             }
             ring.publish(&parts)?;
         }

@@ -3,16 +3,15 @@
 //! it holds while it waits for the client.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{JoinHandle, Thread};
 
 use rtrb::{Consumer, Producer};
 use rustix::io::Errno;
 
 use super::config::{Delivery, Discard, RxError, TxFrame};
-use super::device::NetDevice;
+use super::counters::Live;
 use super::features::QUEUES;
-use super::message_thread;
 use super::slot::{Queue, lock};
 use crate::vfio_user::RemoteDma;
 
@@ -77,7 +76,7 @@ pub(super) struct Server {
 
 /// Where a device is served from.
 #[derive(Default)]
-pub(super) struct Messaged {
+pub(crate) struct Messaged {
     /// The thread has the device's queues, until they are reset.
     on: AtomicBool,
     has_thread: AtomicBool,
@@ -85,13 +84,16 @@ pub(super) struct Messaged {
     ends: Mutex<Option<Ends>>,
     /// Held by the session while it waits for the thread. The engine tries.
     server: Mutex<Option<Server>>,
-    /// The session's way to its client's memory, and the device for its thread.
+    /// The session's way to its client's memory, and how to start a thread that uses it.
     client: Mutex<Option<Client>>,
 }
 
+/// Starts the device's thread.
+pub(super) type Spawn = Box<dyn Fn(&Arc<Shared>) -> std::io::Result<JoinHandle<()>> + Send>;
+
 struct Client {
-    device: Weak<NetDevice>,
     remote: Arc<RemoteDma>,
+    spawn: Spawn,
 }
 
 impl Messaged {
@@ -144,68 +146,60 @@ impl Messaged {
             server.thread.thread().unpark();
         }
     }
-}
 
-/// What the session does. It alone starts, resets and ends the thread.
-impl NetDevice {
+    /// Notes that the client has mapped memory, which the thread may wait for.
+    pub(crate) fn note_mapping(&self) {
+        self.wake(|shared| shared.mapped.store(true, Ordering::Release));
+    }
+
+    /// Notes that the guest has kicked, or has switched bus mastering.
+    pub(super) fn note_kick(&self) {
+        if self.has_thread() {
+            self.wake(|shared| shared.kicked.store(true, Ordering::Release));
+        }
+    }
+
     /// A client has connected, whose memory `remote` reaches.
-    pub(crate) fn set_remote(self: Arc<Self>, remote: Arc<RemoteDma>) {
-        *lock(&self.messaged.client) = Some(Client { device: Arc::downgrade(&self), remote });
+    pub(super) fn connect(&self, remote: Arc<RemoteDma>, spawn: Spawn) {
+        *lock(&self.client) = Some(Client { remote, spawn });
     }
 
     /// The way to the client's memory, while there is a client.
-    pub fn remote(&self) -> Option<Arc<RemoteDma>> {
-        lock(&self.messaged.client).as_ref().map(|client| Arc::clone(&client.remote))
+    pub(super) fn remote(&self) -> Option<Arc<RemoteDma>> {
+        lock(&self.client).as_ref().map(|client| Arc::clone(&client.remote))
     }
 
     /// The client has mapped memory without a file: from now on a thread can serve the queues.
-    pub(crate) fn start_message_thread(&self) -> Result<(), Errno> {
-        let mut server = lock(&self.messaged.server);
+    pub(crate) fn start(&self) -> Result<(), Errno> {
+        let mut server = lock(&self.server);
         if server.is_some() {
             return Ok(());
         }
-        let client = lock(&self.messaged.client);
-        let client = client.as_ref().and_then(|c| Some((c.device.upgrade()?, Arc::clone(&c.remote))));
+        let client = lock(&self.client);
         // Without a client nobody could answer.
-        let (device, remote) = client.ok_or(Errno::INVAL)?;
+        let Client { remote, spawn } = client.as_ref().ok_or(Errno::INVAL)?;
         let shared = Arc::new(Shared::default());
-        let (way, state) = (Arc::clone(&remote), Arc::clone(&shared));
-        let thread = std::thread::Builder::new()
-            .name("vf messages".to_owned())
-            .spawn(move || message_thread::run(&device, &way, &state))
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
-        *server = Some(Server { shared, thread, remote });
-        self.messaged.has_thread.store(true, Ordering::Release);
+        let thread = spawn(&shared).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN))?;
+        *server = Some(Server { shared, thread, remote: Arc::clone(remote) });
+        self.has_thread.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// The client has mapped memory, which the thread may wait for.
-    pub(crate) fn note_mapping(&self) {
-        self.messaged.wake(|shared| shared.mapped.store(true, Ordering::Release));
-    }
-
-    /// The guest has kicked, or has switched bus mastering.
-    pub(super) fn wake_message_thread(&self) {
-        if self.messaged.has_thread() {
-            self.messaged.wake(|shared| shared.kicked.store(true, Ordering::Release));
-        }
-    }
-
     /// The client has unmapped a range, or everything.
-    pub(crate) fn give_up_messages(&self, range: Option<(u64, u64)>) {
+    pub(crate) fn give_up(&self, range: Option<(u64, u64)>) {
         let (iova, size) = range.unwrap_or((0, u64::MAX));
-        if let Some(client) = &*lock(&self.messaged.client) {
+        if let Some(client) = &*lock(&self.client) {
             client.remote.give_up(iova, size);
         }
     }
 
     /// Takes the queues from the thread, which touches nothing of them when this returns, and counts the frames that were
     /// on their way. While the guard lives the engine cannot assign them again.
-    pub(super) fn withdraw(&self) -> MutexGuard<'_, Option<Server>> {
-        let guard = lock(&self.messaged.server);
+    pub(super) fn withdraw(&self, counters: &Live) -> MutexGuard<'_, Option<Server>> {
+        let guard = lock(&self.server);
         let ends = {
-            let mut ends = lock(&self.messaged.ends);
-            self.messaged.on.store(false, Ordering::Release);
+            let mut ends = lock(&self.ends);
+            self.on.store(false, Ordering::Release);
             ends.take()
         };
         let Some(server) = &*guard else { return guard };
@@ -216,31 +210,27 @@ impl NetDevice {
         while matches!(*phase, Phase::Serving) {
             phase = server.shared.changed.wait(phase).unwrap_or_else(PoisonError::into_inner);
         }
-        if let Phase::Assigned(run) | Phase::Finished(run) = std::mem::take(&mut *phase) {
-            self.count_lost(run.to_guest);
+        if let Phase::Assigned(mut run) | Phase::Finished(mut run) = std::mem::take(&mut *phase) {
+            while let Ok((frame, _)) = run.to_guest.pop() {
+                counters.late(Err(RxError::Stopped), frame.len());
+            }
         }
         drop(phase);
         if let Some(Ends { mut from_guest, .. }) = ends {
-            let count = std::iter::from_fn(|| from_guest.pop().ok()).count();
-            self.discard(Discard::Reset, count);
+            while from_guest.pop().is_ok() {
+                counters.discarded(Discard::Reset);
+            }
         }
         server.shared.withdrawn.store(false, Ordering::Release);
         server.remote.resume();
         guard
     }
 
-    /// Counts frames that the guest will not get, since its queue has stopped.
-    fn count_lost(&self, mut queue: Consumer<Received>) {
-        while let Ok((frame, _)) = queue.pop() {
-            self.counters.late(Err(RxError::Stopped), frame.len());
-        }
-    }
-
     /// The session is over: ends the thread. The device has been reset.
-    pub(super) fn end_message_thread(&self) {
-        self.messaged.has_thread.store(false, Ordering::Release);
-        *lock(&self.messaged.client) = None;
-        let server = lock(&self.messaged.server).take();
+    pub(super) fn end(&self) {
+        self.has_thread.store(false, Ordering::Release);
+        *lock(&self.client) = None;
+        let server = lock(&self.server).take();
         if let Some(server) = server {
             server.shared.ended.store(true, Ordering::Release);
             server.thread.thread().unpark();
@@ -248,10 +238,10 @@ impl NetDevice {
         }
     }
 
-    /// The engine has met memory that only messages reach: the thread is to serve the queues. Does nothing while the
-    /// session resets them.
-    pub(super) fn serve_by_message(&self) {
-        let guard = match self.messaged.server.try_lock() {
+    /// The engine has met memory that only messages reach: the thread is to serve the queues, which `take` gives. Does
+    /// nothing while the session resets them.
+    pub(super) fn assign(&self, take: impl FnOnce() -> [Option<Queue>; QUEUES]) {
+        let guard = match self.server.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
@@ -261,14 +251,12 @@ impl NetDevice {
         if !matches!(*phase, Phase::Idle) {
             return;
         }
-        let queues = std::array::from_fn(|index| self.ring(index).queue.take());
-        let (produce_sent, from_guest) = rtrb::RingBuffer::new(FROM_GUEST);
-        let (to_guest, consume_received) = rtrb::RingBuffer::new(TO_GUEST);
+        let (sent, from_guest) = rtrb::RingBuffer::new(FROM_GUEST);
+        let (to_guest, received) = rtrb::RingBuffer::new(TO_GUEST);
         let thread = server.thread.thread().clone();
-        *lock(&self.messaged.ends) = Some(Ends { from_guest, to_guest, thread: thread.clone() });
-        *phase =
-            Phase::Assigned(Box::new(Run { queues, from_guest: produce_sent, to_guest: consume_received }));
-        self.messaged.on.store(true, Ordering::Release);
+        *lock(&self.ends) = Some(Ends { from_guest, to_guest, thread: thread.clone() });
+        *phase = Phase::Assigned(Box::new(Run { queues: take(), from_guest: sent, to_guest: received }));
+        self.on.store(true, Ordering::Release);
         thread.unpark();
     }
 }

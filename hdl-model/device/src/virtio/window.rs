@@ -30,7 +30,7 @@ impl NetDevice {
             self.bar_write(index, at, &data[..len]);
         }
         // Bus mastering may have been switched.
-        self.wake_message_thread();
+        self.messaged.note_kick();
         event
     }
 

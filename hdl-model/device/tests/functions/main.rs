@@ -1,6 +1,7 @@
 //! The board's PCIe functions from outside: the vfio-user protocol, configuration space, SR-IOV, virtqueues, DMA.
 
 mod address_space;
+mod budget;
 mod client;
 mod driver;
 mod fault;

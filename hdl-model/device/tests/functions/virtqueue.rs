@@ -1,6 +1,6 @@
 //! Virtqueues from the engine's side: frames both ways, interrupts and notifications, and guests that break the rules.
 
-use culvert_device::virtio::{Checksum, Discard, NetDevice, RingFault, RxError, TxBudget, VfConfig};
+use culvert_device::virtio::{Checksum, Discard, NetDevice, RingFault, RxError, VfConfig};
 
 use crate::driver::{
     CONTROL, Driver, F_CSUM, F_CTRL, F_EVENT_IDX, F_GUEST_CSUM, F_MRG_RXBUF, F_VERSION_1, MAC, NEXT, RX,
@@ -78,68 +78,6 @@ fn bad_frames_are_discarded_and_counted_and_the_queue_goes_on() {
     assert_eq!(discards[Discard::Truncated as usize], 1);
     assert_eq!(discards[Discard::Oversize as usize], 1);
     assert_eq!(discards[Discard::BadOffload as usize], 2);
-}
-
-/// A frame in as many descriptors as the queue has.
-fn offer_crumbs(driver: &mut Driver) {
-    driver.memory.write(buffer(0), &[&NO_HEADER[..], &frame(100)].concat());
-    for index in 0..SIZE {
-        let (at, len) = if index == SIZE - 1 { (15, 97) } else { (u64::from(index), 1) };
-        let flags = if index == SIZE - 1 { 0 } else { NEXT };
-        driver.describe(TX, index, buffer(0) + at, len, flags, index + 1);
-    }
-    driver.offer(TX, 0);
-}
-
-#[test]
-fn a_chain_costs_as_many_descriptors_as_it_has_and_a_debt_is_paid_later() {
-    let turn = TxBudget { frames: 32, descriptors: i64::from(SIZE) / 2, bytes: 1 << 16 };
-    let (mut driver, mut budget, mut buf) = (Driver::start(config(), 0), turn, [0; 2048]);
-    offer_crumbs(&mut driver);
-    driver.offer(TX, 0);
-    assert_eq!(driver.device.tx_pop_within(&mut buf, &mut budget).map(|got| got.len), Some(100));
-    assert_eq!(driver.device.tx_pop_within(&mut buf, &mut budget), None, "another turn's");
-    budget.renew(turn);
-    assert_eq!(driver.device.tx_pop_within(&mut buf, &mut budget), None, "the debt is as long as a turn");
-    budget.renew(turn);
-    assert!(driver.device.tx_pop_within(&mut buf, &mut budget).is_some());
-    budget.renew(turn);
-    budget.renew(turn);
-    budget.renew(turn);
-    assert_eq!(budget, turn, "nothing is saved up");
-}
-
-#[test]
-fn discarded_chains_cost_as_much_as_frames() {
-    let turn = TxBudget { frames: 4, descriptors: 100, bytes: 1 << 16 };
-    let (mut driver, mut budget) = (Driver::start(config(), 0), turn);
-    (0..8).for_each(|index| driver.send(index, NO_HEADER, &frame(13)));
-    assert_eq!(driver.device.tx_pop_within(&mut [0; 2048], &mut budget), None);
-    assert_eq!(driver.device.counters().discards[Discard::Truncated as usize], 4);
-}
-
-#[test]
-fn receive_buffers_in_crumbs_take_a_turns_share_and_no_more() {
-    let mut driver = Driver::start(config(), F_MRG_RXBUF);
-    // Fifteen descriptors without room, then one with.
-    for index in 0..SIZE {
-        let (len, flags) = if index == SIZE - 1 { (2048, WRITE) } else { (0, WRITE | NEXT) };
-        driver.describe(RX, index, buffer(0), len, flags, index + 1);
-    }
-    let mut delivered = 0;
-    for _ in 0..1000 {
-        driver.offer(RX, 0);
-        match driver.device.rx_push(&[&frame(60)], false) {
-            Ok(_) => delivered += 1,
-            Err(error) => {
-                assert_eq!(error, RxError::NoBuffer);
-                break;
-            }
-        }
-    }
-    assert_eq!(delivered, 4096 / u32::from(SIZE));
-    driver.device.flush_interrupts();
-    assert!(driver.device.rx_push(&[&frame(60)], false).is_ok(), "the next turn");
 }
 
 #[test]
@@ -251,40 +189,6 @@ fn the_guest_sees_what_the_host_sets() {
 }
 
 #[test]
-fn a_configuration_read_between_equal_generations_is_whole() {
-    let driver = Driver::bare(VfConfig::new([2; 6], 1500));
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for n in 0.. {
-                if stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    break;
-                }
-                driver.device.set_config(VfConfig::new([if n % 2 == 0 { 4 } else { 2 }; 6], 1500));
-                (0..200).for_each(|_| std::hint::spin_loop());
-            }
-        });
-        let (mut whole, mut torn) = (0u32, 0u32);
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        // Enough for a torn read to show where there is one.
-        while whole < 200_000 && torn == 0 && std::time::Instant::now() < end {
-            let before = driver.r::<1>(0x15);
-            let (first, last) = (driver.r::<4>(0x2000), driver.r::<2>(0x2004));
-            if driver.r::<1>(0x15) == before {
-                if first[0] == last[0] {
-                    whole += 1;
-                } else {
-                    torn += 1;
-                }
-            }
-        }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(torn, 0, "after {whole} whole ones");
-        assert!(whole > 0);
-    });
-}
-
-#[test]
 fn a_looping_chain_stops_the_queue() {
     let mut driver = Driver::start(config(), 0);
     driver.describe(TX, 0, buffer(0), 10, NEXT, 1);
@@ -349,15 +253,6 @@ fn wrong_descriptors_stop_the_queue() {
     short.offer(RX, 0);
     assert_eq!(short.device.rx_push(&[&frame(60)], false), Err(RxError::Stopped));
     assert_stopped(&short, "short_buffer");
-}
-
-#[test]
-fn queues_are_offered_with_as_many_entries_as_vhost_users() {
-    let driver = Driver::bare(config());
-    for queue in [RX, TX] {
-        driver.w(0x16, &queue.to_le_bytes());
-        assert_eq!(u16::from_le_bytes(driver.r(0x18)), 1024);
-    }
 }
 
 #[test]

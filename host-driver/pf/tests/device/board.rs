@@ -56,7 +56,7 @@ impl Board {
             Uplink { wire: wire.open().unwrap(), capture: None }
         };
         let soc = Soc::new(Options { flows_log2: 13, ..Options::default() }).unwrap();
-        let ram = soc.ram().path();
+        let ram = soc.memory_path();
         let notifier = Notifier::new().unwrap();
         let state = State::new(notifier.clone());
         let uplinks = vec![uplink(0), uplink(1)];

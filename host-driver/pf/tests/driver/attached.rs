@@ -13,16 +13,19 @@ use crate::board::{ANSWERS, GONE, SILENT};
 use crate::fixtures::{frame, vport};
 use crate::testbed::{RunningBoard, config, image, start_board, until};
 
+/// Opens the board that is plugged in.
+type OpenBoard = Box<dyn Fn() -> Box<dyn Device> + Send>;
+
 /// Where a board can be plugged in.
 #[derive(Clone, Default)]
-struct Socket(Arc<Mutex<Option<Box<dyn Fn() -> Box<dyn Device> + Send>>>>);
+struct Socket(Arc<Mutex<Option<OpenBoard>>>);
 
 impl Socket {
     /// Plugs a board in; `None`: pulls it out.
     fn plug(&self, board: Option<&RunningBoard>) {
         *self.0.lock().unwrap() = board.map(|board| {
             let opener = board.opener();
-            Box::new(opener) as Box<dyn Fn() -> Box<dyn Device> + Send>
+            Box::new(opener) as OpenBoard
         });
     }
 
@@ -153,7 +156,6 @@ fn another_device_is_an_error_at_once() {
     let (socket, board) = (Socket::default(), start_board());
     board.set_register(culvert_abi::regs::ABI, 99);
     socket.plug(Some(&board));
-    let opener = socket.clone();
-    let refused = AttachedNic::start("pf.sock", Box::new(move || opener.open()), config(), 2).err().unwrap();
+    let refused = AttachedNic::start("pf.sock", Box::new(move || socket.open()), config(), 2).err().unwrap();
     assert!(matches!(refused, culvert_pf::Error::Abi { .. }), "{refused}");
 }

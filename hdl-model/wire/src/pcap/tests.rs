@@ -8,7 +8,7 @@ use culvert_packet::Reason;
 
 use super::reader::{Next, Reader};
 use super::{Pcap, Wire};
-use crate::wire::{Capture, Received};
+use crate::{Capture, Received};
 
 const LIMIT: Duration = Duration::from_secs(10);
 

@@ -98,6 +98,11 @@ impl Soc {
         self.processor.as_mut().is_some_and(Processor::is_running)
     }
 
+    /// Where its memory lies, as the processor's command line names it.
+    pub fn memory_path(&self) -> String {
+        self.ram.path()
+    }
+
     /// Number of the process that emulates the processor.
     pub fn process(&self) -> Option<u32> {
         self.processor.as_ref().map(Processor::id)
