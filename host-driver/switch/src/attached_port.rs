@@ -9,13 +9,10 @@ use culvert_packet::Reason;
 use crate::BURST;
 use crate::packet::Packet;
 use crate::pool::Pool;
-use crate::port::{Sent, SwitchPort};
+use crate::port::{Opener, Sent, SwitchPort};
 use crate::port_control::{Closing, OpenPort, Opening, PortControlTx};
 use crate::turn::Turn;
 use crate::work;
-
-/// Opens a port, each time that it broke. It may wait: it runs on a thread of port control.
-pub type Opener = Box<dyn FnMut() -> io::Result<Box<dyn SwitchPort>> + Send>;
 
 /// Dropped frames by reason.
 pub type Drops = Vec<(Reason, u64)>;

@@ -11,13 +11,14 @@ use culvert_flow::pending::{Completion, Ticket};
 use culvert_flow::{Classified, Datapath, Port, Source, Verdict};
 use culvert_packet::{Gso, Reason};
 
-use crate::attached_port::{Opener, unreachable_reason};
+use crate::attached_port::unreachable_reason;
 use crate::burst::{BURST, BurstPipeline};
 use crate::handoff::{Handoff, HandoffPacket};
 use crate::output::Output;
 use crate::packet::Packet;
 use crate::pended::PendedPackets;
 use crate::pool::Pool;
+use crate::port::Opener;
 use crate::steering::NO_VPORT;
 use crate::tickets::TicketRange;
 use crate::turn::large_buffers;

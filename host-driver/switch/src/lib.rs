@@ -46,14 +46,14 @@ mod work;
 mod worker;
 mod worker_set;
 
-pub use attached_port::{AttachedPort, Drops, Opener};
+pub use attached_port::{AttachedPort, Drops};
 pub use burst::BURST;
 pub use forwarder::Forwarder;
 pub use mem_port::MemPort;
 pub use notifier::Notifier;
 pub use packet::{BUFFER, HEADROOM, LARGE_BUFFER, Packet};
 pub use pool::Pool;
-pub use port::{PortMonitor, Sent, SwitchPort};
+pub use port::{Opener, PortMonitor, Sent, SwitchPort};
 pub use port_control::{PortControl, PortControlTx};
 pub use settings::SwitchSettings;
 pub use switch::{Load, Switch};

@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use culvert_offload::{EventFd, Result};
 
-use crate::attached_port::Opener;
 use crate::packet::Packet;
 use crate::pool::Pool;
-use crate::port::{Sent, SwitchPort};
+use crate::port::{Opener, Sent, SwitchPort};
 
 /// The outer end of a port in memory. Clones are the same port.
 #[derive(Clone)]

@@ -79,6 +79,9 @@ pub trait SwitchPort: Send {
     fn fd(&self) -> BorrowedFd<'_>;
 }
 
+/// Opens a port, each time that it broke. It may wait: it runs on a thread of port control.
+pub type Opener = Box<dyn FnMut() -> io::Result<Box<dyn SwitchPort>> + Send>;
+
 /// Reads what changes at a port and only the kernel or another process knows, such as the link, and publishes it to the port.
 /// It is polled on a thread of its own, ten times a second, while the port is open, and may wait.
 pub trait PortMonitor: Send {

@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 use culvert_flow::Port;
 use culvert_offload::{Error, Result};
 
-use crate::attached_port::Opener;
 use crate::notifier::Notifier;
 use crate::packet_thread;
-use crate::port::{PortMonitor, SwitchPort};
+use crate::port::{Opener, PortMonitor, SwitchPort};
 
 /// Interval in which ports are monitored, and in which a thread that could not be started is tried again.
 const INTERVAL: Duration = Duration::from_millis(100);

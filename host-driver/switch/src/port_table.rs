@@ -2,9 +2,10 @@
 
 use culvert_flow::{Datapath, Port};
 
-use crate::attached_port::{AttachedPort, Drops, Opener};
+use crate::attached_port::{AttachedPort, Drops};
 use crate::packet::Packet;
 use crate::pool::Pool;
+use crate::port::Opener;
 use crate::port_control::PortControlTx;
 use crate::tables;
 use crate::work;

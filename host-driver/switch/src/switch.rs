@@ -10,12 +10,13 @@ use culvert_flow::{Port, TableSizes};
 use culvert_offload::{Error, EventQueue, PortCounters, Result, UpcallQueue};
 use culvert_packet::VportId;
 
-use crate::attached_port::{AttachedPort, Opener};
+use crate::attached_port::AttachedPort;
 use crate::events::events;
 use crate::forwarder::Forwarder;
 use crate::notifier::Notifier;
 use crate::placement::Placement;
 use crate::poll_loop::{self, PollLoop as _};
+use crate::port::Opener;
 use crate::port_control::PortControl;
 use crate::settings::SwitchSettings;
 use crate::worker::{Job, Worker};

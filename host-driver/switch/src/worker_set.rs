@@ -5,12 +5,12 @@ use std::sync::Arc;
 use culvert_flow::Port;
 use culvert_offload::{Error, FdbEntry, FlowCommand, Result, UpcallQueue};
 
-use crate::attached_port::Opener;
 use crate::forwarder::{Forwarder, Parts};
 use crate::handoff::handoffs;
 use crate::notifier::Notifier;
 use crate::placement::Placement;
 use crate::pool::Pool;
+use crate::port::Opener;
 use crate::settings::SwitchSettings;
 use crate::tables;
 use crate::tickets::TicketRange;
