@@ -101,14 +101,19 @@ fn watch(epoll: &OwnedFd, fd: &impl AsFd) -> rustix::io::Result<()> {
     epoll::add(epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::ET)
 }
 
-/// Consumes all events until now.
+/// Consumes all events until now. Those of a VMM that kicks faster than they are consumed stay for the next time.
 pub(super) fn drain_kicks(epoll: &OwnedFd) {
     const MAX_EVENTS: usize = 64;
+    const MAX_ROUNDS: usize = 4;
     let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut events =
         [const { epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) } };
             MAX_EVENTS];
-    while epoll::wait(epoll, &mut events[..], Some(&now)).is_ok_and(|n| n == MAX_EVENTS) {}
+    for _ in 0..MAX_ROUNDS {
+        if !epoll::wait(epoll, &mut events[..], Some(&now)).is_ok_and(|n| n == MAX_EVENTS) {
+            return;
+        }
+    }
 }
 
 impl ControlTx {

@@ -196,3 +196,31 @@ fn a_vmm_may_use_up_its_own_share_only() {
     assert!(!set(&[(0, 1 << 40), (1 << 41, MAX_MAPPED - (1 << 40) + 4096)]));
     other.works();
 }
+
+#[test]
+fn a_vmm_that_reads_no_answer_holds_nobody() {
+    let (mut vm, mut other) = (Vm::new(1, 0), Vm::new(1, 0));
+    drop(vm.frontend);
+    wait_until("the connection ends", || {
+        vm.host.port.link();
+        !vm.host.port.status().counters().connected
+    });
+    // GET_FEATURES, until the port's thread waits for room for its answers.
+    let stream = UnixStream::connect(&vm.path).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let request = [1u32, 1, 0].map(u32::to_ne_bytes).concat();
+    let mut refused = 0;
+    wait_until("no request is taken any more", || {
+        vm.host.port.link();
+        refused += 1;
+        while rustix::io::write(&stream, &request).is_ok() {
+            refused = 0;
+        }
+        refused > 100
+    });
+    other.works();
+    let path = vm.path.clone();
+    within_limit(move || drop(vm.host.port));
+    wait_until("the socket is removed", || !path.exists());
+    other.works();
+}
