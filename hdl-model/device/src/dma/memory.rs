@@ -65,6 +65,8 @@ impl Memory {
         if wraps || [iova, size, offset].iter().any(|value| value % PAGE_SIZE as u64 != 0) {
             return Err(Errno::INVAL);
         }
+        // Closed when the lock is free again: that may ask the client's file server.
+        let fd = fd;
         let mut files = self.files();
         let view = self.view();
         if view.len() >= MAX_REGIONS {
