@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
+use culvert_flow::FlowRecord;
 use culvert_flow::tables::{GROUP_MEMBERS, Group, Peer, Vport};
 use culvert_offload::{FdbEntry, Generation, GenerationWrite, VfConfig, VmqFilter};
 use culvert_packet::{MacAddr, VportId};
@@ -119,4 +120,12 @@ pub(crate) fn peer_entry(addr: IpAddr, index: u16) -> Peer {
         }
     };
     Peer { addr: bytes, family, index, reserved: 0 }
+}
+
+/// The mapping generations in flow records: those of mappings that the policy no longer has must change.
+pub(crate) fn mapping_generations_of(records: &[FlowRecord]) -> Vec<GenerationWrite> {
+    let cells: BTreeMap<u16, u32> =
+        records.iter().map(|r| (r.hot.map_cell, r.hot.gen_map)).filter(|(cell, _)| *cell != 0).collect();
+    let write = |(cell, value)| GenerationWrite { of: Generation::Mapping(cell), value };
+    cells.into_iter().map(write).collect()
 }

@@ -1,21 +1,15 @@
 //! The slow path's thread: waits for upcalls, events, commands and timers, and handles them with the engine.
 
-mod recovery;
-
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use culvert_flow::FlowRecord;
-use culvert_offload::{
-    Event, EventFd, EventQueue, FlowCommand, Generation, GenerationWrite, OffloadNic, Scan, UpcallQueue,
-};
+use culvert_offload::{Event, EventFd, EventQueue, FlowCommand, OffloadNic, Scan, UpcallQueue};
 use culvert_packet::Reason;
 use culvert_policy::Snapshot;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use crate::aging::{AGING_INTERVAL_MS, SWEEP_INTERVAL_MS};
+use crate::aging::AGING_INTERVAL_MS;
 use crate::command::{Command, Status};
 use crate::connection_store::monotonic_ms;
 use crate::engine::Engine;
@@ -23,16 +17,14 @@ use crate::error::{Error, Result};
 use crate::host_policy::HostPolicy;
 use crate::kernel_uplinks::KernelUplinks;
 use crate::nic_state::NicState;
-use crate::nic_tables::NicTables;
+use crate::nic_tables::{NicTables, mapping_generations_of};
 use crate::policy::Policy as _;
-use crate::timer::{Clock, Timer, elapsed_ms};
+use crate::timer::{Clock, Timers, elapsed_ms};
 
 /// Upcalls handled in one round.
 const BURST: usize = 128;
 /// Milliseconds to the next round of aging when one was not enough, at least.
 const MIN_AGING_INTERVAL_MS: u32 = 5;
-/// Milliseconds between two checks of the kernel's addresses.
-const KERNEL_CHECK_INTERVAL_MS: u32 = 1000;
 
 /// Whether the thread runs on after a command.
 enum Progress {
@@ -42,13 +34,6 @@ enum Progress {
     Busy,
     /// The thread has to stop.
     Stop,
-}
-
-/// Timers of the thread's regular work.
-struct Timers {
-    aging: Timer,
-    sweep: Timer,
-    kernel_check: Timer,
 }
 
 /// The slow path's thread.
@@ -104,11 +89,7 @@ impl SlowPathThread {
             lost_in_restarts: 0,
             problems: Arc::default(),
             clock,
-            timers: Timers {
-                aging: Timer::new(now, AGING_INTERVAL_MS),
-                sweep: Timer::new(now, SWEEP_INTERVAL_MS),
-                kernel_check: Timer::new(now, KERNEL_CHECK_INTERVAL_MS),
-            },
+            timers: Timers::new(now),
         })
     }
 
@@ -248,6 +229,43 @@ impl SlowPathThread {
         any
     }
 
+    /// Gives a NIC that has restarted its tables back, if it needs them and is alive.
+    fn try_recover(&mut self) {
+        if !self.nic_state.is_recovering() || !self.nic.is_alive() {
+            return;
+        }
+        // The new firmware does not know the old tickets; it sends no upcalls before it is started.
+        self.lost_in_restarts += self.engine.discard_held() as u64;
+        while let Ok(Some(upcall)) = self.upcalls.pop() {
+            if upcall.meta.copy.is_some() {
+                let now = self.clock.now();
+                self.engine.upcall(upcall, now);
+            } else {
+                self.lost_in_restarts += 1;
+            }
+        }
+        self.engine.take_commands();
+        match self.recover() {
+            Ok(()) => self.nic_state = self.nic_state.recovered(),
+            Err(error) => tracing::warn!(%error, "recovery of the NIC failed; trying again"),
+        }
+    }
+
+    /// Writes the newest policy and the connections' flow records into a NIC that has lost its tables, which may be another
+    /// NIC.
+    fn recover(&mut self) -> Result<()> {
+        self.upcalls.repost()?;
+        let Some(snapshot) = self.snapshot.clone().filter(|_| self.nic_state.is_configured()) else {
+            return Ok(());
+        };
+        let now = self.clock.now();
+        let tables = self.tables_of(&snapshot)?;
+        self.engine.apply(&*self.nic, &tables, &self.tables, now)?;
+        self.engine.refill(&*self.nic)?;
+        self.tables = tables;
+        Ok(())
+    }
+
     fn handle_upcalls(&mut self) -> bool {
         let now = self.clock.now();
         let mut n = 0;
@@ -353,14 +371,6 @@ impl SlowPathThread {
         let kernel = self.kernel.iter().flat_map(move |kernel| kernel.fds(now));
         [self.wake.as_fd(), self.upcalls.fd(), self.events.fd()].into_iter().chain(kernel)
     }
-}
-
-/// The mapping generations in flow records: those of mappings that the policy no longer has must change.
-fn mapping_generations_of(records: &[FlowRecord]) -> Vec<GenerationWrite> {
-    let cells: BTreeMap<u16, u32> =
-        records.iter().map(|r| (r.hot.map_cell, r.hot.gen_map)).filter(|(cell, _)| *cell != 0).collect();
-    let write = |(cell, value)| GenerationWrite { of: Generation::Mapping(cell), value };
-    cells.into_iter().map(write).collect()
 }
 
 /// Logs an error for debugging: the NIC's events report its cause at a higher level.

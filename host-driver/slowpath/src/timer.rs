@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use crate::aging::{AGING_INTERVAL_MS, SWEEP_INTERVAL_MS};
+
 /// Milliseconds from `since` to `now`, across the wrap.
 pub(crate) fn elapsed_ms(since: u32, now: u32) -> u32 {
     now.wrapping_sub(since)
@@ -51,6 +53,27 @@ impl Timer {
     /// Changes the period, of the current round too.
     pub(crate) fn set_period_ms(&mut self, period_ms: u32) {
         self.period_ms = period_ms;
+    }
+}
+
+/// Milliseconds between two checks of the kernel's addresses.
+const KERNEL_CHECK_INTERVAL_MS: u32 = 1000;
+
+/// Timers of the slow path's regular work.
+pub(crate) struct Timers {
+    pub(crate) aging: Timer,
+    pub(crate) sweep: Timer,
+    pub(crate) kernel_check: Timer,
+}
+
+impl Timers {
+    /// Timers that start at `now`.
+    pub(crate) fn new(now: u32) -> Self {
+        Timers {
+            aging: Timer::new(now, AGING_INTERVAL_MS),
+            sweep: Timer::new(now, SWEEP_INTERVAL_MS),
+            kernel_check: Timer::new(now, KERNEL_CHECK_INTERVAL_MS),
+        }
     }
 }
 

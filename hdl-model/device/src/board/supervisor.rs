@@ -173,6 +173,14 @@ impl Supervisor {
         self.firmware = Firmware::On { image, heartbeat: Heartbeat::start(), phase, ticks: 0 };
     }
 
+    /// Shows the driver why the firmware died or cannot start.
+    fn show_last_words(&self, text: &str, link: &FirmwareLink) {
+        let mut bytes = text.as_bytes().to_vec();
+        // The driver reads whole words.
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        self.registers.set_texts(link.soc.log().1, Some(bytes));
+    }
+
     /// Starts an image on the stopped SoC.
     fn start(&mut self, image: Vec<u8>, link: &mut FirmwareLink) {
         self.refuse_mail();
@@ -193,7 +201,7 @@ impl Supervisor {
                 tracing::error!(attempts, "the firmware does not start: {error}; trying again in {delay:?}");
                 // The driver reads the reason where it reads that of a death.
                 let text = format!("the board cannot start its processor: {error}");
-                self.registers.set_texts(link.soc.log().1, Some(text.into_bytes()));
+                self.show_last_words(&text, link);
                 self.set_phase(image, Phase::Dead);
                 self.show(FirmwareState::Dead);
             }
@@ -295,7 +303,7 @@ impl Supervisor {
         let (epoch, delay) = (link.soc.epoch(), self.backoff.fail());
         tracing::error!(epoch, panic, "the firmware is dead: {why}; starting it again in {delay:?}");
         let text = if panic.is_empty() { format!("no panic: {why}") } else { panic };
-        self.registers.set_texts(link.soc.log().1, Some(text.into_bytes()));
+        self.show_last_words(&text, link);
         self.show(FirmwareState::Dead);
         if let Firmware::On { image, .. } = std::mem::replace(&mut self.firmware, Firmware::Off) {
             self.load(image, link);

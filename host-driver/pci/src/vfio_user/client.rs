@@ -18,7 +18,7 @@ use crate::{command as command_register, dma, sriov};
 
 /// Time limit for a reply: the device process may have to stop its queues first, on a busy host.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Time limit for the access to a register, for which a device waits for nothing, where other threads wait behind it.
+/// Time limit for the access to a register, where other threads wait behind it.
 const REGISTER_LIMIT: Duration = Duration::from_secs(1);
 /// Time limit for the sockets of enabled VFs to appear.
 const VFS_LIMIT: Duration = Duration::from_secs(5);
@@ -157,8 +157,7 @@ impl Client {
         Self::connect_with(path, limit, limit)
     }
 
-    /// As [`Client::connect`], for a driver whose threads must not wait for long: an access to a register fails after a
-    /// second.
+    /// As [`Client::connect`], but an access to a register fails after a second.
     ///
     /// # Errors
     /// As [`Client::connect`].

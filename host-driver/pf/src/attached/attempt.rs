@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use culvert_offload::Event;
 use culvert_pci::Device;
 
-use super::{NicState, Opener, Place};
+use super::place::{NicState, Opener, Place};
 use crate::nic::Nic;
 use crate::sync::lock;
 use crate::{Error, Result};

@@ -1,12 +1,12 @@
 //! Counters that go on when a NIC or its firmware begins again at 0.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use culvert_flow::tables::Vport;
 use culvert_offload::{NicCounters, PortCounters};
 use culvert_packet::Reason;
 
-use super::Place;
 use crate::Result;
 use crate::nic::Nic;
 use crate::sync::lock;
@@ -106,71 +106,76 @@ impl CarriedCounters {
     }
 }
 
-impl Place {
-    fn instance(&self, nic: &Nic) -> Instance {
-        Instance { generation: self.generation(), epoch: nic.shared.epoch() }
-    }
+/// The board's counters of a NIC, and those of its firmware.
+fn instances(generation: u64, nic: &Nic) -> [Instance; 2] {
+    [0, nic.shared.epoch()].map(|epoch| Instance { generation, epoch })
+}
 
-    fn board_instance(&self) -> Instance {
-        Instance { generation: self.generation(), epoch: 0 }
-    }
+pub(super) fn read_vports(
+    counters: &Mutex<CarriedCounters>,
+    generation: u64,
+    nic: &Nic,
+) -> Result<Vec<Vport>> {
+    let [_, firmware] = instances(generation, nic);
+    let mut vports = nic.vports()?;
+    let mut carried = lock(counters);
+    carried.vports.read(firmware, vports.iter().enumerate().flat_map(|(n, v)| of_vport(n, v)));
+    vports.iter_mut().enumerate().for_each(|(n, v)| carried.vport(n, v));
+    Ok(vports)
+}
 
-    /// Reads all counters.
-    pub(super) fn read_all(&self, nic: &Nic) -> Result<()> {
-        self.read_vports(nic)?;
-        self.read_counters(nic)?;
-        self.read_drops(nic).map(|_| ())
+pub(super) fn read_counters(
+    counters: &Mutex<CarriedCounters>,
+    generation: u64,
+    nic: &Nic,
+) -> Result<NicCounters> {
+    let [board, firmware] = instances(generation, nic);
+    let mut read = nic.counters()?;
+    let mut carried = lock(counters);
+    carried.packets.read(firmware, [(0, read.finished), (1, read.punted)]);
+    for (n, uplink) in (UPLINK0..).zip(&mut read.uplinks) {
+        carried.ports.read(board, of_port(n, uplink));
+        *uplink = carried.port(n);
     }
+    (read.finished, read.punted) = (carried.packets.total(0), carried.packets.total(1));
+    Ok(read)
+}
 
-    pub(super) fn read_vports(&self, nic: &Nic) -> Result<Vec<Vport>> {
-        let instance = self.instance(nic);
-        let mut vports = nic.vports()?;
-        let mut carried = lock(&self.counters);
-        carried.vports.read(instance, vports.iter().enumerate().flat_map(|(n, v)| of_vport(n, v)));
-        vports.iter_mut().enumerate().for_each(|(n, v)| carried.vport(n, v));
-        Ok(vports)
-    }
+pub(super) fn read_vf(
+    counters: &Mutex<CarriedCounters>,
+    generation: u64,
+    nic: &Nic,
+    vf: u16,
+) -> Result<PortCounters> {
+    let [board, _] = instances(generation, nic);
+    let read = nic.vf_counters(vf)?;
+    let mut carried = lock(counters);
+    carried.ports.read(board, of_port(vf % UPLINK0, &read));
+    Ok(carried.port(vf % UPLINK0))
+}
 
-    pub(super) fn read_counters(&self, nic: &Nic) -> Result<NicCounters> {
-        let (board, firmware) = (self.board_instance(), self.instance(nic));
-        let mut counters = nic.counters()?;
-        let mut carried = lock(&self.counters);
-        carried.packets.read(firmware, [(0, counters.finished), (1, counters.punted)]);
-        for (n, uplink) in (UPLINK0..).zip(&mut counters.uplinks) {
-            carried.ports.read(board, of_port(n, uplink));
-            *uplink = carried.port(n);
+pub(super) fn read_drops(
+    counters: &Mutex<CarriedCounters>,
+    generation: u64,
+    nic: &Nic,
+) -> Result<Vec<(Reason, u64)>> {
+    let [board, firmware] = instances(generation, nic);
+    let (by_board, by_firmware) = (nic.board_drops()?, nic.firmware_drops()?);
+    let mut carried = lock(counters);
+    carried.board_drops.read(board, by_board);
+    let named =
+        |reason: Reason| Some((reason, by_firmware.get(reason as usize).copied().filter(|n| *n > 0)?));
+    carried.firmware_drops.read(firmware, Reason::ALL.iter().copied().filter_map(named));
+    let mut all: Vec<(Reason, u64)> =
+        carried.board_drops.names().map(|r| (r, carried.board_drops.total(r))).collect();
+    for reason in carried.firmware_drops.names() {
+        let count = carried.firmware_drops.total(reason);
+        match all.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, sum)) => *sum += count,
+            None => all.push((reason, count)),
         }
-        (counters.finished, counters.punted) = (carried.packets.total(0), carried.packets.total(1));
-        Ok(counters)
     }
-
-    pub(super) fn read_vf(&self, nic: &Nic, vf: u16) -> Result<PortCounters> {
-        let board = self.board_instance();
-        let counters = nic.vf_counters(vf)?;
-        let mut carried = lock(&self.counters);
-        carried.ports.read(board, of_port(vf % UPLINK0, &counters));
-        Ok(carried.port(vf % UPLINK0))
-    }
-
-    pub(super) fn read_drops(&self, nic: &Nic) -> Result<Vec<(Reason, u64)>> {
-        let (board, firmware) = (self.board_instance(), self.instance(nic));
-        let (by_board, by_firmware) = (nic.board_drops()?, nic.firmware_drops()?);
-        let mut carried = lock(&self.counters);
-        carried.board_drops.read(board, by_board);
-        let named =
-            |reason: Reason| Some((reason, by_firmware.get(reason as usize).copied().filter(|n| *n > 0)?));
-        carried.firmware_drops.read(firmware, Reason::ALL.iter().copied().filter_map(named));
-        let mut all: Vec<(Reason, u64)> =
-            carried.board_drops.names().map(|r| (r, carried.board_drops.total(r))).collect();
-        for reason in carried.firmware_drops.names() {
-            let count = carried.firmware_drops.total(reason);
-            match all.iter_mut().find(|(known, _)| *known == reason) {
-                Some((_, sum)) => *sum += count,
-                None => all.push((reason, count)),
-            }
-        }
-        Ok(all)
-    }
+    Ok(all)
 }
 
 #[cfg(test)]

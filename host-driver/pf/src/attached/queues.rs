@@ -6,7 +6,7 @@ use std::sync::Arc;
 use culvert_offload::{Error as OffloadError, Result, Upcall, UpcallQueue, VmqFrame, VmqQueue};
 use culvert_pci::Interrupt;
 
-use super::Place;
+use super::place::Place;
 use crate::Error;
 use crate::queue::RxQueue;
 

@@ -13,19 +13,19 @@ use crate::board::{ANSWERS, GONE, SILENT};
 use crate::fixtures::{frame, vport};
 use crate::testbed::{RunningBoard, config, image, start_board, until};
 
-/// Opens the board that is plugged in.
-type OpenBoard = Box<dyn Fn() -> Box<dyn Device> + Send>;
+/// Opens the PF of the board that is plugged in.
+type Plugged = Box<dyn Fn() -> Box<dyn Device> + Send>;
 
 /// Where a board can be plugged in.
 #[derive(Clone, Default)]
-struct Socket(Arc<Mutex<Option<OpenBoard>>>);
+struct Socket(Arc<Mutex<Option<Plugged>>>);
 
 impl Socket {
     /// Plugs a board in; `None`: pulls it out.
     fn plug(&self, board: Option<&RunningBoard>) {
         *self.0.lock().unwrap() = board.map(|board| {
             let opener = board.opener();
-            Box::new(opener) as OpenBoard
+            Box::new(opener) as Plugged
         });
     }
 
@@ -82,10 +82,10 @@ fn a_nic_that_dies_is_taken_again_with_its_upcalls_and_counters() {
     assert_eq!(absent.identity.unwrap().total_vfs, 64, "what was known stays known");
 
     let second = start_board();
-    let returned = Instant::now();
+    let plugged = Instant::now();
     socket.plug(Some(&second));
     assert!(matches!(next(&*events, "its return"), Event::FirmwareReady { .. }));
-    assert!(returned.elapsed() < Duration::from_secs(2), "{:?}", returned.elapsed());
+    assert!(plugged.elapsed() < Duration::from_secs(2), "{:?}", plugged.elapsed());
     assert_eq!(second.loaded(), (image(), 1));
     let status = nic.status();
     assert_eq!((status.state, status.problem, status.vfs.len()), (NicState::Running, None, 2));

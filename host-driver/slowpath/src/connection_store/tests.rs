@@ -296,7 +296,8 @@ fn a_file_that_was_damaged_is_noticed_and_written_anew() {
     let cut = |path: &std::path::Path, len| {
         std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
     };
-    let damages: [(&str, &dyn Fn(&std::path::Path)); 5] = [
+    type Damage<'d> = (&'static str, &'d dyn Fn(&std::path::Path));
+    let damages: [Damage<'_>; 5] = [
         ("emptied", &|path| cut(path, 0)),
         ("cut within the entries", &|path| cut(path, 8 * ENTRIES_AT as u64 + 100)),
         ("longer", &|path| cut(path, 1 << 30)),
