@@ -9,7 +9,7 @@ use culvert_packet::Reason;
 use culvert_policy::Snapshot;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use crate::aging::AGING_INTERVAL_MS;
+use crate::aging::{AGING_INTERVAL_MS, SWEEP_INTERVAL_MS};
 use crate::command::{Command, Status};
 use crate::connection_store::monotonic_ms;
 use crate::engine::Engine;
@@ -25,6 +25,9 @@ use crate::timer::{Clock, Timers, elapsed_ms};
 const BURST: usize = 128;
 /// Milliseconds to the next round of aging when one was not enough, at least.
 const MIN_AGING_INTERVAL_MS: u32 = 5;
+
+/// Milliseconds between two checks of the kernel's addresses.
+const KERNEL_CHECK_INTERVAL_MS: u32 = 1000;
 
 /// Whether the thread runs on after a command.
 enum Progress {
@@ -89,7 +92,7 @@ impl SlowPathThread {
             lost_in_restarts: 0,
             problems: Arc::default(),
             clock,
-            timers: Timers::new(now),
+            timers: Timers::new(now, AGING_INTERVAL_MS, SWEEP_INTERVAL_MS, KERNEL_CHECK_INTERVAL_MS),
         })
     }
 

@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use crate::aging::{AGING_INTERVAL_MS, SWEEP_INTERVAL_MS};
-
 /// Milliseconds from `since` to `now`, across the wrap.
 pub(crate) fn elapsed_ms(since: u32, now: u32) -> u32 {
     now.wrapping_sub(since)
@@ -56,9 +54,6 @@ impl Timer {
     }
 }
 
-/// Milliseconds between two checks of the kernel's addresses.
-const KERNEL_CHECK_INTERVAL_MS: u32 = 1000;
-
 /// Timers of the slow path's regular work.
 pub(crate) struct Timers {
     pub(crate) aging: Timer,
@@ -67,13 +62,10 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    /// Timers that start at `now`.
-    pub(crate) fn new(now: u32) -> Self {
-        Timers {
-            aging: Timer::new(now, AGING_INTERVAL_MS),
-            sweep: Timer::new(now, SWEEP_INTERVAL_MS),
-            kernel_check: Timer::new(now, KERNEL_CHECK_INTERVAL_MS),
-        }
+    /// Timers of these periods that start at `now`.
+    pub(crate) fn new(now: u32, aging: u32, sweep: u32, kernel_check: u32) -> Self {
+        let [aging, sweep, kernel_check] = [aging, sweep, kernel_check].map(|period| Timer::new(now, period));
+        Timers { aging, sweep, kernel_check }
     }
 }
 
