@@ -254,6 +254,21 @@ impl Range {
         if report.received == 3 { Ok(()) } else { Err(format!("{report:?}")) }
     }
 
+    /// What became of the neighbours' frames: a line for each flow that lost any, and for each vport that dropped any.
+    fn neighbours_account(&mut self) -> Result<Vec<String>, String> {
+        let [sql, web] = &mut self.neighbours;
+        let flows = account(sql, web, self.d.dir())?;
+        let mut wrong: Vec<String> =
+            faults(&flows).into_iter().map(|fault| format!("the neighbours' frames: {fault}")).collect();
+        for (host, name) in [(0, "fabrikam-sql"), (1, "fabrikam-web")] {
+            let drops = self.d.vport(host, name)?.json["counters"]["drops"].clone();
+            if drops != 0 {
+                wrong.push(format!("drops of {name}: {drops}"));
+            }
+        }
+        Ok(wrong)
+    }
+
     /// What the processes still hold of the attacker, a line each.
     fn leftovers(&self) -> Result<Vec<String>, String> {
         let mut left = Vec::new();
@@ -283,16 +298,7 @@ impl Range {
     /// # Errors
     /// A guest or a daemon does not answer.
     pub fn end(mut self) -> Result<Vec<String>, String> {
-        let [sql, web] = &mut self.neighbours;
-        let flows = account(sql, web, self.d.dir())?;
-        let mut wrong: Vec<String> =
-            faults(&flows).into_iter().map(|fault| format!("the neighbours' frames: {fault}")).collect();
-        for (host, name) in [(0, "fabrikam-sql"), (1, "fabrikam-web")] {
-            let drops = self.d.vport(host, name)?.json["counters"]["drops"].clone();
-            if drops != 0 {
-                wrong.push(format!("drops of {name}: {drops}"));
-            }
-        }
+        let mut wrong = self.neighbours_account()?;
         let Range { d, neighbours, peer, .. } = self;
         drop((neighbours, peer));
         wrong.extend(d.stop(END).err());
