@@ -10,8 +10,8 @@ use smoltcp::socket::udp::{PacketBuffer, PacketMetadata, Socket};
 use super::activity::{Activity, Context, Next, fail, tell};
 use crate::{Event, ProbeReport};
 
-/// How long after the last datagram answers are waited for. On a busy machine full queues delay them, which is no loss.
-const GRACE: Duration = Duration::from_secs(3);
+/// How long after the last datagram answers are waited for.
+const GRACE: Duration = Duration::from_millis(500);
 const MAGIC: &[u8; 8] = b"culvprob";
 /// Bytes of a probe's datagram: [`MAGIC`] and its number.
 const DATAGRAM: usize = 16;
