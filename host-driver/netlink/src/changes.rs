@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use netlink_packet_core::NetlinkBuffer;
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use crate::interface::Interface;
 use crate::{neighbour_entry, route};
 
 /// Changed prefixes that are remembered one by one. Beyond them, all routes of the family count as changed.
@@ -26,6 +28,23 @@ pub(super) struct Changes {
 }
 
 impl Changes {
+    /// What a change of an interface may change: the routes of one family, if only addresses of that one have changed.
+    pub(super) fn of_interface(old: &Interface, new: &Interface) -> Self {
+        let of_family = |interface: &Interface, ipv4| {
+            let addresses = interface.addresses.iter().filter(|(addr, _)| addr.is_ipv4() == ipv4);
+            addresses.copied().collect::<Vec<_>>()
+        };
+        let same = |ipv4| of_family(old, ipv4) == of_family(new, ipv4);
+        let only_addresses = Interface { addresses: new.addresses.clone(), ..old.clone() } == *new;
+        let mut changes = Changes::default();
+        changes.add_routes_of(match (only_addresses, same(true), same(false)) {
+            (true, true, false) => AddressFamily::Inet6,
+            (true, false, true) => AddressFamily::Inet,
+            _ => AddressFamily::Unspec,
+        });
+        changes
+    }
+
     /// Counts everything as changed: a notification was lost.
     pub(super) fn add_everything(&mut self) {
         self.interface = true;
@@ -61,6 +80,21 @@ impl Changes {
                 self.interface |= message.header.index == index;
             }
             _ => self.add_routes_of(AddressFamily::Unspec),
+        }
+    }
+
+    /// Adds a notification that netlink-packet-route does not parse: of a next hop object, or with attributes of a newer kernel.
+    pub(super) fn add_unknown(&mut self, message: &[u8]) {
+        let family = NetlinkBuffer::new_checked(message).ok().and_then(|message| {
+            let of_routes = matches!(
+                message.message_type(),
+                libc::RTM_NEWROUTE | libc::RTM_DELROUTE | libc::RTM_NEWRULE | libc::RTM_DELRULE
+            );
+            message.payload().first().filter(|_| of_routes).copied()
+        });
+        match family {
+            Some(family) => self.add_routes_of(family.into()),
+            None => self.add_everything(),
         }
     }
 

@@ -17,6 +17,7 @@ mod changes;
 mod guard;
 mod interface;
 mod neighbour_entry;
+mod neighbour_event;
 mod neighbours;
 mod netlink;
 mod nftables;
@@ -25,5 +26,6 @@ mod tx_drops;
 
 pub use guard::{Guard, OverlaySource};
 pub use interface::Interface;
-pub use neighbours::{NeighbourEvent, Neighbours, UNANSWERED_RETRY_MS};
+pub use neighbour_event::NeighbourEvent;
+pub use neighbours::{Neighbours, UNANSWERED_RETRY_MS};
 pub use tx_drops::TxDrops;

@@ -13,14 +13,14 @@ use std::net::IpAddr;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::os::fd::BorrowedFd;
 
-use culvert_packet::MacAddr;
-use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 
 use crate::changes::Changes;
 use crate::interface::Interface;
 use crate::neighbour_entry::{self, NeighbourEntry};
+use crate::neighbour_event::NeighbourEvent;
 use crate::netlink::Netlink;
 use crate::route;
 
@@ -48,38 +48,6 @@ const MAX_LOOK_UPS: usize = 32;
 
 const fn group(number: libc::c_uint) -> u32 {
     1 << (number - 1)
-}
-
-/// A change of a host's next hop or of the interface. Each one replaces the previous event about the same host, or about
-/// the interface.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum NeighbourEvent {
-    /// Frames for a host go to this MAC.
-    Resolved {
-        /// The host.
-        remote: IpAddr,
-        /// The neighbour: the host itself, or a gateway.
-        via: IpAddr,
-        /// The neighbour's MAC.
-        mac: MacAddr,
-    },
-    /// The next hop of a host does not answer ARP or neighbour discovery. It is solicited again after
-    /// [`UNANSWERED_RETRY_MS`].
-    Unanswered {
-        /// The host.
-        remote: IpAddr,
-        /// The neighbour: the host itself, or a gateway.
-        via: IpAddr,
-    },
-    /// The kernel has no route to a host from the local address, or its route uses another interface.
-    NoRoute {
-        /// The host.
-        remote: IpAddr,
-    },
-    /// The interface's link, MAC, MTU or addresses have changed.
-    InterfaceChanged(Interface),
-    /// The interface was removed. A later one with the same name is another interface.
-    InterfaceRemoved,
 }
 
 /// A host whose next hop is wanted.
@@ -274,7 +242,7 @@ impl Neighbours {
                                 changes.add(&message, self.interface.index);
                             }
                             Ok(_) => {}
-                            Err(_) => add_unknown(&mut changes, message),
+                            Err(_) => changes.add_unknown(message),
                         }
                     }
                 }
@@ -320,9 +288,7 @@ impl Neighbours {
                     // Solicitations were not sent while the link was down.
                     self.unanswered.clear();
                 }
-                let mut changes = Changes::default();
-                changes.add_routes_of(changed_family(&self.interface, &interface));
-                self.mark(&changes);
+                self.mark(&Changes::of_interface(&self.interface, &interface));
                 self.interface = interface.clone();
                 self.events.push_back(NeighbourEvent::InterfaceChanged(interface));
             }
@@ -410,36 +376,4 @@ impl Neighbours {
 
 fn is_due(since: u32, now: u32) -> bool {
     now.wrapping_sub(since) >= UNANSWERED_RETRY_MS
-}
-
-/// Marks what a notification may concern that netlink-packet-route does not parse: next hop objects, or attributes of a newer
-/// kernel.
-fn add_unknown(changes: &mut Changes, message: &[u8]) {
-    let family = NetlinkBuffer::new_checked(message).ok().and_then(|message| {
-        let of_routes = matches!(
-            message.message_type(),
-            libc::RTM_NEWROUTE | libc::RTM_DELROUTE | libc::RTM_NEWRULE | libc::RTM_DELRULE
-        );
-        message.payload().first().filter(|_| of_routes).copied()
-    });
-    match family {
-        Some(family) => changes.add_routes_of(family.into()),
-        None => changes.add_everything(),
-    }
-}
-
-/// The family whose routes may differ between two states of an interface: that of the addresses that changed, if nothing else
-/// did.
-fn changed_family(old: &Interface, new: &Interface) -> AddressFamily {
-    let of_family = |interface: &Interface, ipv4| {
-        let addresses = interface.addresses.iter().filter(|(addr, _)| addr.is_ipv4() == ipv4);
-        addresses.copied().collect::<Vec<_>>()
-    };
-    let same = |ipv4| of_family(old, ipv4) == of_family(new, ipv4);
-    let only_addresses = Interface { addresses: new.addresses.clone(), ..old.clone() } == *new;
-    match (only_addresses, same(true), same(false)) {
-        (true, true, false) => AddressFamily::Inet6,
-        (true, false, true) => AddressFamily::Inet,
-        _ => AddressFamily::Unspec,
-    }
 }

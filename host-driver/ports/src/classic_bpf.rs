@@ -1,11 +1,12 @@
 //! Compiles a filter's rules into classic BPF (filter.rst), for packet sockets: eBPF would need `CAP_BPF`.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use culvert_netlink::OverlaySource;
 
-use crate::filter::{Base, Match, SourceRule, Width};
+use crate::filter_rules::{Base, Match, SourceRule, Width};
 
 /// Accepts the whole frame.
 pub(crate) const ACCEPT: libc::sock_filter = ret(0x4_0000);
@@ -131,11 +132,16 @@ fn ranges(numbers: BTreeSet<u32>) -> Vec<u64> {
         }
         bounds.push(number + 1);
     }
-    while bounds.len() > 2 * MAX_RANGES {
-        let gaps = bounds.get(1..bounds.len() - 1).unwrap_or_default().as_chunks::<2>().0;
-        let smallest = gaps.iter().enumerate().min_by_key(|(_, [end, begin])| begin - end);
-        let at = smallest.map_or(0, |(n, _)| 2 * n + 1);
-        bounds.drain(at..at + 2);
+    // Gaps between ranges, the largest first.
+    let gaps = bounds.get(1..bounds.len().saturating_sub(1)).unwrap_or_default().as_chunks::<2>().0;
+    if gaps.len() >= MAX_RANGES {
+        let mut largest = gaps.to_vec();
+        largest.sort_unstable_by_key(|[end, begin]| Reverse(begin - end));
+        largest.truncate(MAX_RANGES - 1);
+        let ends = bounds.first().into_iter().chain(bounds.last());
+        let mut kept: Vec<u64> = ends.chain(largest.as_flattened()).copied().collect();
+        kept.sort_unstable();
+        return kept;
     }
     bounds
 }

@@ -11,6 +11,7 @@
 mod af_packet;
 mod classic_bpf;
 mod filter;
+mod filter_rules;
 mod interface_state;
 mod nic_queue;
 mod overlay_sources;

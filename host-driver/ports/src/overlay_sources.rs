@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use culvert_netlink::{Guard, OverlaySource};
 
 use crate::classic_bpf;
-use crate::filter::source_rules;
+use crate::filter_rules::source_rules;
 use crate::sys::PacketSocket;
 use crate::xdp::SourceMap;
 

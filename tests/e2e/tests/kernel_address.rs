@@ -99,16 +99,17 @@ fn shares_its_address_with_the_overlay(mut d: Deployment) {
     assert!(drops.keys().all(|reason| reason == "arp_suppressed"), "{drops:?}");
 }
 
-/// Whether the kernel of host 1 answers a datagram to the VXLAN port with an ICMP error.
+/// Whether the kernel of host 1 answers a VXLAN packet of host 2 and a VSID of the policy with an ICMP error.
 fn kernel_rejects_vxlan(d: &Deployment) -> bool {
     let probe = || -> std::io::Result<bool> {
-        let socket = UdpSocket::bind("192.168.1.1:0")?;
+        let socket = UdpSocket::bind("192.168.2.20:0")?;
         socket.connect("192.168.1.10:4789")?;
         socket.set_read_timeout(Some(Duration::from_millis(300)))?;
-        socket.send(b"no VXLAN")?;
+        // VNI 5001, and no frame.
+        socket.send(&[8, 0, 0, 0, 0, 0x13, 0x89, 0])?;
         Ok(socket.recv(&mut [0; 16]).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused))
     };
-    d.network().router_namespace().within(probe).unwrap()
+    d.network().host_namespace(2).unwrap().within(probe).unwrap()
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod guard;
 #[allow(dead_code, reason = "tests of ports need more of it")]
 mod namespace;
 mod neighbours;
+mod route_events;
 #[path = "../../../ports/tests/ports/test_port.rs"]
 #[allow(dead_code, reason = "tests of ports need more of it")]
 mod test_port;

@@ -50,13 +50,9 @@ impl Watch {
         Watch { neighbours, start: Instant::now(), skipped: 0, events: VecDeque::new() }
     }
 
-    fn now(&self) -> u32 {
+    /// Its time.
+    pub(crate) fn now(&self) -> u32 {
         self.start.elapsed().as_millis() as u32 + self.skipped
-    }
-
-    /// Milliseconds since it was opened, without those that were skipped.
-    pub(crate) fn elapsed_ms(&self) -> u64 {
-        self.start.elapsed().as_millis() as u64
     }
 
     /// Polls until nothing is left to do.

@@ -8,8 +8,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::ebpf::{Assembler, Instruction, Label, Register, Size, When};
 use super::source_map;
-use crate::filter::{
-    Base, ETHERTYPE, Filter, Match, SourceRule, Width, byte, half, ipv4, ipv6, ipv6_address, overlay_rules,
+use crate::filter::Filter;
+use crate::filter_rules::{
+    Base, ETHERTYPE, Match, SourceRule, Width, byte, half, ipv4, ipv6, ipv6_address, overlay_rules,
     source_rules, word,
 };
 

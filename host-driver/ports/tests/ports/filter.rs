@@ -258,3 +258,33 @@ fn a_filter_follows_its_sources() {
     let many = (0..=OverlaySources::MAX as u32).map(source).collect();
     assert!(sources.set(many).unwrap_err().to_string().contains("131073"));
 }
+
+#[test]
+fn a_filter_of_many_sources_fits_the_limit_of_older_kernels() {
+    if !can_make_namespaces() {
+        return;
+    }
+    let address: IpAddr = "192.0.2.1".parse().unwrap();
+    let (here, there) = (Namespace::new(), Namespace::new());
+    // The default before Linux 6.7. Kernels before 6.8 have it for all namespaces together, and not in this one.
+    let set = "if [ -e /proc/sys/net/core/optmem_max ]; then echo 20480 >/proc/sys/net/core/optmem_max; fi";
+    here.within(move || drop(std::process::Command::new("sh").args(["-c", set]).status()));
+    here.connect("wire", &there, "far");
+    let sources = OverlaySources::default();
+    let filter = Filter::Kernel { address, sources: sources.clone() };
+    let mut near =
+        TestPort::packet_socket(&here, "wire", AfPacketOptions { filter, ..AfPacketOptions::default() });
+    let many = |first: u32| -> BTreeSet<OverlaySource> {
+        let other = |n: u32| IpAddr::from(u32::to_be_bytes(0x0a00_0000 + 7 * n));
+        let pairs = (0..500).map(|n| OverlaySource { vsid: first + 3 * n * n, address: other(n * n) });
+        pairs.chain([source(address)]).collect()
+    };
+    // The kernel has the old filter and the new one for a moment.
+    for first in [10_000, 20_001, 30_002] {
+        sources.set(many(first)).unwrap();
+    }
+    let mut sender = TestPort::packet_socket(&there, "far", AfPacketOptions::default());
+    let frames = [encapsulated(Encap::Vxlan, address)];
+    sender.send(&frames);
+    assert_eq!(near.receive_until(|frame| frame == frames[0]), frames);
+}
