@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use culvert_packet::{Family, Reason};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::link_monitor::{LinkMonitor, LinkState};
+use super::link_monitor::LinkMonitor;
 use super::{Received, Wire};
 
 /// Frames in the ring: as many as a burst of all guests' windows may have under way.
@@ -88,8 +88,7 @@ impl AfPacket {
         }
         // A socket of its own, so that the packet socket is closed with this value.
         let asking = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-        let ask = move || LinkState { up: has_carrier(&asking, place), lost: 0 };
-        let monitor = LinkMonitor::start(ask)?;
+        let monitor = LinkMonitor::start(move || (has_carrier(&asking, place), 0))?;
         let wire = AfPacket { socket, ring: ring.cast(), next: 0, monitor };
         // SAFETY: the name is a string of C.
         let index = unsafe { libc::if_nametoindex(name.as_ptr()) };

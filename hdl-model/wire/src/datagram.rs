@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use culvert_packet::Reason;
 
-use super::link_monitor::{LinkMonitor, LinkState};
+use super::link_monitor::LinkMonitor;
 use super::{Received, Wire};
 
 /// Longest frame on the cable, FCS included.
@@ -31,7 +31,7 @@ impl Datagram {
         let socket = UnixDatagram::bind(own)?;
         socket.set_nonblocking(true)?;
         let (own, other, there) = (own.to_owned(), other.to_owned(), other.to_owned());
-        let monitor = LinkMonitor::start(move || LinkState { up: there.exists(), lost: 0 })?;
+        let monitor = LinkMonitor::start(move || (there.exists(), 0))?;
         Ok(Datagram { socket, own, other, frame: vec![0; LONGEST], monitor })
     }
 }

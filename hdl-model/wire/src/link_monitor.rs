@@ -10,15 +10,6 @@ use std::time::Duration;
 /// Between two questions.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// State of a wire at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct LinkState {
-    /// Whether the other end is connected.
-    pub(super) up: bool,
-    /// Frames that the medium has lost since it was last asked.
-    pub(super) lost: u64,
-}
-
 #[derive(Default)]
 struct Shared {
     up: AtomicBool,
@@ -26,9 +17,9 @@ struct Shared {
 }
 
 impl Shared {
-    fn publish(&self, state: LinkState) {
-        self.up.store(state.up, Relaxed);
-        self.lost.fetch_add(state.lost, Relaxed);
+    fn publish(&self, (up, lost): (bool, u64)) {
+        self.up.store(up, Relaxed);
+        self.lost.fetch_add(lost, Relaxed);
     }
 }
 
@@ -39,11 +30,12 @@ pub(super) struct LinkMonitor {
 }
 
 impl LinkMonitor {
-    /// Asks once, and from then on ten times a second on a thread in the same network namespace.
+    /// Asks once, and from then on ten times a second on a thread in the same network namespace. `ask` says whether the other
+    /// end is connected, and how many frames the medium has lost since it was last asked.
     ///
     /// # Errors
     /// Out of threads.
-    pub(super) fn start(mut ask: impl FnMut() -> LinkState + Send + 'static) -> io::Result<Self> {
+    pub(super) fn start(mut ask: impl FnMut() -> (bool, u64) + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         shared.publish(ask());
         let (stop, stopped) = channel::<()>();

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::link_monitor::{LinkMonitor, LinkState};
+use super::link_monitor::LinkMonitor;
 use super::{Received, Wire};
 
 /// More than an interface can send as one frame.
@@ -25,30 +25,6 @@ pub struct Tap {
     monitor: LinkMonitor,
     text: String,
     frame: Vec<u8>,
-}
-
-/// Asks for an interface's state.
-struct Question {
-    /// For questions about the interface.
-    socket: OwnedFd,
-    name: [libc::c_char; libc::IFNAMSIZ],
-    text: String,
-    /// Frames that the kernel had lost when it was last asked.
-    lost: Option<u64>,
-}
-
-impl Question {
-    fn ask(&mut self) -> LinkState {
-        let flags = ask(&self.socket, libc::SIOCGIFFLAGS as libc::Ioctl, self.name, 0);
-        let up = flags.is_ok_and(|flags| flags & libc::IFF_UP as libc::c_short != 0);
-        // Of the thread's namespace, in which the interface was made.
-        let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
-        let lost = transmit_drops(&text, &self.text).map_or(0, |now| {
-            let before = self.lost.replace(now).unwrap_or(now);
-            now.saturating_sub(before)
-        });
-        LinkState { up, lost }
-    }
 }
 
 impl Tap {
@@ -73,8 +49,16 @@ impl Tap {
         ask(&tap, libc::TUNSETIFF, name, kind)?;
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
         let (text, frame) = (interface.to_owned(), vec![0; LONGEST]);
-        let mut question = Question { socket, name, text: text.clone(), lost: None };
-        let monitor = LinkMonitor::start(move || question.ask())?;
+        let (asked, mut lost) = (text.clone(), None);
+        let monitor = LinkMonitor::start(move || {
+            let flags = ask(&socket, libc::SIOCGIFFLAGS as libc::Ioctl, name, 0);
+            // Of the thread's namespace, in which the interface was made.
+            let table = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+            let now = transmit_drops(&table, &asked).or(lost).unwrap_or(0);
+            let before = lost.replace(now).unwrap_or(now);
+            let up = flags.is_ok_and(|flags| flags & libc::IFF_UP as libc::c_short != 0);
+            (up, now.saturating_sub(before))
+        })?;
         Ok(Tap { tap, gone: false, monitor, text, frame })
     }
 

@@ -14,7 +14,7 @@ use crate::{AttachedPort, Switch, SwitchSettings};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const FIRST: Port = Port::Vport(VportId(1));
-const SECOND: Port = Port::Vport(VportId(2));
+const OTHER: Port = Port::Vport(VportId(2));
 
 /// What became of the ports of a test, in order.
 #[derive(Clone, Default)]
@@ -115,13 +115,13 @@ fn a_port_that_hangs_while_it_opens_or_closes_holds_up_neither_workers_nor_other
             // Its successor waits until it is closed.
             switch.attach(FIRST, opener("next", &log, &free, &free)).unwrap();
         }
-        switch.attach(SECOND, opener("second", &log, &free, &free)).unwrap();
-        until("the second port is open", || is_open(&switch, SECOND));
+        switch.attach(OTHER, opener("second", &log, &free, &free)).unwrap();
+        until("the second port is open", || is_open(&switch, OTHER));
         assert!(!is_open(&switch, FIRST));
         drop(closed);
         until("the first port is open", || is_open(&switch, FIRST));
         switch.detach(FIRST).unwrap();
-        switch.detach(SECOND).unwrap();
+        switch.detach(OTHER).unwrap();
         until("both are closed", || log.all().last().is_some_and(|line| line.starts_with("close")));
     }
     drop(switch);
@@ -156,8 +156,8 @@ fn the_end_of_a_switch_closes_its_ports_and_does_not_wait_for_one_that_hangs() {
     let switch = switch();
     let closed = gate.lock().unwrap();
     switch.attach(FIRST, opener("first", &log, &free, &gate)).unwrap();
-    switch.attach(SECOND, opener("second", &log, &free, &free)).unwrap();
-    until("both are open", || is_open(&switch, FIRST) && is_open(&switch, SECOND));
+    switch.attach(OTHER, opener("second", &log, &free, &free)).unwrap();
+    until("both are open", || is_open(&switch, FIRST) && is_open(&switch, OTHER));
     drop(switch);
     let all = log.all();
     assert!(all.contains(&"close second".to_owned()) && !all.contains(&"close first".to_owned()), "{all:?}");
