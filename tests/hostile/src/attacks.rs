@@ -12,7 +12,8 @@ pub mod rings;
 
 use std::io;
 
-use crate::place::{Place, Target};
+use crate::place::Place;
+use crate::target::Target;
 
 /// How an attack's process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::memory::{GUEST, Memory, USER};
-use crate::place::{Place, Target};
 use crate::ring::{BUFFER, MEMORY, NEXT, Ring, SIZE, WRITE};
+use crate::target::Target;
 use crate::vfio_user::{CONFIG, command, dma_map, dma_unmap};
 use crate::vhost_user::request;
 use crate::{vfio_user, vhost_user};
@@ -79,11 +80,11 @@ impl Guest {
     ///
     /// # Errors
     /// The port refuses a step, or does not answer within two seconds.
-    pub fn bring_up(place: &Place, setup: &Setup) -> io::Result<Self> {
-        let (vmm, rings) = if place.target == Target::Vf {
-            (Vmm::Vfio(connect_vf(place, setup)?), 3)
+    pub fn bring_up(target: Target, socket: &Path, setup: &Setup) -> io::Result<Self> {
+        let (vmm, rings) = if target == Target::Vf {
+            (Vmm::Vfio(vfio_user::Client::negotiated_within(socket, setup.budget)?), 3)
         } else {
-            let client = vhost_user::Client::negotiated_within(place.socket(), setup.features, setup.budget)?;
+            let client = vhost_user::Client::negotiated_within(socket, setup.features, setup.budget)?;
             (Vmm::Vhost(client), 2)
         };
         let mut guest = Guest {
@@ -301,10 +302,6 @@ impl Guest {
             Vmm::Vhost(client) => client.stream.as_fd(),
         }
     }
-}
-
-fn connect_vf(place: &Place, setup: &Setup) -> io::Result<vfio_user::Client> {
-    vfio_user::Client::negotiated_within(place.socket(), setup.budget)
 }
 
 /// Finds a VF's structures by its capabilities (virtio 1.2, 4.1.4).

@@ -18,8 +18,10 @@ pub mod random;
 pub mod range;
 pub mod ring;
 pub mod socket;
+pub mod target;
 pub mod vfio_user;
 pub mod vhost_port;
 pub mod vhost_user;
 
-pub use place::{Place, Target};
+pub use place::Place;
+pub use target::Target;

@@ -19,7 +19,8 @@ use culvert_pci::{Device, vfio_user};
 
 use crate::attacks::{Attack, Fate};
 use crate::memory;
-use crate::place::{Place, Target};
+use crate::place::Place;
+use crate::target::Target;
 use crate::vhost_port::VhostPort;
 
 /// Length of an attack.

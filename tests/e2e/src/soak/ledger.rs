@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use culvert_e2e::accounting::compare_logs;
 use culvert_e2e::deployment::Deployment;
 
-use crate::event::Event;
 use crate::pairs::Pairs;
 
 /// How long frames may be under way after the end of all traffic.
@@ -103,12 +102,12 @@ impl Ledger {
         }
     }
 
-    /// Accounts for all frames of a step, of which `during` were sent while the event happened.
+    /// Accounts for all frames of a step, of which `during` were sent while the event happened; `may_lose`: it may lose frames.
     pub(crate) fn settle(
         &mut self,
         d: &Deployment,
         pairs: &mut Pairs,
-        event: Event,
+        may_lose: bool,
         during: u64,
     ) -> Result<Account, String> {
         Self::until_quiet(pairs)?;
@@ -126,10 +125,10 @@ impl Ledger {
             sent: sent - self.sent,
             missing: missing - self.missing,
             lost: (missing - self.missing).saturating_sub(dropped.values().sum()),
-            most: if event.may_lose() { during + HELD } else { 0 },
+            most: if may_lose { during + HELD } else { 0 },
             dropped,
         };
-        if !event.may_lose() && new.missing > 0 {
+        if !may_lose && new.missing > 0 {
             return Err(format!("frames are lost although nothing was: {new}"));
         }
         if new.lost > new.most {

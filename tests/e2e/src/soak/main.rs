@@ -91,7 +91,7 @@ fn step(
     pairs.until_answered()?;
     let during = pairs.sent()? - before;
     pairs.finish(number)?;
-    let account = ledger.settle(d, pairs, event, during)?;
+    let account = ledger.settle(d, pairs, event.may_lose(), during)?;
     println!("{:6.1} s {number:4} {event}: {account}", begin.elapsed().as_secs_f64());
     Ok(())
 }

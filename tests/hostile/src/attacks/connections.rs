@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::frames::datagram;
 use crate::guest::{Guest, Setup};
-use crate::place::{Place, Target};
+use crate::place::Place;
 use crate::socket::{MAX_FDS, connect, send};
+use crate::target::Target;
 use crate::vfio_user::{self, command, longs, words};
 use crate::vhost_user::{self, request};
 
@@ -91,7 +92,9 @@ pub fn leaves_at_each_step(place: &Place) -> io::Result<String> {
     let mut steps = 0;
     for budget in 0..120 {
         steps = budget;
-        if Guest::bring_up(place, &Setup { budget: Some(budget), ..Setup::default() }).is_ok() {
+        if Guest::bring_up(place.target, place.socket(), &Setup { budget: Some(budget), ..Setup::default() })
+            .is_ok()
+        {
             break;
         }
     }

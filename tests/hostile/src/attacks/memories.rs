@@ -11,8 +11,9 @@ use super::frames::datagram;
 use crate::fuse;
 use crate::guest::{Guest, Vmm};
 use crate::memory::{GUEST, Memory, NAME, USER};
-use crate::place::{Place, Target};
+use crate::place::Place;
 use crate::ring::MEMORY;
+use crate::target::Target;
 use crate::vfio_user::{command, dma_map};
 use crate::vhost_user::{addresses, request, state, table};
 
