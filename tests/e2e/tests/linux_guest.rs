@@ -105,6 +105,32 @@ fn beside_a_neighbour(machine: Machine<'_>, check: impl FnOnce(&Deployment, &mut
 }
 
 #[test]
+fn a_guest_whose_memory_is_not_shared_is_served_and_counted_and_may_stop_for_a_while() {
+    let machine = Machine { unshared: true, ..Machine::default() };
+    beside_a_neighbour(machine, |d, guest, web| {
+        // One after the other: each access is a message to an emulator on a busy machine.
+        let pings = "for n in 1 2 3 4 5; do ping -c 1 -W 10 -q -s 1472 10.1.1.12 || exit 1; done";
+        output(guest, pings);
+        web.listen(7000).unwrap();
+        output(guest, "dd if=/dev/zero bs=1024 count=32 2> /dev/null | nc 10.1.1.12 7000");
+        assert_eq!(web.transfer(7000, COMMAND).unwrap().bytes, 32 << 10);
+        // A VMM that is stopped, with frames for its guest on their way.
+        guest.pause().unwrap();
+        let _unanswered = web.ping("10.1.1.11".parse().unwrap(), 2, 100).unwrap();
+        std::thread::sleep(Duration::from_secs(3));
+        guest.resume().unwrap();
+        output(guest, pings);
+        let counters = d.cli(0, &["counters"]).unwrap();
+        let counted: Vec<_> = counters["nic"].as_object().unwrap().iter().collect();
+        assert!(
+            counted.iter().any(|(name, n)| name.ends_with("_frames_by_message") && n.as_u64() > Some(40)),
+            "{counters}"
+        );
+        assert!(d.board(0).unwrap().tail().contains("memory-backend-memfd"), "no warning in the board's log");
+    });
+}
+
+#[test]
 fn a_machine_without_message_interrupts_uses_the_line() {
     let machine = Machine { kernel_line: "pci=nomsi", ..Machine::default() };
     beside_a_neighbour(machine, |_, guest, web| {

@@ -8,6 +8,7 @@ use culvert_virtio::{Chain, IovaParts, MemoryFault, ReceiveBuffers, Ring, RingFa
 use super::config::{Delivery, RxError, TxBudget, TxFrame};
 use super::device::NetDevice;
 use super::features::{CONTROL, QUEUES, RX, TX};
+use super::slot::Queue;
 
 /// Chains taken in one `tx_pop`, and commands executed in one `service_control`.
 const MAX_ROUNDS: usize = 64;
@@ -165,7 +166,9 @@ impl NetDevice {
             }
         };
         result.unwrap_or_else(|| {
-            self.messaged.assign(|| std::array::from_fn(|index| self.ring(index).queue.take()));
+            // The thread never polls: it says anew when the driver is to notify.
+            let take = |index| self.ring(index).queue.take().map(|queue| Queue { fresh: true, ..queue });
+            self.messaged.assign(|| std::array::from_fn(take));
             T::default()
         })
     }
