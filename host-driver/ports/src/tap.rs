@@ -183,11 +183,8 @@ impl SwitchPort for Tap {
     fn receive(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>, max: usize) -> io::Result<()> {
         let mut large = pool.take_large();
         let mut result = Ok(());
-        // Without a large buffer a large frame would be truncated.
-        while large.is_some()
-            && packets.len() < max
-            && let Some(mut packet) = pool.take()
-        {
+        while packets.len() < max {
+            let Some(mut packet) = pool.take() else { break };
             match self.read(&mut packet, large.as_mut()) {
                 Ok(Read::Frame { offload, len, split }) => {
                     if split && let Some(mut whole) = large.take() {

@@ -83,6 +83,11 @@ impl AttachedPort {
         self.poll_link();
     }
 
+    /// Whether the port is just being opened.
+    pub(super) fn is_opening(&self) -> bool {
+        self.opening.is_some()
+    }
+
     /// Takes the port if it was opened.
     fn take_opened(&mut self, now: u32) {
         let Some(opened) = self.opening.as_ref().and_then(|opening| opening.opened.try_recv().ok()) else {

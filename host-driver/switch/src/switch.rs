@@ -28,6 +28,8 @@ pub(super) const NAME: &str = "the switch";
 const LIMIT: Duration = Duration::from_secs(5);
 /// Jobs that may wait for a worker.
 const JOBS: usize = 1024;
+/// Interval in which a wait for ports looks.
+const POLL: Duration = Duration::from_millis(2);
 
 /// A software switch. Its threads end when it is dropped.
 pub struct Switch {
@@ -159,6 +161,20 @@ impl Switch {
         for n in 0..self.workers() {
             let open = open(n);
             self.tell(n, move |f| f.attach(at, open))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until no attached port is being opened, for a limited time. A port that does not open is tried again in the
+    /// background and not waited for.
+    ///
+    /// # Errors
+    /// The switch has stopped.
+    pub fn wait_opened(&self, limit: Duration) -> Result<()> {
+        let end = Instant::now() + limit;
+        let is_opening = |f: &mut Forwarder, _| f.out.ports.local().iter().any(AttachedPort::is_opening);
+        while self.ask_all(is_opening)?.contains(&true) && Instant::now() < end {
+            std::thread::sleep(POLL);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use culvert_api::view::{FirmwareView, NicInfo, WorkerCounters};
 use culvert_flow::Port;
@@ -20,6 +21,9 @@ use super::overlay_sources::overlay_sources;
 use super::vm_ports::VmPorts;
 use crate::Args;
 use crate::args::{Driver, ProviderAddress};
+
+/// How long a change of the policy waits for its ports to open: one that hangs is opened in the background.
+const OPEN_LIMIT: Duration = Duration::from_secs(1);
 
 /// The switch, its uplinks and its VM ports.
 pub(super) struct SwitchBackend {
@@ -104,7 +108,8 @@ impl SwitchBackend {
             self.attach_uplink(n, interface, &attachment)?;
             attached.insert(n, attachment);
         }
-        Ok(())
+        // The first packets would be dropped for a port that is about to open.
+        Ok(self.switch.wait_opened(OPEN_LIMIT)?)
     }
 
     /// Attaches a port for each vport of a configuration, and detaches the others. Packets that only the configuration before
@@ -114,6 +119,7 @@ impl SwitchBackend {
         self.ports.remove(&wanted, |id| Ok(self.switch.detach(Port::Vport(id))?))?;
         let attach = |id, _: &_, open| Ok(self.switch.attach(Port::Vport(id), open)?);
         self.ports.add(wanted, attach)?;
+        self.switch.wait_opened(OPEN_LIMIT)?;
         if self.own_addresses() {
             return Ok(());
         }
