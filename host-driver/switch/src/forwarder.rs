@@ -125,6 +125,7 @@ impl Forwarder {
             Port::Vport(id) => {
                 !self.upcalls.is_used_up(at)
                     && self.upcalls.has_room(id)
+                    && self.pended.has_room(id.0)
                     && self.out.handoff.has_room(id.0, self.out.pool.free())
             }
             _ => true,

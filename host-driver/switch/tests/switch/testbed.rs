@@ -45,7 +45,7 @@ impl Default for Plan {
     fn default() -> Self {
         Plan {
             flows: 1 << 14,
-            buffers: 1024,
+            buffers: 8192,
             limits: Limits::default(),
             workers: 1,
             own_ends: false,
