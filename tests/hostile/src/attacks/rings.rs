@@ -1,6 +1,7 @@
 //! Attacks by descriptors and ring indices.
 
 use std::io;
+use std::time::Duration;
 
 use super::frames::datagram;
 use crate::guest::{Guest, HEADER, Setup};
@@ -240,6 +241,8 @@ pub fn no_receive_buffers(place: &Place) -> io::Result<String> {
     while !place.is_over() {
         // Broadcasts and new flows, whose answers nobody takes.
         sent += guest.burst(|| datagram(place, 7, 400))?;
+        // Not a flood, which would fill the other host's uplink.
+        std::thread::sleep(Duration::from_millis(1));
     }
     Ok(format!("{sent} frames, {} buffers left", guest.rings[0].in_flight(&guest.memory)?))
 }
