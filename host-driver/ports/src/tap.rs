@@ -183,7 +183,9 @@ impl SwitchPort for Tap {
     fn receive(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>, max: usize) -> io::Result<()> {
         let mut large = pool.take_large();
         let mut result = Ok(());
-        while packets.len() < max {
+        // A large frame would be truncated, which the next turn takes whole. Where there are no large buffers at all, small
+        // frames do not wait for one.
+        while packets.len() < max && (large.is_some() || !pool.keeps_large()) {
             let Some(mut packet) = pool.take() else { break };
             match self.read(&mut packet, large.as_mut()) {
                 Ok(Read::Frame { offload, len, split }) => {

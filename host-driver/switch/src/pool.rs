@@ -105,6 +105,11 @@ impl Pool {
         self.large_floor = n.map_or(0, |n| self.large.len().saturating_sub(n));
     }
 
+    /// Whether there are large buffers, but this turn may take none of them any more: the next one may.
+    pub fn keeps_large(&self) -> bool {
+        !self.large.is_empty() && self.large.len() <= self.large_floor
+    }
+
     /// A free buffer for a frame of this length with outer headers still to come.
     pub fn take_for(&mut self, len: usize) -> Option<Packet> {
         if len <= BUFFER - HEADROOM { self.take() } else { self.take_large() }
