@@ -125,7 +125,7 @@ impl Forwarder {
             Port::Vport(id) => {
                 !self.upcalls.is_used_up(at)
                     && self.upcalls.has_room(id)
-                    && self.pended.has_room(id.0)
+                    && self.pended.has_room(id.0, BURST)
                     && self.out.handoff.has_room(id.0, self.out.pool.free())
             }
             _ => true,

@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 
 use culvert_flow::pending::BufferId;
 
-use crate::burst::BURST;
 use crate::packet::Packet;
 
 /// The number of packets that may not wait: the core refuses them as `pending_overflow`.
@@ -42,13 +41,13 @@ impl PendedPackets {
         self.free.front().copied().filter(|_| may_wait).unwrap_or(MUST_NOT_WAIT)
     }
 
-    /// Whether a vport's own packets of another burst may wait. While they may not, the vport's port is not read: nothing of
-    /// them is lost.
+    /// Whether a vport's own packets of another burst of that many may wait. While they may not, the vport's port is not read:
+    /// nothing of them is lost.
     #[inline]
-    pub(super) fn has_room(&self, vport: u16) -> bool {
+    pub(super) fn has_room(&self, vport: u16, burst: usize) -> bool {
         let free = self.free.len();
-        2 * free > self.packets.len() + 2 * BURST
-            || self.held.get(usize::from(vport)).is_some_and(|held| *held as usize + BURST <= free)
+        2 * free > self.packets.len() + 2 * burst
+            || self.held.get(usize::from(vport)).is_some_and(|held| *held as usize + burst <= free)
     }
 
     /// The core has used the number that [`next_number`](Self::next_number) gave: the packet is to be kept by it.
