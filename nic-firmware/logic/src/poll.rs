@@ -1,7 +1,7 @@
 //! The main loop: takes descriptors from the board and dispatches them.
 
 use culvert_abi::command::Op;
-use culvert_abi::soc::Descriptor;
+use culvert_abi::soc::{Descriptor, NO_BUFFER};
 use culvert_packet::Reason;
 
 use crate::bus::Bus;
@@ -34,7 +34,7 @@ impl Firmware<'_> {
             Some(Op::InjectLookup) => self.inject_lookup(bus, d),
             Some(Op::InjectOut) => self.inject_out(bus, d),
             Some(Op::Dropped) => self.dropped_by_host(bus, d),
-            Some(Op::Lost) => self.lost(d),
+            Some(Op::Lost) if d.buffer == NO_BUFFER => self.lost(d),
             Some(op) if op.is_host() => self.command(bus, op, d),
             _ => self.drop_packet(bus, d, Reason::BadDescriptor, self.input(d)),
         }
