@@ -46,7 +46,7 @@ pub use fault::{MemoryFault, RingFault};
 pub use layout::Layout;
 pub use memory::{
     AddressSpace, FileInfo, GuestMemory, MAX_MAPPED, MAX_MAPPINGS, MapError, MappedFile, MemoryShare,
-    PAGE_SIZE, Place, Region, RegionError, SharedSpace, SpaceChange, SpaceView,
+    PAGE_SIZE, Place, Region, RegionError, SharedSpace, SpaceChange, SpaceView, WordMemory,
 };
 pub use parts::{IovaParts, Part, PinnedParts, RingMemory};
 pub use receive::{ReceiveBuffers, Reserved};

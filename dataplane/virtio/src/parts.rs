@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::fault::MemoryFault;
 use crate::layout::{DESCRIPTOR, Layout};
-use crate::memory::{AddressSpace, GuestMemory, Place};
+use crate::memory::{AddressSpace, GuestMemory, Place, WordMemory};
 
 /// A part of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,15 +125,14 @@ impl RingMemory for PinnedParts {
 }
 
 /// Parts that are looked up at each access, by I/O address, in memory that may be unmapped between two bursts.
-#[derive(Clone, Copy)]
-pub struct IovaParts<'m> {
-    memory: &'m AddressSpace,
+pub struct IovaParts<'m, M = AddressSpace> {
+    memory: &'m M,
     layout: &'m Layout,
 }
 
-impl<'m> IovaParts<'m> {
+impl<'m, M> IovaParts<'m, M> {
     /// The parts of a layout that was checked.
-    pub fn new(memory: &'m AddressSpace, layout: &'m Layout) -> Self {
+    pub fn new(memory: &'m M, layout: &'m Layout) -> Self {
         IovaParts { memory, layout }
     }
 
@@ -148,7 +147,7 @@ impl<'m> IovaParts<'m> {
     }
 }
 
-impl GuestMemory for IovaParts<'_> {
+impl<M: GuestMemory> GuestMemory for IovaParts<'_, M> {
     fn read(&self, address: u64, into: &mut [u8]) -> Result<(), MemoryFault> {
         self.memory.read(address, into)
     }
@@ -162,7 +161,7 @@ impl GuestMemory for IovaParts<'_> {
     }
 }
 
-impl RingMemory for IovaParts<'_> {
+impl<M: WordMemory> RingMemory for IovaParts<'_, M> {
     fn load(&self, part: Part, offset: usize) -> Result<u16, MemoryFault> {
         self.memory.load_u16(self.address(part, offset))
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::access::GuestMemory;
+use super::access::{GuestMemory, WordMemory};
 use super::place::Place;
 use super::region_table::{Region, RegionTable};
 use crate::fault::MemoryFault;
@@ -251,6 +251,16 @@ impl GuestMemory for AddressSpace {
 
     fn prefetch(&self, address: u64, len: u32, write: bool) {
         AddressSpace::prefetch(self, address, len, write);
+    }
+}
+
+impl WordMemory for AddressSpace {
+    fn load_u16(&self, address: u64) -> Result<u16, MemoryFault> {
+        AddressSpace::load_u16(self, address)
+    }
+
+    fn store_u16(&self, address: u64, value: u16) -> Result<(), MemoryFault> {
+        AddressSpace::store_u16(self, address, value)
     }
 }
 

@@ -9,7 +9,7 @@ mod share;
 mod shared_space;
 mod sigbus;
 
-pub use access::GuestMemory;
+pub use access::{GuestMemory, WordMemory};
 pub use address_space::{AddressSpace, RegionError};
 pub use mapped_file::{FileInfo, MappedFile, PAGE_SIZE};
 pub use place::Place;

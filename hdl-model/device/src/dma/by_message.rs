@@ -4,13 +4,10 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
-use culvert_virtio::{GuestMemory, Layout, MemoryFault, PAGE_SIZE, Part, RingMemory};
+use culvert_virtio::{GuestMemory, MemoryFault, PAGE_SIZE, WordMemory};
 
 use super::Memory;
 use crate::vfio_user::{RemoteAccess, RemoteDma, RemoteError};
-
-/// Bytes of a descriptor (virtio 1.2, 2.7.5).
-const DESCRIPTOR: usize = 16;
 
 /// Memory that is reached by messages where it has no file. No view of the mappings is held during a message: an unmap
 /// does not wait for the client that asks for it.
@@ -100,68 +97,24 @@ impl GuestMemory for ByMessage<'_> {
     fn prefetch(&self, _: u64, _: u32, _: bool) {}
 }
 
-/// A ring in such memory.
-pub(crate) struct RingByMessage<'m> {
-    pub(crate) memory: &'m ByMessage<'m>,
-    pub(crate) layout: Layout,
-}
-
-impl RingByMessage<'_> {
-    fn address(&self, part: Part, offset: usize) -> u64 {
-        let start = match part {
-            Part::Descriptors => self.layout.descriptors,
-            Part::Available => self.layout.available,
-            Part::Used => self.layout.used,
-        };
-        // No part wraps around: the layout was checked.
-        start.wrapping_add(offset as u64)
-    }
-}
-
-impl GuestMemory for RingByMessage<'_> {
-    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), MemoryFault> {
-        self.memory.read(address, into)
-    }
-
-    fn write(&self, address: u64, from: &[u8]) -> Result<(), MemoryFault> {
-        self.memory.write(address, from)
-    }
-
-    fn prefetch(&self, _: u64, _: u32, _: bool) {}
-}
-
-impl RingMemory for RingByMessage<'_> {
-    fn load(&self, part: Part, offset: usize) -> Result<u16, MemoryFault> {
-        let at = self.address(part, offset);
+impl WordMemory for ByMessage<'_> {
+    fn load_u16(&self, address: u64) -> Result<u16, MemoryFault> {
         // A word in a file is read whole; one that a message brings is whole, too.
-        let word = self.memory.memory.view().load_u16(at);
+        let word = self.memory.view().load_u16(address);
         match word {
             Err(MemoryFault::Remote) => {}
             word => return word,
         }
         let mut bytes = [0; 2];
-        self.memory.read(at, &mut bytes)?;
+        self.read(address, &mut bytes)?;
         Ok(u16::from_le_bytes(bytes))
     }
 
-    fn store(&self, part: Part, offset: usize, word: u16) -> Result<(), MemoryFault> {
-        let at = self.address(part, offset);
-        let stored = self.memory.memory.view().store_u16(at, word);
+    fn store_u16(&self, address: u64, value: u16) -> Result<(), MemoryFault> {
+        let stored = self.memory.view().store_u16(address, value);
         match stored {
-            Err(MemoryFault::Remote) => self.memory.write(at, &word.to_le_bytes()),
+            Err(MemoryFault::Remote) => self.write(address, &value.to_le_bytes()),
             stored => stored,
         }
     }
-
-    fn descriptor(&self, offset: usize) -> Result<[u8; DESCRIPTOR], MemoryFault> {
-        let mut bytes = [0; DESCRIPTOR];
-        self.memory.read(self.address(Part::Descriptors, offset), &mut bytes)?;
-        Ok(bytes)
-    }
-
-    fn write_used(&self, offset: usize, element: u64) -> Result<(), MemoryFault> {
-        self.memory.write(self.address(Part::Used, offset), &element.to_le_bytes())
-    }
-
-    fn prefetch_part(&self, _: Part, _: usize, _: bool) {}
 }

@@ -18,6 +18,5 @@ mod by_message;
 mod memory;
 
 pub use by_message::ByMessage;
-pub(crate) use by_message::RingByMessage;
 pub use culvert_virtio::{MemoryFault as Fault, PAGE_SIZE};
 pub use memory::{MAX_REGIONS, Memory, View};

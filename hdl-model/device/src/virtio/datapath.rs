@@ -149,7 +149,7 @@ impl NetDevice {
             let Some(queue) = &mut slot.queue else { return T::default() };
             let result = {
                 let view = self.memory.view();
-                let memory = IovaParts::new(&view, &queue.layout);
+                let memory = IovaParts::new(&*view, &queue.layout);
                 let notify = std::mem::take(&mut queue.fresh).then(|| self.first_notify(index));
                 let ready = notify.map_or(Ok(()), |notify| queue.ring.set_notify(&memory, notify));
                 let (ring, chain) = (&mut queue.ring, &mut slot.chain);

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use culvert_virtio::{Chain, ReceiveBuffers, RingFault};
+use culvert_virtio::{Chain, IovaParts, ReceiveBuffers, RingFault};
 
 use super::config::RxError;
 use super::device::NetDevice;
 use super::features::{CONTROL, QUEUES, RX, TX};
 use super::messaged::{Phase, Received, Run, Shared};
 use super::slot::{Queue, lock};
-use crate::dma::{ByMessage, RingByMessage};
+use crate::dma::ByMessage;
 use crate::vfio_user::RemoteDma;
 
 /// Longest frame that is taken from the guest; the engine's buffers are shorter.
@@ -122,7 +122,7 @@ impl Work {
     fn turn(&mut self, device: &NetDevice, memory: &ByMessage<'_>, frame: &mut [u8]) -> Result<bool, Fault> {
         for index in 0..QUEUES {
             if let Some(Queue { ring, layout, fresh }) = &mut self.run.queues[index] {
-                let parts = RingByMessage { memory, layout: *layout };
+                let parts = IovaParts::new(memory, layout);
                 if *fresh {
                     // A kick is a message as well, but polling would be one for each look.
                     ring.set_notify(&parts, index != RX).map_err(|fault| (index, fault))?;
@@ -137,7 +137,7 @@ impl Work {
         busy |= self.receive(device, memory).map_err(|fault| (RX, fault))?;
         for index in 0..QUEUES {
             let Some(Queue { ring, layout, .. }) = &mut self.run.queues[index] else { continue };
-            let parts = RingByMessage { memory, layout: *layout };
+            let parts = IovaParts::new(memory, layout);
             // Where the guest cannot be asked, an interrupt too many does no harm.
             if ring.take_interrupt(&parts).unwrap_or(true) {
                 device.interrupt_queue(index);
@@ -151,7 +151,7 @@ impl Work {
         if !device.control_kicked.swap(false, Ordering::AcqRel) {
             return Ok(false);
         }
-        let parts = RingByMessage { memory, layout: *layout };
+        let parts = IovaParts::new(memory, layout);
         for _ in 0..BURST {
             match device.execute_command(ring, &parts, &mut self.chain) {
                 Ok(true) => {}
@@ -173,7 +173,7 @@ impl Work {
         frame: &mut [u8],
     ) -> Result<bool, RingFault> {
         let Some(Queue { ring, layout, .. }) = &mut self.run.queues[TX] else { return Ok(false) };
-        let parts = RingByMessage { memory, layout: *layout };
+        let parts = IovaParts::new(memory, layout);
         let mut busy = false;
         for _ in 0..BURST {
             // What the engine does not take stays in the guest's ring.
@@ -209,7 +209,7 @@ impl Work {
                 match &mut self.run.queues[RX] {
                     None => Err(RxError::Stopped),
                     Some(Queue { ring, layout, .. }) => {
-                        let parts = RingByMessage { memory, layout: *layout };
+                        let parts = IovaParts::new(memory, layout);
                         device.fill_buffers(ring, &parts, &mut self.buffers, &[bytes], *verified)?
                     }
                 },
@@ -220,7 +220,7 @@ impl Work {
             }
             device.counters.late(done, len);
             if let Some(Queue { ring, layout, .. }) = &mut self.run.queues[RX] {
-                ring.publish(&RingByMessage { memory, layout: *layout })?;
+                ring.publish(&IovaParts::new(memory, layout))?;
             }
         }
         Ok(busy)
