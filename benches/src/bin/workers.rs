@@ -43,6 +43,10 @@ struct Args {
     /// Milliseconds of a run.
     #[arg(long, default_value_t = 500)]
     ms: u64,
+    /// Count the best window of so many milliseconds of each run, and the best run: on a machine that others use, too, few
+    /// windows have all processors to themselves.
+    #[arg(long)]
+    window: Option<u64>,
     /// Measure one run of one case, and print its rate.
     #[arg(long, hide = true, requires = "flows")]
     child: Option<WireOwner>,
@@ -189,9 +193,14 @@ fn measure(args: &Args, decap: bool, flows: u32, owner: WireOwner) -> f64 {
     }
     // Warm the caches.
     std::thread::sleep(Duration::from_millis(args.ms / 2));
-    let (before, begin) = (sent.load(Relaxed), Instant::now());
-    std::thread::sleep(Duration::from_millis(args.ms));
-    let rate = (sent.load(Relaxed) - before) as f64 / begin.elapsed().as_secs_f64();
+    let (end, window) = (Instant::now() + Duration::from_millis(args.ms), args.window.unwrap_or(args.ms));
+    let mut rate: f64 = 0.0;
+    while Instant::now() < end {
+        // In this order, a thread that is preempted in between sees a lower rate, never a higher one.
+        let (begin, before) = (Instant::now(), sent.load(Relaxed));
+        std::thread::sleep(Duration::from_millis(window));
+        rate = rate.max((sent.load(Relaxed) - before) as f64 / begin.elapsed().as_secs_f64());
+    }
     assert_eq!(switch.counters().expect("it runs").punted, 0, "every packet is a hit");
     rate
 }
@@ -233,6 +242,9 @@ fn child(args: &Args, decap: bool, flows: u32, owner: WireOwner) -> f64 {
     let cores: Vec<String> = args.cores.iter().map(usize::to_string).collect();
     command.args(["--cores", &cores.join(","), "--flows", &flows.to_string(), "--child", word.get_name()]);
     command.args(["--bytes", &args.bytes.to_string(), "--ms", &args.ms.to_string()]);
+    if let Some(window) = args.window {
+        command.args(["--window", &window.to_string()]);
+    }
     if decap {
         command.arg("--decap");
     }
@@ -266,7 +278,8 @@ fn main() {
                     rates.push(child(&args, decap, flows, owner));
                 }
             }
-            let rates = rates.map(median);
+            let best = |rates: Vec<f64>| rates.into_iter().fold(0.0, f64::max);
+            let rates = rates.map(if args.window.is_some() { best } else { median });
             for (owner, rate) in WireOwner::ALL.into_iter().zip(rates) {
                 let times = rate / rates[0];
                 if !args.json {

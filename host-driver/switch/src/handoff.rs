@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use culvert_flow::Port;
+use culvert_packet::prefetch;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::BURST;
@@ -232,6 +233,9 @@ impl Handoff {
             return false;
         }
         let Ok(chunk) = rx.ring.read_chunk(waiting) else { return false };
+        // The other core has the entries, too.
+        let (front, back) = chunk.as_slices();
+        front.iter().chain(back).for_each(prefetch);
         let (first, mut work) = (into.len(), 0);
         for handed in chunk {
             work += u32::from(handed.work);

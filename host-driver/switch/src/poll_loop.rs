@@ -9,8 +9,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::notifier::Notifier;
 use crate::packet_thread;
 
-/// Rounds without work after which the thread sleeps.
-const IDLE_ROUNDS: u32 = 64;
+/// Rounds without work after which a thread usually sleeps.
+pub(super) const IDLE_ROUNDS: u32 = 64;
+/// The same for a thread whose last work came from another packet thread, about a tenth of a millisecond: to be woken for each
+/// burst would cost the other one more than the burst.
+pub(super) const HANDOFF_IDLE_ROUNDS: u32 = 1024;
 /// Commands between two rounds.
 const COMMANDS: usize = 64;
 /// The longest sleep; also the interval in which a loop looks at links and broken ports.
@@ -26,6 +29,11 @@ pub trait PollLoop {
 
     /// Does one round: one burst of each source. `true`: there was work.
     fn round(&mut self) -> bool;
+
+    /// Rounds without work after which the thread sleeps.
+    fn idle_rounds(&self) -> u32 {
+        IDLE_ROUNDS
+    }
 
     /// Accounts for the time since the last call. `worked`: there was work in it.
     fn account(&mut self, worked: bool) {
@@ -52,7 +60,7 @@ pub fn run<L: PollLoop>(this: &mut L, commands: &Receiver<L::Command>, notifier:
             continue;
         }
         idle += 1;
-        if idle < IDLE_ROUNDS {
+        if idle < this.idle_rounds() {
             std::hint::spin_loop();
         } else {
             idle = 0;

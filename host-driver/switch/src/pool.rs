@@ -1,7 +1,7 @@
 //! Pools of packet buffers.
 
 use culvert_flow::Checksum;
-use culvert_packet::Offload;
+use culvert_packet::{Offload, prefetch};
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::BURST;
@@ -150,12 +150,17 @@ impl Pool {
     #[inline]
     pub fn take_back(&mut self) {
         for ring in &mut self.back {
-            let n = ring.slots();
-            let Ok(chunk) = ring.read_chunk(n) else { continue };
-            for packet in chunk {
-                packet.prefetch_room();
-                let free = if packet.buffer.len() == BUFFER { &mut self.free } else { &mut self.large };
-                free.push(Packet { checksum: Checksum::Unknown, offload: Offload::default(), ..packet });
+            while let n @ 1.. = ring.slots().min(BURST)
+                && let Ok(chunk) = ring.read_chunk(n)
+            {
+                // The other core has the entries, too.
+                let (front, back) = chunk.as_slices();
+                front.iter().chain(back).for_each(prefetch);
+                for packet in chunk {
+                    packet.prefetch_room();
+                    let free = if packet.buffer.len() == BUFFER { &mut self.free } else { &mut self.large };
+                    free.push(Packet { checksum: Checksum::Unknown, offload: Offload::default(), ..packet });
+                }
             }
         }
     }

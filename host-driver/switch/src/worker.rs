@@ -7,7 +7,7 @@ use rustix::event::PollFd;
 
 use crate::events::LinkReporter;
 use crate::forwarder::Forwarder;
-use crate::poll_loop::{PollLoop, TICK, poll_fd};
+use crate::poll_loop::{HANDOFF_IDLE_ROUNDS, IDLE_ROUNDS, PollLoop, TICK, poll_fd};
 
 /// A job for a worker, done between two bursts.
 pub(super) type Job = Box<dyn FnOnce(&mut Forwarder) + Send>;
@@ -26,6 +26,8 @@ pub(super) struct Worker {
     reported: [bool; Port::UPLINKS as usize],
     /// Local ports that are armed for the sleep.
     armed: Vec<usize>,
+    /// Rounds without work after which the thread sleeps.
+    idle_rounds: u32,
 }
 
 impl Worker {
@@ -38,6 +40,7 @@ impl Worker {
             ticked: 0,
             reported: [false; Port::UPLINKS as usize],
             armed: Vec::new(),
+            idle_rounds: IDLE_ROUNDS,
         }
     }
 
@@ -81,6 +84,10 @@ impl PollLoop for Worker {
         job(&mut self.forwarder);
     }
 
+    fn idle_rounds(&self) -> u32 {
+        self.idle_rounds
+    }
+
     fn round(&mut self) -> bool {
         self.tick();
         let mut any = false;
@@ -90,8 +97,12 @@ impl PollLoop for Worker {
             self.forwarder.out.pool.publish_returns();
             any = self.forwarder.poll_handoff();
         }
+        let handed = any;
         for n in 0..self.forwarder.out.ports.local().len() {
             any |= self.forwarder.poll_port(n);
+        }
+        if any {
+            self.idle_rounds = if handed { HANDOFF_IDLE_ROUNDS } else { IDLE_ROUNDS };
         }
         any
     }
