@@ -74,7 +74,7 @@ pub use headers::{Family, Fragment, Headers};
 pub use id::{Encap, MacAddr, OutOfRange, ParseError, Rdid, VlanId, Vni, VportId, Vsid};
 pub use ip::Protocol;
 pub use offload::{ChecksumState, Gso, Offload};
-pub use outer::{Outer, parse_outer, parse_outer_common, verify_udp};
+pub use outer::{Outer, parse_outer, parse_outer_common, peek_inner, verify_udp};
 pub use parse::parse;
 pub use prefetch::{prefetch, prefetch_to_write};
 pub use prefix::Prefix;

@@ -7,7 +7,7 @@ use core::net::IpAddr;
 use culvert_packet::checksum;
 use culvert_packet::encap::{Fill, source_port};
 use culvert_packet::{
-    Encap, Family, MacAddr, OuterSpec, Reason, VlanId, craft, parse, parse_outer, verify_udp,
+    Encap, Family, MacAddr, OuterSpec, Reason, VlanId, craft, parse, parse_outer, peek_inner, verify_udp,
 };
 use frames::hex;
 use proptest::prelude::*;
@@ -94,6 +94,21 @@ fn encapsulated_frames_are_recognised() {
         let tagged = parse_outer(&frame).unwrap().unwrap();
         assert_eq!((tagged.l3, tagged.l4, tagged.inner), (outer.l3 + 4, outer.l4 + 4, outer.inner + 4));
         assert_eq!((tagged.vsid, tagged.inner_len, tagged.src), (outer.vsid, outer.inner_len, outer.src));
+    }
+}
+
+#[test]
+fn a_peek_sees_network_and_receiver_of_common_frames() {
+    for text in [frames::VXLAN, frames::VXLAN_SUM, frames::NVGRE] {
+        let mut frame = hex(text);
+        let outer = parse_outer(&frame).unwrap().unwrap();
+        let mac = *frame[usize::from(outer.inner)..].first_chunk().unwrap();
+        assert_eq!(peek_inner(&frame), Some((outer.vsid, MacAddr(mac))));
+        frame[20] |= 0x20;
+        assert_eq!(peek_inner(&frame), None, "a fragment");
+    }
+    for text in [frames::VXLAN6, frames::NVGRE6] {
+        assert_eq!(peek_inner(&hex(text)), None, "the full parser's");
     }
 }
 
@@ -256,6 +271,8 @@ proptest! {
         if let Ok(Some(outer)) = parse_outer(&frame) {
             let end = usize::from(outer.inner) + usize::from(outer.inner_len);
             prop_assert!(end <= frame.len());
+            let mac = frame[usize::from(outer.inner)..].first_chunk().map(|mac| (outer.vsid, MacAddr(*mac)));
+            prop_assert!(peek_inner(&frame).is_none_or(|peeked| Some(peeked) == mac));
             let _ = verify_udp(&frame, &outer);
             let _ = parse(&frame[usize::from(outer.inner)..end]);
         }

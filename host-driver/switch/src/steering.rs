@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use culvert_flow::{Direction, FlowKey, Port};
 use culvert_offload::FdbEntry;
-use culvert_packet::{MacAddr, VportId, parse_outer};
+use culvert_packet::{MacAddr, VportId, parse_outer, peek_inner};
 use hashbrown::HashMap;
 
 use crate::packet::Packet;
@@ -17,7 +17,14 @@ pub(super) const NO_VPORT: u16 = Port::MAX_VPORTS;
 pub(super) struct SteeringTable {
     /// The worker of each vport.
     vports: Vec<u8>,
-    fdb: Arc<HashMap<(u32, MacAddr), VportId>>,
+    /// By [`fdb_key`].
+    fdb: Arc<HashMap<u128, VportId>>,
+}
+
+/// VSID and MAC in one number: it is hashed for each frame from the wire.
+#[inline]
+fn fdb_key(vsid: u32, MacAddr([a, b, c, d, e, f]): MacAddr) -> u128 {
+    u128::from(vsid) << 64 | u128::from(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
 }
 
 impl SteeringTable {
@@ -32,7 +39,7 @@ impl SteeringTable {
 
     /// The same with another forwarding database.
     pub(super) fn with_fdb(mut self, fdb: &[FdbEntry]) -> Self {
-        self.fdb = Arc::new(fdb.iter().map(|entry| ((entry.vsid, entry.mac), entry.vport)).collect());
+        self.fdb = Arc::new(fdb.iter().map(|entry| (fdb_key(entry.vsid, entry.mac), entry.vport)).collect());
         self
     }
 
@@ -42,8 +49,9 @@ impl SteeringTable {
         self.vports.get(usize::from(vport.0)).copied().unwrap_or(0)
     }
 
+    #[inline]
     fn of_fdb_entry(&self, vsid: u32, mac: MacAddr) -> (u8, u16) {
-        match self.fdb.get(&(vsid, mac)) {
+        match self.fdb.get(&fdb_key(vsid, mac)) {
             Some(vport) => (self.of_vport(*vport), vport.0),
             None => (0, NO_VPORT),
         }
@@ -52,6 +60,10 @@ impl SteeringTable {
     /// The worker that a frame from the wire belongs to, and the vport that it is for.
     #[inline]
     pub(super) fn of_frame(&self, frame: &[u8]) -> (u8, u16) {
+        // Nothing of the frame is believed here: its worker parses it.
+        if let Some((vsid, mac)) = peek_inner(frame) {
+            return self.of_fdb_entry(vsid, mac);
+        }
         let Ok(Some(outer)) = parse_outer(frame) else { return (0, NO_VPORT) };
         let mac = frame.get(usize::from(outer.inner)..).and_then(|inner| inner.first_chunk());
         mac.map_or((0, NO_VPORT), |mac| self.of_fdb_entry(outer.vsid, MacAddr(*mac)))
