@@ -67,6 +67,7 @@ fn measure(kind: Kind, len: usize, flows: u32, packets: u32) -> (f64, f64) {
         map_cells: memory.map_cells,
         router_mac: MacAddr::ZERO,
         counters: Counters::default(),
+        vport_drops: &mut [],
     };
     dp.vports[0] = work::vport();
     dp.tunnels[0] = work::tunnel(kind.encap);

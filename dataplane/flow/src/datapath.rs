@@ -47,7 +47,12 @@ pub struct Datapath<'m> {
     pub router_mac: MacAddr,
     /// Counters.
     pub counters: Counters,
+    /// Drops of each vport by `Reason` number. May be shorter than the vports, or empty: then only the sums are known.
+    pub vport_drops: &'m mut [DropsByReason],
 }
+
+/// Dropped packets by `Reason` number.
+pub type DropsByReason = [u64; 256];
 
 /// Why a record was not installed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -254,11 +259,18 @@ impl Datapath<'_> {
 
     /// Counts a dropped packet.
     pub fn count_drop(&mut self, reason: Reason, input: Port) {
-        self.counters.drops[reason as usize] += 1;
-        if let Port::Vport(id) = input
-            && let Some(vport) = self.vports.get_mut(usize::from(id.0))
-        {
-            vport.drops += 1;
+        self.count_drops(reason, input, 1);
+    }
+
+    /// Counts dropped packets, for the vport that is charged for them.
+    pub fn count_drops(&mut self, reason: Reason, charged: Port, count: u64) {
+        self.counters.drops[reason as usize] += count;
+        let Port::Vport(VportId(id)) = charged else { return };
+        if let Some(vport) = self.vports.get_mut(usize::from(id)) {
+            vport.drops += count;
+        }
+        if let Some(drops) = self.vport_drops.get_mut(usize::from(id)) {
+            drops[reason as usize] += count;
         }
     }
 }

@@ -95,9 +95,7 @@ impl Output {
 
     /// Counts a drop of a packet that a vport is charged for.
     pub(super) fn count_drop_of(&mut self, charged_vport: u16, reason: Reason) {
-        self.dp.counters.drops[reason as usize] += 1;
-        let vport = tables::vport(&mut self.dp, Port::Vport(VportId(charged_vport)));
-        vport.into_iter().for_each(|vport| vport.drops += 1);
+        self.dp.count_drop(reason, Port::Vport(VportId(charged_vport)));
     }
 
     /// Queues a packet at a local port, or hands it to the worker that serves the port.

@@ -171,10 +171,8 @@ impl PortTable {
             if let Some(vport) = tables::vport(dp, port.at()) {
                 vport.tx_packets += sent.packets;
                 vport.tx_bytes += sent.bytes;
-                vport.drops += self.drops.iter().map(|(_, count)| count).sum::<u64>();
             }
-            let drops = &mut dp.counters.drops;
-            self.drops.drain(..).for_each(|(reason, count)| drops[reason as usize] += count);
+            self.drops.drain(..).for_each(|(reason, count)| dp.count_drops(reason, port.at(), count));
         }
     }
 
@@ -188,9 +186,7 @@ impl PortTable {
     pub(super) fn count_rx_drops(&mut self, dp: &mut Datapath<'static>) {
         for port in &mut self.local {
             for (reason, dropped) in port.take_rx_drops() {
-                dp.counters.drops[reason as usize] += dropped;
-                let vport = tables::vport(dp, port.at());
-                vport.into_iter().for_each(|vport| vport.drops += dropped);
+                dp.count_drops(reason, port.at(), dropped);
             }
         }
     }

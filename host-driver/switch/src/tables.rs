@@ -43,6 +43,8 @@ pub(super) fn datapath(
         map_cells: zeroed(MAP_CELLS)?,
         router_mac: MacAddr::ZERO,
         counters: Counters::default(),
+        // On small pages, of which a vport without drops takes none.
+        vport_drops: Box::leak(vec![[0; 256]; sizes.vports as usize].into_boxed_slice()),
     })
 }
 

@@ -68,6 +68,8 @@ impl<'m> Firmware<'m> {
             map_cells: memory.map_cells,
             router_mac: MacAddr::ZERO,
             counters: culvert_flow::datapath::Counters::default(),
+            // The SoC has no memory for them.
+            vport_drops: &mut [],
         };
         Ok(Firmware {
             datapath,

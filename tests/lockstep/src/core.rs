@@ -83,6 +83,7 @@ impl<'m> Core<'m> {
             map_cells: memory.map_cells,
             router_mac: MacAddr::ZERO,
             counters: Counters::default(),
+            vport_drops: &mut [],
         };
         Core {
             datapath,
