@@ -150,9 +150,16 @@ impl AclSet {
     /// assert_eq!(lists.check(&https), Matched::Allowed(None));
     /// ```
     pub fn check(&self, tuple: &Tuple) -> Matched<'_> {
+        self.check_each(tuple, |_, _| {})
+    }
+
+    /// The same; calls `matched` with the rule of each list that matches.
+    pub fn check_each(&self, tuple: &Tuple, mut matched: impl FnMut(&Acl, &Rule)) -> Matched<'_> {
         let mut allowed = None;
         for acl in &self.acls {
-            match acl.rules.iter().enumerate().find(|(_, rule)| rule.matches(tuple)) {
+            let found = acl.rules.iter().enumerate().find(|(_, rule)| rule.matches(tuple));
+            found.iter().for_each(|(_, rule)| matched(acl, rule));
+            match found {
                 Some((_, rule)) if rule.action == Action::Deny => {
                     return Matched::Denied { acl: &acl.name, rule: &rule.name };
                 }

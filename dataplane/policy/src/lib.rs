@@ -45,4 +45,4 @@ pub mod trace;
 pub use connection::{Connection, ConnectionId, Connections, Effect, Effects, Timeouts};
 pub use decide::{Decision, Forward, Input, Packet, allows, decide};
 pub use snapshot::{Mapping, Mappings, Snapshot};
-pub use trace::{Layer, TraceSink, TraceStep};
+pub use trace::{Layer, ListDirection, TraceSink, TraceStep};

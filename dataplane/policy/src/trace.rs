@@ -40,10 +40,25 @@ impl Layer {
     }
 }
 
+/// The direction of a list, seen from the virtual machine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum ListDirection {
+    /// For packets to it.
+    Inbound,
+    /// For packets from it.
+    Outbound,
+}
+
 /// Records each layer that looked at a packet.
 pub trait TraceSink {
     /// A layer of a vport (or of the wire) has applied a rule.
     fn step(&mut self, layer: Layer, vport: Option<VportId>, rule: &str, action: &str);
+
+    /// A rule of a list has allowed or denied what was not allowed before: a connection, or a packet that belongs to none.
+    #[inline(always)]
+    fn decided(&mut self, list: &str, direction: ListDirection, rule: &str) {
+        let _ = (list, direction, rule);
+    }
 }
 
 /// Discards the trace.

@@ -10,7 +10,7 @@ use super::record::{self, Common};
 use super::stateful;
 use crate::connection::Connections;
 use crate::snapshot::{Location, Mapping, Snapshot, Subnet};
-use crate::trace::{Layer, TraceSink};
+use crate::trace::{Layer, ListDirection, TraceSink};
 
 pub(super) fn decide(
     s: &Snapshot,
@@ -109,7 +109,7 @@ fn deliver(
     if !vport.up {
         return Err(Reason::VportDown.into());
     }
-    let lists: stateful::Lists<'_> = [Some((id, &*vport.acls_in)), None];
+    let lists: stateful::Lists<'_> = [Some((id, ListDirection::Inbound, &*vport.acls_in)), None];
     let (tracked, rules) = match packet.addresses() {
         Some(addresses) => stateful::pass(connections, packet, rdid, addresses, id, &lists, trace)?,
         None => (None, [0; 2]),

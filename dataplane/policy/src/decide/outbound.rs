@@ -11,7 +11,7 @@ use super::record::{self, Common};
 use super::{answer, stateful};
 use crate::connection::Connections;
 use crate::snapshot::{Location, Mapping, Snapshot, Subnet, Vport};
-use crate::trace::{Layer, TraceSink};
+use crate::trace::{Layer, ListDirection, TraceSink};
 
 pub(super) fn decide(
     s: &Snapshot,
@@ -179,8 +179,10 @@ fn unicast(
         }
         Location::Remote { .. } => None,
     };
-    let lists: stateful::Lists<'_> =
-        [Some((id, &*vport.acls_out)), local.map(|(other, v)| (other, &*v.acls_in))];
+    let lists: stateful::Lists<'_> = [
+        Some((id, ListDirection::Outbound, &*vport.acls_out)),
+        local.map(|(other, v)| (other, ListDirection::Inbound, &*v.acls_in)),
+    ];
     let (tracked, rules) = match packet.addresses() {
         Some(addresses) => stateful::pass(connections, packet, vport.rdid, addresses, id, &lists, trace)?,
         None => (None, [0; 2]),
@@ -219,7 +221,7 @@ fn flood(
     trace: &mut impl TraceSink,
 ) -> Outcome {
     if let Some(addresses) = packet.addresses() {
-        let lists: stateful::Lists<'_> = [Some((id, &*vport.acls_out)), None];
+        let lists: stateful::Lists<'_> = [Some((id, ListDirection::Outbound, &*vport.acls_out)), None];
         stateful::pass(connections, packet, vport.rdid, addresses, id, &lists, trace)?;
     }
     let group = subnet.group_out.ok_or(Reason::NoReceiver)?;

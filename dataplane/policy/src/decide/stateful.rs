@@ -6,12 +6,12 @@ use culvert_flow::FlowKey;
 use culvert_packet::{Fragment, Rdid, Reason, VportId};
 
 use super::packet::Packet;
-use crate::acl::{AclSet, Matched, Tuple};
+use crate::acl::{AclSet, Action, Matched, Tuple};
 use crate::connection::{
     Connection, ConnectionId, Connections, Effect, Effects, Ends, Full, State, first_state, next_state,
 };
 use crate::snapshot::Snapshot;
-use crate::trace::{Layer, TraceSink};
+use crate::trace::{Layer, ListDirection, TraceSink};
 
 /// ICMP and ICMPv6.
 const ICMP: [u8; 2] = [1, 58];
@@ -57,7 +57,7 @@ fn ends(packet: &Packet<'_>, rdid: Rdid, src: IpAddr, dst: IpAddr) -> Option<End
 }
 
 /// The lists that a packet has to pass, with their vports.
-pub(super) type Lists<'a> = [Option<(VportId, &'a AclSet)>; 2];
+pub(super) type Lists<'a> = [Option<(VportId, ListDirection, &'a AclSet)>; 2];
 
 /// Lets a packet pass if it belongs to a connection, or if all lists allow a new one.
 ///
@@ -88,8 +88,13 @@ pub(super) fn pass(
     }
     let tuple = tuple(packet, src, dst);
     let mut rules = [0; 2];
-    for (slot, (vport, acls)) in rules.iter_mut().zip(lists.iter().flatten()) {
-        match acls.check(&tuple) {
+    for (slot, (vport, direction, acls)) in rules.iter_mut().zip(lists.iter().flatten()) {
+        let checked = acls.check_each(&tuple, |acl, rule| {
+            if tracked.is_none() || rule.action == Action::Deny {
+                trace.decided(&acl.name, *direction, &rule.name);
+            }
+        });
+        match checked {
             Matched::Denied { rule, .. } => {
                 trace.step(Layer::Acl, Some(*vport), rule, "deny");
                 return Err(Reason::AclDeny);
