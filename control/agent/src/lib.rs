@@ -28,7 +28,7 @@ mod store;
 pub use agent::{Agent, Applied, Change};
 pub use args::Args;
 pub use daemon::run;
-pub use datapath::{Datapath, DatapathError, HostDatapath};
+pub use datapath::{Datapath, DatapathError, HostDatapath, Measurement};
 pub use documents::{Documents, Precondition};
 pub use error::Error;
 pub use listen::{bind_tcp, bind_unix, serve};

@@ -1,10 +1,15 @@
 //! The three traits of a NIC: `FlowTables`, `PacketIo` and `DeviceInfo`.
 
+use std::ops::ControlFlow;
+
 use culvert_flow::tables::Vport;
 use culvert_flow::{FlowKey, FlowRecord, Port};
 use culvert_packet::{MacAddr, Reason, VportId};
 
-use crate::{EventQueue, FlowCommand, NicCounters, PortCounters, Result, TableWrite, UpcallQueue, VmqQueue};
+use crate::{
+    EventQueue, FlowCommand, NicCounters, PortCounters, Reading, Result, TableWrite, UpcallQueue, VmqQueue,
+    VportReading,
+};
 
 /// Which records a scan returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +30,12 @@ impl Scan {
     }
 }
 
+/// Milliseconds since a packet has used a record, at the NIC's time `now`. 0 for a packet that overtook the reading.
+pub fn idle_ms(now: u32, record: &FlowRecord) -> u32 {
+    let idle = now.wrapping_sub(record.hot.last_used);
+    if idle < u32::MAX / 2 { idle } else { 0 }
+}
+
 /// Writes and reads a NIC's tables, and executes flow commands.
 ///
 /// # Errors
@@ -39,8 +50,20 @@ pub trait FlowTables {
     fn insert(&self, records: &[FlowRecord]) -> Result<()>;
     /// The records of these keys, as far as they exist.
     fn find(&self, keys: &[FlowKey]) -> Result<Vec<FlowRecord>>;
+    /// Shows each record of the whole table to `each`, with the milliseconds since a packet has used it, until `each` breaks
+    /// off. The NIC reads a bounded part of the table at a time, and forwards packets between two parts.
+    fn visit(&self, scan: Scan, each: &mut dyn FnMut(&FlowRecord, u32) -> ControlFlow<()>) -> Result<()>;
     /// Records of the whole table, at most `limit`.
-    fn scan(&self, scan: Scan, limit: usize) -> Result<Vec<FlowRecord>>;
+    fn scan(&self, scan: Scan, limit: usize) -> Result<Vec<FlowRecord>> {
+        let mut found = Vec::new();
+        if limit > 0 {
+            self.visit(scan, &mut |record, _| {
+                found.push(*record);
+                if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+        }
+        Ok(found)
+    }
     /// Waits until all earlier commands and writes are done.
     fn fence(&self) -> Result<()>;
     /// Starts forwarding.
@@ -111,6 +134,25 @@ pub trait DeviceInfo {
     fn vf_counters(&self, vf: u16) -> Result<PortCounters>;
     /// Drops by reason; only reasons that occurred.
     fn drops(&self) -> Result<Vec<(Reason, u64)>>;
+    /// Flow records in use.
+    fn flow_count(&self) -> Result<u64> {
+        Ok(self.vports()?.iter().map(|vport| u64::from(vport.records)).sum())
+    }
+    /// All of these at once, for whoever looks at the whole NIC: each table is read once, in bounded parts.
+    fn reading(&self) -> Result<Reading> {
+        let present = |(n, vport): (usize, Vport)| {
+            (vport.flags & Vport::PRESENT != 0).then(|| VportReading::new(n as u16, vport))
+        };
+        let vports: Vec<VportReading> = self.vports()?.into_iter().enumerate().filter_map(present).collect();
+        Ok(Reading {
+            flows: vports.iter().map(|vport| u64::from(vport.table.records)).sum(),
+            vports,
+            counters: self.counters()?,
+            drops: self.drops()?,
+            links: self.links()?,
+            workers: Vec::new(),
+        })
+    }
 }
 
 /// A NIC that the slow path offloads flows to.

@@ -1,11 +1,13 @@
 //! Flow and table commands: sent in queue 0, answered in the completion queue.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use culvert_abi::command::{CellWrite, Op, TunnelCounters, VmqFilter};
 use culvert_abi::pf::Entry;
 use culvert_abi::{FlowKey, FlowRecord, Group, Peer, Tunnel, Vport};
 use culvert_flow::Port;
+use culvert_offload::{Scan, idle_ms};
 use culvert_packet::Reason;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -53,21 +55,39 @@ impl Shared {
         self.answer(op, cookie)
     }
 
-    /// Reads a table in as many commands as it takes; each answer says where the next one begins.
-    pub(crate) fn read_table<T: FromBytes>(&self, op: Op, arg1: u64, limit: usize) -> Result<Vec<T>> {
-        let mut all = Vec::new();
+    /// Reads a table in as many commands as it takes; each answer says where the next one begins. Shows the items of each
+    /// answer with the NIC's time, until `part` breaks off.
+    fn read_parts<T: FromBytes>(
+        &self,
+        op: Op,
+        arg1: u64,
+        mut part: impl FnMut(Vec<T>, u32) -> ControlFlow<()>,
+    ) -> Result<()> {
         let mut start = 0;
-        while all.len() < limit {
+        loop {
             let answer = self.command(op, start, arg1, &[])?;
-            all.extend(items::<T>(&answer.payload));
+            if part(items(&answer.payload).collect(), answer.now).is_break() {
+                return Ok(());
+            }
             match answer.arg0 {
-                u32::MAX => break,
+                u32::MAX => return Ok(()),
                 next if next > start => start = next,
                 _ => {
                     let reason = Reason::BadDescriptor;
                     return Err(Error::Refused { device: self.name().into(), op, reason });
                 }
             }
+        }
+    }
+
+    /// Reads a table, or its first items.
+    pub(crate) fn read_table<T: FromBytes>(&self, op: Op, arg1: u64, limit: usize) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        if limit > 0 {
+            self.read_parts(op, arg1, |items, _| {
+                all.extend(items);
+                if all.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
         }
         all.truncate(limit);
         Ok(all)
@@ -162,12 +182,23 @@ impl Nic {
         self.shared.read_table(Op::FlowRead, 0, limit)
     }
 
-    /// Records that no packet has used for `ms` milliseconds, at most `limit`.
+    /// Shows each record with the milliseconds since a packet has used it, until `each` breaks off.
     ///
     /// # Errors
     /// As [`Nic::read_all`].
-    pub fn idle(&self, ms: u32, limit: usize) -> Result<Vec<FlowRecord>> {
-        self.shared.read_table(Op::FlowIdle, u64::from(ms), limit)
+    pub fn visit_records(
+        &self,
+        scan: Scan,
+        each: &mut dyn FnMut(&FlowRecord, u32) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let (op, ms) = match scan {
+            Scan::All => (Op::FlowRead, 0),
+            Scan::Idle(ms) => (Op::FlowIdle, ms),
+        };
+        self.shared.read_parts(op, ms.into(), |records: Vec<FlowRecord>, now| {
+            // The board stamps packets and commands with the same clock.
+            records.iter().try_for_each(|record| each(record, idle_ms(now, record)))
+        })
     }
 
     /// Writes tunnels by index.

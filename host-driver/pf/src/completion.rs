@@ -22,6 +22,8 @@ pub(crate) struct Answer {
     /// Why the command failed.
     pub(crate) reason: Option<Reason>,
     pub(crate) arg0: u32,
+    /// The NIC's time when it executed the command: milliseconds, wrapping.
+    pub(crate) now: u32,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -111,7 +113,7 @@ impl Completions {
         }
         // Nothing waits for an answer to a cancelled command.
         if let Some(answer) = self.lock().get_mut(&entry.cookie) {
-            *answer = Some(Answer { reason, arg0: entry.arg0, payload: payload.to_vec() });
+            *answer = Some(Answer { reason, arg0: entry.arg0, now: entry.now, payload: payload.to_vec() });
         }
     }
 

@@ -7,6 +7,7 @@
 //!
 //! It also converts the driver's errors and queue entries into those of `culvert_offload`.
 
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use culvert_abi::command::{CellWrite, Op, VmqFilter};
@@ -106,11 +107,8 @@ impl FlowTables for Nic {
         Ok(self.get(keys)?)
     }
 
-    fn scan(&self, scan: Scan, limit: usize) -> Result<Vec<FlowRecord>> {
-        Ok(match scan {
-            Scan::All => self.read_all(limit)?,
-            Scan::Idle(ms) => self.idle(ms, limit)?,
-        })
+    fn visit(&self, scan: Scan, each: &mut dyn FnMut(&FlowRecord, u32) -> ControlFlow<()>) -> Result<()> {
+        Ok(self.visit_records(scan, each)?)
     }
 
     fn fence(&self) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use culvert_flow::Port;
+use culvert_flow::{FlowKey, Port};
 use culvert_policy::Snapshot;
 
 use crate::counters::Counters;
@@ -16,6 +16,8 @@ pub(crate) enum Command {
     Apply(Arc<Snapshot>, Sender<Result<()>>),
     Status(Sender<Status>),
     Trace(Port, Vec<u8>, Sender<Result<PacketTrace>>),
+    /// Delete records; the connections that they name restart their idle time.
+    Flush(Vec<(FlowKey, u64)>, Sender<()>),
     Stop(Sender<()>),
 }
 

@@ -2,16 +2,17 @@
 //! [`FlowCommand`]s.
 
 use culvert_flow::tables::Member;
-use culvert_flow::{Actions, Classified, FlowRecord, Port};
+use culvert_flow::{Actions, Classified, FlowKey, FlowRecord, Port};
 use culvert_netlink::NeighbourEvent;
 use culvert_offload::{FlowCommand, ReinjectMeta, Upcall, UpcallMeta};
 use culvert_packet::{Fragment, Offload, Reason};
-use culvert_policy::{Decision, Forward};
+use culvert_policy::{ConnectionId, Decision, Forward};
 
 use crate::counters::Counters;
 use crate::forward::{ForwardOutcome, SoftwareForwarder};
 use crate::nic_tables::NicTables;
 use crate::policy::{DecisionRequest, Policy};
+use crate::published::{Place, VportDrops};
 use crate::underlay::{NextHopId, NextHopState, PathState, ServedAddress, Underlay, UnderlayAction};
 
 /// The slow path without threads and devices.
@@ -21,6 +22,8 @@ pub struct Engine<P> {
     pub(crate) forwarder: SoftwareForwarder,
     pub(crate) commands: Vec<FlowCommand>,
     pub(crate) counters: Counters,
+    /// Dropped packets of vports.
+    pub(crate) vport_drops: Place<VportDrops>,
     /// Packets that the NIC had counted for each connection when it was last aged.
     pub(crate) aged_packets: std::collections::HashMap<u64, u64>,
 }
@@ -41,6 +44,7 @@ impl<P: Policy> Engine<P> {
             forwarder: SoftwareForwarder::default(),
             commands: Vec::new(),
             counters: Counters::default(),
+            vport_drops: Place::default(),
             aged_packets: std::collections::HashMap::new(),
         }
     }
@@ -278,7 +282,25 @@ impl<P: Policy> Engine<P> {
     }
 
     fn drop(&mut self, meta: &ReinjectMeta, reason: Reason) {
+        if let Port::Vport(id) = meta.input {
+            *self.vport_drops.lock().entry((id, reason)).or_default() += 1;
+        }
         self.commands.push(FlowCommand::Dropped(*meta, reason));
+    }
+
+    /// Deletes records of the NIC. The packets that they counted were no idle time of their connections.
+    pub(crate) fn flush(&mut self, records: Vec<(FlowKey, u64)>, now: u32) {
+        for (_, connection) in &records {
+            let id = connection & !ConnectionId::REVERSE;
+            self.aged_packets.remove(&id);
+            if self.policy.contains(id) {
+                self.policy.touch(id, now);
+            }
+        }
+        let keys: Vec<FlowKey> = records.into_iter().map(|(key, _)| key).collect();
+        if !keys.is_empty() {
+            self.commands.push(FlowCommand::Delete(keys));
+        }
     }
 
     /// Handles packets that have waited as if they came now.

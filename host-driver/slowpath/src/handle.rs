@@ -1,21 +1,27 @@
 //! [`Handle`]: sends commands to the slow path from other threads, and reads its NIC.
 
+use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use culvert_flow::tables::Vport;
-use culvert_flow::{FlowRecord, Port};
-use culvert_offload::{EventFd, NicCounters, OffloadNic, PortCounters, Scan};
-use culvert_packet::Reason;
+use culvert_flow::{FlowKey, FlowRecord, Port};
+use culvert_offload::{EventFd, NicCounters, OffloadNic, PortCounters, Reading, Scan};
+use culvert_packet::{Reason, VportId};
 use culvert_policy::Snapshot;
 
 use crate::command::{Command, Status};
 use crate::error::{Error, Result};
+use crate::published::{Place, Published, VportDrops};
+use crate::rule_hits::{RuleHit, RuleHits};
 use crate::trace::PacketTrace;
 
 /// Time limit of a reply: even a policy with many tunnels is written in less.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Records that are deleted between two bursts.
+const FLUSH: usize = 256;
 
 /// A handle to the slow path and its NIC. Calls take up to some milliseconds, and all have a time limit.
 #[derive(Clone)]
@@ -25,6 +31,15 @@ pub struct Handle {
     wake: EventFd,
     /// What is wrong, as the thread last noted it.
     problems: Arc<Mutex<Vec<String>>>,
+    views: Views,
+}
+
+/// What the thread publishes of itself.
+#[derive(Clone)]
+pub(crate) struct Views {
+    pub(crate) published: Place<Published>,
+    pub(crate) drops: Place<VportDrops>,
+    pub(crate) hits: RuleHits,
 }
 
 impl Handle {
@@ -33,13 +48,51 @@ impl Handle {
         commands: SyncSender<Command>,
         wake: EventFd,
         problems: Arc<Mutex<Vec<String>>>,
+        views: Views,
     ) -> Self {
-        Handle { nic, commands, wake, problems }
+        Handle { nic, commands, wake, problems, views }
     }
 
     /// What is wrong with the slow path's own state, one sentence each. Does not wait for the thread.
     pub fn problems(&self) -> Vec<String> {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the slow path has published of itself. Does not wait for the thread.
+    pub fn published(&self) -> Published {
+        self.views.published.lock().clone()
+    }
+
+    /// Packets that the slow path itself dropped, by the vport that sent them and the reason. The NIC counts them, too. Does
+    /// not wait for the thread.
+    pub fn vport_drops(&self) -> HashMap<(VportId, Reason), u64> {
+        self.views.drops.lock().clone()
+    }
+
+    /// How often each rule of the policy's lists decided. Does not wait for the thread.
+    pub fn rule_hits(&self) -> Vec<RuleHit> {
+        self.views.hits.all()
+    }
+
+    /// The state and the counters of the whole NIC, read at once.
+    ///
+    /// # Errors
+    /// The NIC does not answer.
+    pub fn reading(&self) -> Result<Reading> {
+        Ok(self.nic.reading()?)
+    }
+
+    /// How many flow records the NIC has.
+    ///
+    /// # Errors
+    /// The NIC does not answer.
+    pub fn flow_count(&self) -> Result<u64> {
+        Ok(self.nic.flow_count()?)
+    }
+
+    /// How many flow records the NIC can hold.
+    pub fn flow_capacity(&self) -> u64 {
+        self.nic.capabilities().flow_records.into()
     }
 
     fn send(&self, command: Command) -> Result<()> {
@@ -146,8 +199,35 @@ impl Handle {
         limit: usize,
         mut filter: impl FnMut(&FlowRecord) -> bool,
     ) -> Result<Vec<FlowRecord>> {
-        let all = self.nic.scan(Scan::All, self.nic.capabilities().flow_records as usize)?;
-        Ok(all.into_iter().filter(|record| filter(record)).take(limit).collect())
+        let mut found = Vec::new();
+        if limit > 0 {
+            self.visit_flows(|record, _| {
+                found.extend(filter(record).then_some(*record));
+                if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Shows each of the NIC's flow records, with the milliseconds since a packet has used it, until `each` breaks off. The
+    /// NIC reads its table in parts and forwards packets in between.
+    ///
+    /// # Errors
+    /// The NIC does not answer.
+    pub fn visit_flows(&self, mut each: impl FnMut(&FlowRecord, u32) -> ControlFlow<()>) -> Result<()> {
+        Ok(self.nic.visit(Scan::All, &mut each)?)
+    }
+
+    /// Deletes flow records, given by key and connection. The next packet of each flow makes its record again; the
+    /// connections stay.
+    ///
+    /// # Errors
+    /// The NIC or the slow path does not answer.
+    pub fn flush_flows(&self, records: &[(FlowKey, u64)]) -> Result<()> {
+        for part in records.chunks(FLUSH) {
+            self.request(|reply| Command::Flush(part.to_vec(), reply))?;
+        }
+        Ok(self.nic.fence()?)
     }
 
     /// Counters of the NIC.

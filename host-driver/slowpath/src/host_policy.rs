@@ -17,6 +17,7 @@ use culvert_policy::{
 
 use crate::connection_store::{self, ConnectionFile, Restored};
 use crate::policy::{DecisionRequest, ExpiredConnection, Policy};
+use crate::rule_hits::RuleHits;
 use adopt::connections_of;
 use record_cache::RecordCache;
 
@@ -57,6 +58,8 @@ pub struct HostPolicy {
     file: Option<ConnectionFile>,
     /// Flow records for a NIC that may lose its tables. `None`: this NIC does not.
     records: Option<RecordCache>,
+    /// How often each rule decided.
+    hits: RuleHits,
 }
 
 impl HostPolicy {
@@ -69,6 +72,7 @@ impl HostPolicy {
             connections: Connections::new(limits.connections, limits.per_vport, limits.timeouts, secret),
             file: None,
             records: Some(RecordCache::default()),
+            hits: RuleHits::default(),
         }
     }
 
@@ -88,6 +92,7 @@ impl HostPolicy {
     /// records.
     pub fn set(&mut self, snapshot: &Arc<Snapshot>) -> Vec<FlowKey> {
         let old = self.snapshot.replace(snapshot.clone());
+        self.hits.retain(snapshot);
         let is_same = |id: VportId| {
             let before = old.as_ref().and_then(|s| s.vports.get(&id));
             let now = snapshot.vports.get(&id);
@@ -142,6 +147,11 @@ impl HostPolicy {
         if let Some(file) = &mut self.file {
             file.flush();
         }
+    }
+
+    /// How often each rule decided.
+    pub(crate) fn hits(&self) -> RuleHits {
+        self.hits.clone()
     }
 
     /// What is wrong with the state that outlives this daemon.
@@ -210,7 +220,7 @@ impl Policy for HostPolicy {
             Ok(packet) => packet,
             Err(reason) => return Decision::Drop(reason),
         };
-        let (decision, effects) = decide(snapshot, &self.connections, &packet, request.now, &mut ());
+        let (decision, effects) = decide(snapshot, &self.connections, &packet, request.now, &mut &self.hits);
         self.connections.apply(&effects, request.now);
         if let Some(Effect::Create(id, _) | Effect::Update(id, ..)) = effects {
             self.store(id);

@@ -9,7 +9,7 @@ use culvert_offload::{EventFd, OffloadNic};
 
 use crate::connection_store::ConnectionFile;
 use crate::error::{Error, Result};
-use crate::handle::Handle;
+use crate::handle::{Handle, Views};
 use crate::host_policy::{HostPolicy, Limits};
 use crate::thread::SlowPathThread;
 
@@ -54,12 +54,14 @@ impl SlowPath {
                 Err(error) => tracing::warn!(%error, "connections will not survive a restart"),
             }
         }
-        let thread =
+        let mut thread =
             SlowPathThread::new(nic.clone(), policy, receiver, wake.clone(), settings.kernel_interfaces)?;
         let problems = thread.problems();
+        thread.published().lock().max_connections = settings.limits.connections;
+        let views = Views { published: thread.published(), drops: thread.vport_drops(), hits: thread.hits() };
         let thread = culvert_threads::spawn("slow-path", move || thread.run())
             .map_err(|source| Error::System { what: "starting the slow path's thread".into(), source })?;
-        Ok(SlowPath { handle: Handle::new(nic, sender, wake, problems), thread: Some(thread) })
+        Ok(SlowPath { handle: Handle::new(nic, sender, wake, problems, views), thread: Some(thread) })
     }
 
     /// A handle for other threads.

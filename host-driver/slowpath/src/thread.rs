@@ -19,6 +19,8 @@ use crate::kernel_uplinks::KernelUplinks;
 use crate::nic_state::NicState;
 use crate::nic_tables::{NicTables, mapping_generations_of};
 use crate::policy::Policy as _;
+use crate::published::{Place, Published, VportDrops};
+use crate::rule_hits::RuleHits;
 use crate::timer::{Clock, Timers, elapsed_ms};
 
 /// Upcalls handled in one round.
@@ -57,6 +59,7 @@ pub(crate) struct SlowPathThread {
     lost_in_restarts: u64,
     /// What is wrong, for the handles.
     problems: Arc<Mutex<Vec<String>>>,
+    published: Place<Published>,
     clock: Clock,
     timers: Timers,
 }
@@ -91,6 +94,7 @@ impl SlowPathThread {
             tables: NicTables::default(),
             lost_in_restarts: 0,
             problems: Arc::default(),
+            published: Place::default(),
             clock,
             timers: Timers::new(now, AGING_INTERVAL_MS, SWEEP_INTERVAL_MS, KERNEL_CHECK_INTERVAL_MS),
         })
@@ -99,6 +103,35 @@ impl SlowPathThread {
     /// What is wrong, as the thread notes it.
     pub(crate) fn problems(&self) -> Arc<Mutex<Vec<String>>> {
         self.problems.clone()
+    }
+
+    /// What the thread publishes.
+    pub(crate) fn published(&self) -> Place<Published> {
+        self.published.clone()
+    }
+
+    /// Dropped packets of vports.
+    pub(crate) fn vport_drops(&self) -> Place<VportDrops> {
+        self.engine.vport_drops.clone()
+    }
+
+    /// How often each rule decided.
+    pub(crate) fn hits(&mut self) -> RuleHits {
+        self.engine.policy().hits()
+    }
+
+    /// Publishes what changes with each packet.
+    fn publish(&mut self) {
+        let connections = self.engine.policy().connections();
+        let mut published = self.published.lock();
+        published.connections = connections;
+        published.counters = self.engine.counters();
+        published.lost_in_restarts = self.lost_in_restarts;
+    }
+
+    /// Publishes what changes with the policy and the links.
+    fn publish_addresses(&mut self) {
+        self.published.lock().addresses = self.engine.addresses();
     }
 
     /// Runs until a command stops it or all handles are gone.
@@ -114,6 +147,7 @@ impl SlowPathThread {
             busy |= self.handle_kernel();
             self.handle_timers();
             self.flush_commands();
+            self.publish();
             if !busy {
                 self.sleep();
             }
@@ -135,6 +169,7 @@ impl SlowPathThread {
             }
             Ok(Command::Apply(snapshot, reply)) => {
                 let result = self.apply(&snapshot);
+                self.publish_addresses();
                 let _ = reply.send(result);
             }
             Ok(Command::Status(reply)) => {
@@ -143,6 +178,12 @@ impl SlowPathThread {
             Ok(Command::Trace(port, frame, reply)) => {
                 let now = self.clock.now();
                 let _ = reply.send(self.engine.trace(port, &frame, now));
+            }
+            Ok(Command::Flush(records, reply)) => {
+                let now = self.clock.now();
+                self.engine.flush(records, now);
+                self.flush_commands();
+                let _ = reply.send(());
             }
         }
         Progress::Busy
@@ -219,6 +260,7 @@ impl SlowPathThread {
                     let now = self.clock.now();
                     tracing::info!(?links, "links changed");
                     self.engine.set_links(links, now);
+                    self.publish_addresses();
                 }
                 Event::Vf => tracing::debug!("a VF driver attached or detached"),
                 Event::QueueStopped { queue } => tracing::error!(queue, "queue stopped by a fault"),
@@ -325,6 +367,7 @@ impl SlowPathThread {
             self.engine.policy().keep_alive(now, monotonic_ms());
             let problem = self.engine.policy().problem();
             *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problem.into_iter().collect();
+            self.publish_addresses();
             self.try_recover();
             if self.nic.is_alive() && !self.nic_state.is_recovering() {
                 self.age(now);
@@ -351,6 +394,8 @@ impl SlowPathThread {
         self.engine.policy().save();
         let commands = self.engine.take_commands();
         if !commands.is_empty() {
+            // Whoever sees a packet that leaves now finds it counted.
+            self.publish();
             log(self.nic.execute(commands));
         }
     }

@@ -32,6 +32,7 @@ mod pool;
 mod port;
 mod port_control;
 mod port_table;
+mod reading;
 mod remote;
 mod replicate;
 mod settings;

@@ -1,21 +1,20 @@
 //! The switch as the slow path sees it: a NIC that flows are offloaded to.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use culvert_flow::datapath::Refused;
 use culvert_flow::tables::Vport;
-use culvert_flow::{FlowKey, FlowRecord, Port, RecordId};
+use culvert_flow::{FlowKey, FlowRecord, Port};
 use culvert_offload::{
     Capabilities, DeviceInfo, Error, EventQueue, FlowCommand, FlowTables, Generation, GenerationWrite,
-    NicCounters, PacketIo, PortCounters, Result, Scan, TableWrite, UpcallQueue, VmqQueue,
+    NicCounters, PacketIo, PortCounters, Reading, Result, Scan, TableWrite, UpcallQueue, VmqQueue,
 };
 use culvert_packet::{MacAddr, Reason};
 
 use crate::forwarder::Forwarder;
 use crate::switch::{NAME, Switch};
 
-/// Records that a scan reads between two bursts.
-const SCAN_CHUNK: u32 = 4096;
 /// Provider addresses that a datapath knows as its own.
 const LOCAL_ADDRESSES: u8 = 4;
 
@@ -93,7 +92,10 @@ impl FlowTables for Switch {
             TableWrite::Groups(groups) => self.write_entries("GroupSet", groups, |f, n, group| {
                 f.out.dp.groups.get_mut(n).map(|entry| *entry = *group).is_some()
             }),
-            TableWrite::Vports(vports) => self.write_entries("VportSet", vports, Forwarder::set_vport),
+            TableWrite::Vports(vports) => {
+                vports.iter().for_each(|(n, _)| self.note_vport(*n));
+                self.write_entries("VportSet", vports, Forwarder::set_vport)
+            }
             TableWrite::Fdb(fdb) => {
                 // Held until all workers know, so that steering updates reach them in order.
                 let mut placement = self.placement();
@@ -142,21 +144,8 @@ impl FlowTables for Switch {
         Ok(found)
     }
 
-    fn scan(&self, scan: Scan, limit: usize) -> Result<Vec<FlowRecord>> {
-        let mut found = Vec::new();
-        let chunks = (0..self.sizes().flows).step_by(SCAN_CHUNK as usize);
-        for (from, worker) in chunks.flat_map(|from| (0..self.workers()).map(move |worker| (from, worker))) {
-            let more: Vec<FlowRecord> = self.ask(worker, move |f| {
-                let ids = (from..from + SCAN_CHUNK).map(RecordId);
-                let records = ids.filter_map(|id| f.out.dp.table.record(id));
-                records.filter(|record| scan.includes(record, f.now)).collect()
-            })?;
-            found.extend(more.into_iter().take(limit - found.len()));
-            if found.len() >= limit {
-                break;
-            }
-        }
-        Ok(found)
+    fn visit(&self, scan: Scan, each: &mut dyn FnMut(&FlowRecord, u32) -> ControlFlow<()>) -> Result<()> {
+        self.visit_flows(scan, each)
     }
 
     fn fence(&self) -> Result<()> {
@@ -248,5 +237,13 @@ impl DeviceInfo for Switch {
         })?;
         let sum = |reason: Reason| (reason, all.iter().map(|drops| drops[reason as usize]).sum::<u64>());
         Ok(Reason::ALL.iter().map(|reason| sum(*reason)).filter(|(_, n)| *n > 0).collect())
+    }
+
+    fn flow_count(&self) -> Result<u64> {
+        Ok(self.ask_all(|f, _| u64::from(f.out.dp.table.len()))?.into_iter().sum())
+    }
+
+    fn reading(&self) -> Result<Reading> {
+        self.read()
     }
 }

@@ -1,6 +1,7 @@
 //! A running switch: its worker threads, and how other threads use them.
 
 use std::io;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -36,6 +37,8 @@ pub struct Switch {
     workers: Vec<WorkerHandle>,
     placement: Mutex<Placement>,
     sizes: TableSizes,
+    /// Behind the highest number of a vport that was ever written.
+    vports_end: AtomicU16,
     upcalls: Mutex<Option<Box<dyn UpcallQueue>>>,
     events: Mutex<Option<Box<dyn EventQueue>>>,
     /// Opens and closes the workers' ports. Ends after the workers.
@@ -103,6 +106,7 @@ impl Switch {
             workers,
             placement: Mutex::new(set.placement),
             sizes: settings.sizes,
+            vports_end: AtomicU16::new(0),
             upcalls: Mutex::new(Some(upcalls)),
             events: Mutex::new(Some(Box::new(events))),
             _port_control: port_control,
@@ -242,6 +246,16 @@ impl Switch {
 
     pub(super) fn sizes(&self) -> &TableSizes {
         &self.sizes
+    }
+
+    /// Notes that a vport is written.
+    pub(super) fn note_vport(&self, number: u16) {
+        self.vports_end.fetch_max(number.saturating_add(1).min(Port::MAX_VPORTS), Ordering::Relaxed);
+    }
+
+    /// Behind the highest number of a vport that was ever written.
+    pub(super) fn vports_end(&self) -> u16 {
+        self.vports_end.load(Ordering::Relaxed)
     }
 
     pub(super) fn take_upcalls(&self) -> Option<Box<dyn UpcallQueue>> {

@@ -11,7 +11,7 @@ use culvert_switch::poll_loop::{PollLoop, TICK, poll_fd};
 use culvert_switch::{Opener, Pool, PortControlTx, SwitchPort};
 use rustix::event::PollFd;
 
-use crate::vmq_port::VmqPort;
+use crate::vmq_port::{VmqPort, VmqReading};
 
 /// Retry interval of a backlogged queue: no interrupt reports that the NIC has room.
 const BACKLOG_RETRY: Duration = Duration::from_micros(50);
@@ -31,8 +31,8 @@ pub(super) enum Command {
     },
     /// Detach a vport.
     Detach(VportId, Sender<()>),
-    /// Report the links of all vports.
-    Links(Sender<Vec<(VportId, bool)>>),
+    /// Report on all vports.
+    Read(Sender<Vec<VmqReading>>),
 }
 
 /// The thread's state.
@@ -90,10 +90,8 @@ impl PollLoop for Bridge {
                 self.remove(vport);
                 let _ = done.send(());
             }
-            Command::Links(answer) => {
-                self.ports.iter_mut().for_each(|port| port.vm_port.poll_link());
-                let links = self.ports.iter().map(|port| (port.vport, port.vm_port.link()));
-                let _ = answer.send(links.collect());
+            Command::Read(answer) => {
+                let _ = answer.send(self.ports.iter_mut().map(VmqPort::read).collect());
             }
         }
     }

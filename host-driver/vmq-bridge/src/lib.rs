@@ -21,6 +21,8 @@ use culvert_switch::{Notifier, Opener, Pool, PortControl, poll_loop};
 
 use crate::bridge::{Bridge, Command};
 
+pub use crate::vmq_port::VmqReading;
+
 /// The bridge's name in error messages.
 const NAME: &str = "the VMQ bridge";
 /// Time limit for an answer: a round takes microseconds, opening a VMQ milliseconds.
@@ -87,12 +89,12 @@ impl VmqBridge {
         self.ask(|done| Command::Detach(vport, done))
     }
 
-    /// The attached vports, and whether the link of the VM's port is up.
+    /// The attached vports, each with its VM's link and the frames that the bridge dropped.
     ///
     /// # Errors
     /// The bridge has stopped.
-    pub fn links(&self) -> Result<Vec<(VportId, bool)>> {
-        self.ask(Command::Links)
+    pub fn read(&self) -> Result<Vec<VmqReading>> {
+        self.ask(Command::Read)
     }
 
     fn tell(&self, command: Command) -> Result<()> {

@@ -30,6 +30,27 @@ pub(super) struct VmqPort {
     unreported: Drops,
     /// Drops of the current round; empty between two rounds.
     drops: Drops,
+    /// All drops so far, one entry for each reason.
+    dropped: Drops,
+}
+
+/// What the bridge knows of a vport.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmqReading {
+    /// The vport.
+    pub vport: VportId,
+    /// Whether the link of the VM's port is up.
+    pub link: bool,
+    /// Frames between NIC and VM that the bridge dropped, by reason. The NIC counts them, too.
+    pub drops: Drops,
+}
+
+/// Adds to the entry of a reason.
+fn add(drops: &mut Drops, reason: Reason, count: u64) {
+    match drops.iter_mut().find(|(known, _)| *known == reason) {
+        Some((_, sum)) => *sum += count,
+        None => drops.push((reason, count)),
+    }
 }
 
 impl VmqPort {
@@ -52,6 +73,7 @@ impl VmqPort {
             burst: Vec::with_capacity(BURST),
             unreported: Vec::new(),
             drops: Vec::new(),
+            dropped: Vec::new(),
         };
         port.tick(now);
         port
@@ -115,10 +137,14 @@ impl VmqPort {
         if count == 0 {
             return;
         }
-        match self.unreported.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, sum)) => *sum += count,
-            None => self.unreported.push((reason, count)),
-        }
+        add(&mut self.unreported, reason, count);
+        add(&mut self.dropped, reason, count);
+    }
+
+    /// The link of the VM's port, and the drops.
+    pub(super) fn read(&mut self) -> VmqReading {
+        self.vm_port.poll_link();
+        VmqReading { vport: self.vport, link: self.vm_port.link(), drops: self.dropped.clone() }
     }
 
     /// Reports drops to the NIC, which counts them for the vport. They wait while the firmware does not run.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use culvert_api::Offload;
-use culvert_api::view::{FirmwareView, NicInfo, UplinkView, VportState, WorkerCounters};
+use culvert_api::view::{FirmwareView, NicInfo, UplinkView, VportState};
 use culvert_model::HostConfig;
+use culvert_offload::VportReading;
 use culvert_packet::{Reason, VportId};
 use culvert_pf::{AttachedNic, NicStatus};
 use culvert_policy::snapshot::Target;
@@ -17,8 +17,17 @@ use super::offloads;
 use super::switch::SwitchBackend;
 use super::vmq_ports::VmqPorts;
 
-/// How long a view waits for the slow path.
-pub(super) const STATUS_LIMIT: Duration = Duration::from_millis(500);
+/// The port of a vport.
+pub(super) struct PortView {
+    /// What serves it.
+    pub(super) served_by: Offload,
+    /// Whether a driver has bound it.
+    pub(super) state: VportState,
+    /// Where its virtual machine attaches.
+    pub(super) attachment: String,
+    /// Its drops, as far as their reasons are known.
+    pub(super) drops: Vec<(Reason, u64)>,
+}
 
 /// What forwards packets.
 pub(super) enum Backend {
@@ -45,44 +54,20 @@ impl Backend {
         }
     }
 
-    /// Where the virtual machine of a vport attaches.
-    pub(super) fn attachment(&self, id: VportId, target: Target) -> String {
-        match (self, target) {
-            (Backend::Nic { nic, .. }, Target::Vf(n)) => {
-                let vf = nic.status().vfs.into_iter().find(|vf| vf.index == n);
-                vf.map(|vf| vf.address.to_string()).unwrap_or_default()
-            }
-            (Backend::Nic { vmqs, .. }, _) => vmqs.attachment(id),
-            (Backend::Switch(switch), _) => switch.attachment(id),
-        }
-    }
-
-    /// What serves a vport, and whether a driver has bound it.
-    pub(super) fn state(&self, id: VportId, target: Target) -> (Offload, VportState) {
-        let state = |up| if up { VportState::Up } else { VportState::Down };
-        match (self, target) {
-            // If the board does not answer, other calls report it.
-            (Backend::Nic { nic, .. }, Target::Vf(vf)) => {
-                (Offload::Vf, state(nic.vf_is_driven(vf).unwrap_or(false)))
-            }
-            (Backend::Nic { vmqs, .. }, _) => (Offload::Vmq, state(vmqs.has_link(id))),
-            (Backend::Switch(switch), _) => (Offload::Software, state(switch.has_link(id))),
-        }
-    }
-
-    /// The worker that serves a vport.
-    pub(super) fn worker(&self, id: VportId) -> Option<u16> {
+    /// The ports of vports with these targets: what serves each, its state and its drops. Reads everything once.
+    pub(super) fn ports(&self, handle: &Handle, vports: &[(VportReading, Target)]) -> Vec<PortView> {
         match self {
-            Backend::Nic { .. } => None,
-            Backend::Switch(switch) => switch.worker(id),
-        }
-    }
-
-    /// Load of the workers.
-    pub(super) fn workers(&self) -> Result<BTreeMap<u16, WorkerCounters>, DatapathError> {
-        match self {
-            Backend::Nic { .. } => Ok(BTreeMap::new()),
-            Backend::Switch(switch) => switch.workers(),
+            Backend::Nic { nic, vmqs } => nic_ports(nic, vmqs, handle, vports),
+            Backend::Switch(switch) => {
+                let mut attachments = switch.attachments();
+                let port = |(vport, _): &(VportReading, Target)| PortView {
+                    served_by: Offload::Software,
+                    state: state(vport.link.unwrap_or(false)),
+                    attachment: attachments.remove(&VportId(vport.number)).unwrap_or_default(),
+                    drops: vport.drops.clone(),
+                };
+                vports.iter().map(port).collect()
+            }
         }
     }
 
@@ -146,8 +131,7 @@ impl Backend {
             Backend::Switch(switch) => switch.info()?,
         };
         let links = handle.links()?;
-        // If the slow path does not answer, only the MAC addresses are missing.
-        let addresses = handle.status_within(STATUS_LIMIT).map(|s| s.addresses).unwrap_or_default();
+        let addresses = handle.published().addresses;
         let uplinks = (0..self.uplinks()).map(|n| {
             let pa = addresses.iter().find(|a| a.pa.uplink == n);
             UplinkView {
@@ -159,12 +143,47 @@ impl Backend {
         });
         info.uplinks = uplinks.collect();
         if info.firmware.alive {
-            // If the slow path does not answer, only this count is missing.
-            let vports = handle.vports().unwrap_or_default();
-            info.flows = vports.iter().map(|(_, v)| u64::from(v.records)).sum();
+            // If the NIC does not answer, only this count is missing.
+            info.flows = handle.flow_count().unwrap_or_default();
         }
         Ok(info)
     }
+}
+
+fn state(up: bool) -> VportState {
+    if up { VportState::Up } else { VportState::Down }
+}
+
+fn nic_ports(
+    nic: &AttachedNic,
+    vmqs: &VmqPorts,
+    handle: &Handle,
+    vports: &[(VportReading, Target)],
+) -> Vec<PortView> {
+    let vfs: BTreeMap<u16, String> =
+        nic.status().vfs.into_iter().map(|vf| (vf.index, vf.address.to_string())).collect();
+    let (mut attachments, mut bridged) = (vmqs.attachments(), vmqs.read());
+    // The NIC counts a vport's drops without their reasons; those of the host itself are known.
+    let mut drops: BTreeMap<VportId, Vec<(Reason, u64)>> = BTreeMap::new();
+    for ((id, reason), count) in handle.vport_drops() {
+        drops.entry(id).or_default().push((reason, count));
+    }
+    let port = |(vport, target): &(VportReading, Target)| {
+        let id = VportId(vport.number);
+        let drops = drops.remove(&id).unwrap_or_default();
+        if let Target::Vf(vf) = target {
+            // If the board does not answer, other calls report it.
+            let is_driven = nic.vf_is_driven(*vf).unwrap_or(false);
+            let attachment = vfs.get(vf).cloned().unwrap_or_default();
+            return PortView { served_by: Offload::Vf, state: state(is_driven), attachment, drops };
+        }
+        let bridged = bridged.remove(&id);
+        let state = state(bridged.as_ref().is_some_and(|port| port.link));
+        let drops = drops.into_iter().chain(bridged.into_iter().flat_map(|port| port.drops)).collect();
+        let attachment = attachments.remove(&id).unwrap_or_default();
+        PortView { served_by: Offload::Vmq, state, attachment, drops }
+    };
+    vports.iter().map(port).collect()
 }
 
 fn nic_info(status: &NicStatus) -> Result<NicInfo, DatapathError> {

@@ -39,7 +39,12 @@ impl<'s> Names<'s> {
     }
 
     /// The view of a record; `not_offloaded` says why it is not in a NIC.
-    pub(super) fn view(&self, id: u64, record: &FlowRecord, not_offloaded: Option<Reason>) -> FlowView {
+    pub(super) fn view(
+        &self,
+        id: u64,
+        (record, idle_ms): (&FlowRecord, u32),
+        not_offloaded: Option<Reason>,
+    ) -> FlowView {
         let (key, hot) = (&record.key, &record.hot);
         FlowView {
             id,
@@ -57,16 +62,11 @@ impl<'s> Names<'s> {
             source_port: if key.family == 0 { 0 } else { key.src_port },
             destination_port: if key.family == 0 { 0 } else { key.dst_port },
             action: self.actions(record).join(", "),
-            state: match not_offloaded {
-                _ if hot.pending != 0 => FlowState::Pending,
-                None => FlowState::Offloaded,
-                Some(_) => FlowState::Software,
-            },
+            state: state(record, not_offloaded),
             not_offloaded: not_offloaded.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
             packets: hot.packets,
             bytes: hot.bytes,
-            // Age by the NIC's clock is not in the record.
-            idle_ms: 0,
+            idle_ms,
         }
     }
 
@@ -122,6 +122,15 @@ pub(super) fn port_name(port: Port) -> String {
     }
 }
 
+/// What forwards a flow; `not_offloaded` says why it is not in a NIC.
+pub(super) fn state(record: &FlowRecord, not_offloaded: Option<Reason>) -> FlowState {
+    match not_offloaded {
+        _ if record.hot.pending != 0 => FlowState::Pending,
+        None => FlowState::Offloaded,
+        Some(_) => FlowState::Software,
+    }
+}
+
 fn address(key: &FlowKey, bytes: &[u8; 16]) -> String {
     let [a, b, c, d, ..] = *bytes;
     match key.family {
@@ -158,7 +167,7 @@ mod tests {
         record.key.dst_port = 80;
         record.hot = FlowHot { tunnel: 7, vsid: 5001, ..FlowHot::default() };
         record.hot.actions = (Actions::ROUTE | Actions::PUSH_OUTER).bits();
-        let view = Names::new(None).view(0, &record, None);
+        let view = Names::new(None).view(0, (&record, 7), None);
         assert_eq!((view.vport, view.vsid, view.source.as_str()), (Some(3), 5001, "10.1.1.11"));
         assert_eq!((view.protocol.as_str(), view.destination_port), ("TCP", 80));
         assert_eq!(view.action, "route, tunnel 7, VSID 5001");

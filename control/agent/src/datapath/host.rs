@@ -1,25 +1,25 @@
 //! [`HostDatapath`]: the slow path above a Culvert NIC or the switch, as the daemon sees it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use culvert_api::view::{
-    CountersView, DropEntry, DropsView, FlowQuery, FlowView, NicInfo, PortCounters, TraceHop, TraceReply,
-    TraceRequest, Verdict, VportView,
+    CountersView, DropEntry, DropsView, FlowQuery, FlowView, FlushReply, NicInfo, PortCounters, TalkerView,
+    TraceHop, TraceReply, TraceRequest, Usage, Verdict, VportView, WorkerCounters,
 };
 use culvert_model::HostConfig;
-use culvert_packet::VportId;
+use culvert_offload::{Reading, VportReading, WorkerReading};
+use culvert_packet::{Reason, VportId};
 use culvert_policy::Decision;
 use culvert_policy::snapshot::{Snapshot, Target};
-use culvert_slowpath::{ForwardOutcome, Handle, PacketTrace, SlowPath, Status};
+use culvert_slowpath::{ForwardOutcome, Handle, PacketTrace, Published, RuleHit, SlowPath};
 
-use super::backend::{Backend, STATUS_LIMIT};
+use super::backend::{Backend, PortView};
+use super::flow_reader::FlowReader;
 use super::flow_view::{self, Names};
-use super::interface::{Datapath, DatapathError};
+use super::interface::{Datapath, DatapathError, Measurement};
 use super::last_known::LastKnown;
 use super::trace_frame;
-
-/// Flow records in a reply whose query names no limit.
-const DEFAULT_FLOW_LIMIT: usize = 1000;
 
 /// The slow path and its backend.
 pub struct HostDatapath {
@@ -43,58 +43,76 @@ impl HostDatapath {
         self.slow_path.handle()
     }
 
+    /// Reads flow records with the names of the policy.
+    fn flow_reader(&self) -> FlowReader {
+        FlowReader {
+            handle: self.handle(),
+            snapshot: self.snapshot(),
+            not_offloaded: self.backend.not_offloaded(),
+        }
+    }
+
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         config.as_ref().map(|p| p.snapshot.clone())
     }
 
-    fn vport(&self, n: u16, vport: &culvert_flow::tables::Vport, snapshot: Option<&Snapshot>) -> VportView {
-        let known = snapshot.and_then(|s| s.vports.get(&VportId(n)));
-        let mut view = VportView {
-            id: n,
-            vsid: vport.vsid,
-            generation: vport.generation,
-            counters: PortCounters {
-                in_packets: vport.rx_packets,
-                in_bytes: vport.rx_bytes,
-                out_packets: vport.tx_packets,
-                out_bytes: vport.tx_bytes,
-                drops: vport.drops,
-            },
-            ..VportView::default()
+    fn read(&self) -> Result<Reading, DatapathError> {
+        Ok(self.handle().reading()?)
+    }
+
+    fn vports_of(&self, reading: &Reading) -> Vec<VportView> {
+        let snapshot = self.snapshot();
+        let known = |number| snapshot.as_deref().and_then(|s| s.vports.get(&VportId(number)));
+        let vports: Vec<(VportReading, Target)> = reading
+            .vports
+            .iter()
+            .map(|vport| (vport.clone(), known(vport.number).map_or(Target::Software, |known| known.target)))
+            .collect();
+        let ports = self.backend.ports(&self.handle(), &vports);
+        let view = |((vport, target), port): (&(VportReading, Target), PortView)| {
+            let mut view = VportView {
+                id: vport.number,
+                vsid: vport.table.vsid,
+                generation: vport.table.generation,
+                counters: vport_counters(&vport.table),
+                drop_reasons: named(&port.drops),
+                ..VportView::default()
+            };
+            let Some(known) = known(vport.number) else { return view };
+            view.name.clone_from(&known.name);
+            view.mtu = known.mtu;
+            (view.served_by, view.state, view.attachment) = (port.served_by, port.state, port.attachment);
+            match target {
+                Target::Vf(vf) => view.vf = Some(*vf),
+                Target::Vmq(vmq) => view.vmq = Some(*vmq),
+                Target::Software => view.worker = vport.worker,
+            }
+            let pa = snapshot.as_deref().and_then(|s| s.local_pas.get(usize::from(known.local_pa)));
+            view.uplink = pa.map_or(0, |pa| pa.uplink);
+            view
         };
-        let Some(known) = known else { return view };
-        view.attachment = self.backend.attachment(VportId(n), known.target);
-        view.mtu = known.mtu;
-        (view.served_by, view.state) = self.backend.state(VportId(n), known.target);
-        match known.target {
-            Target::Vf(vf) => view.vf = Some(vf),
-            Target::Vmq(vmq) => view.vmq = Some(vmq),
-            Target::Software => view.worker = self.backend.worker(VportId(n)),
-        }
-        let pa = snapshot.and_then(|s| s.local_pas.get(usize::from(known.local_pa)));
-        view.uplink = pa.map_or(0, |pa| pa.uplink);
-        view
+        vports.iter().zip(ports).map(view).collect()
     }
 
-    fn read_vports(&self) -> Result<Vec<VportView>, DatapathError> {
-        let snapshot = self.snapshot();
-        let all = self.handle().vports()?;
-        Ok(all.iter().map(|(n, v)| self.vport(*n, v, snapshot.as_deref())).collect())
-    }
-
-    fn read_counters(&self) -> Result<CountersView, DatapathError> {
-        let snapshot = self.snapshot();
-        let handle = self.handle();
-        let counters = handle.counters()?;
-        let mut view = CountersView::default();
-        for (n, vport) in handle.vports()? {
-            let shown = self.vport(n, &vport, snapshot.as_deref());
-            let name =
-                snapshot.as_deref().and_then(|s| s.vports.get(&VportId(n))).map_or("", |v| v.name.as_str());
-            view.vports.insert(format!("{n} {name}").trim_end().to_owned(), shown.counters);
+    fn counters_of(&self, reading: &Reading) -> Result<CountersView, DatapathError> {
+        let (snapshot, handle) = (self.snapshot(), self.handle());
+        let published = handle.published();
+        let mut view = CountersView {
+            flows: Usage { used: reading.flows, capacity: handle.flow_capacity() },
+            connections: Usage {
+                used: published.connections as u64,
+                capacity: published.max_connections as u64,
+            },
+            ..CountersView::default()
+        };
+        for vport in &reading.vports {
+            let known = snapshot.as_deref().and_then(|s| s.vports.get(&VportId(vport.number)));
+            let name = format!("{} {}", vport.number, known.map_or("", |known| known.name.as_str()));
+            view.vports.insert(name.trim_end().to_owned(), vport_counters(&vport.table));
         }
-        for (n, c) in counters.uplinks.iter().enumerate().take(self.backend.uplinks().into()) {
+        let uplinks = reading.counters.uplinks.iter().take(self.backend.uplinks().into());
+        for (n, c) in uplinks.enumerate() {
             let shown = PortCounters {
                 in_packets: c.in_packets,
                 in_bytes: c.in_bytes,
@@ -104,19 +122,17 @@ impl HostDatapath {
             };
             view.uplinks.insert(format!("uplink{n}"), shown);
         }
-        view.workers = self.backend.workers()?;
-        view.nic = [("finished", counters.finished), ("punted", counters.punted)]
+        view.workers = (0..).zip(reading.workers.iter().map(worker_counters)).collect();
+        view.nic = [("finished", reading.counters.finished), ("punted", reading.counters.punted)]
             .map(|(name, value)| (name.to_owned(), value))
             .into();
         view.nic.extend(self.backend.frames_by_message()?);
-        let status = handle.status_within(STATUS_LIMIT)?;
-        view.host = host_counters(&status).map(|(name, value)| (name.to_owned(), value)).into();
+        view.host = host_counters(&published).map(|(name, value)| (name.to_owned(), value)).into();
         Ok(view)
     }
 
-    fn read_drops(&self) -> Result<DropsView, DatapathError> {
-        let mut all = self.handle().drops()?;
-        all.retain(|(_, packets)| *packets > 0);
+    fn drops_of(&self, reading: &Reading) -> DropsView {
+        let mut all = reading.drops.clone();
         all.sort_by_key(|(_, packets)| std::cmp::Reverse(*packets));
         let total = all.iter().map(|(_, packets)| packets).sum();
         let drops = all.into_iter().map(|(reason, packets)| DropEntry {
@@ -125,8 +141,54 @@ impl HostDatapath {
             by: self.backend.name().to_owned(),
             meaning: reason.describe().to_owned(),
         });
-        Ok(DropsView { drops: drops.collect(), total, stale_s: None })
+        DropsView { drops: drops.collect(), total, stale_s: None }
     }
+
+    /// The views of a reading, or those of the last one if the datapath did not answer.
+    fn show_vports(&self, reading: Result<&Reading, DatapathError>) -> Result<Vec<VportView>, DatapathError> {
+        self.vports.or_last(reading.map(|reading| self.vports_of(reading)), |vports, age| {
+            vports.iter_mut().for_each(|vport| vport.stale_s = Some(age));
+        })
+    }
+
+    fn show_counters(&self, reading: Result<&Reading, DatapathError>) -> Result<CountersView, DatapathError> {
+        let view = reading.and_then(|reading| self.counters_of(reading));
+        self.counters.or_last(view, |counters, age| counters.stale_s = Some(age))
+    }
+
+    fn show_drops(&self, reading: Result<&Reading, DatapathError>) -> Result<DropsView, DatapathError> {
+        self.drops.or_last(reading.map(|reading| self.drops_of(reading)), |drops, age| {
+            drops.stale_s = Some(age);
+        })
+    }
+}
+
+fn vport_counters(table: &culvert_flow::tables::Vport) -> PortCounters {
+    PortCounters {
+        in_packets: table.rx_packets,
+        in_bytes: table.rx_bytes,
+        out_packets: table.tx_packets,
+        out_bytes: table.tx_bytes,
+        drops: table.drops,
+    }
+}
+
+fn worker_counters(worker: &WorkerReading) -> WorkerCounters {
+    WorkerCounters {
+        vports: worker.vports,
+        busy_ms: worker.busy.as_millis() as u64,
+        flows: Usage { used: worker.flows, capacity: worker.flow_capacity },
+        buffers: Usage { used: worker.buffers.saturating_sub(worker.buffers_free), capacity: worker.buffers },
+    }
+}
+
+/// Drops by the words of their reasons.
+fn named(drops: &[(Reason, u64)]) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for (reason, count) in drops {
+        *all.entry(reason.as_str().to_owned()).or_default() += count;
+    }
+    all
 }
 
 impl Datapath for HostDatapath {
@@ -144,33 +206,44 @@ impl Datapath for HostDatapath {
     }
 
     fn vports(&self) -> Result<Vec<VportView>, DatapathError> {
-        self.vports.or_last(self.read_vports(), |vports, age| {
-            vports.iter_mut().for_each(|vport| vport.stale_s = Some(age));
-        })
+        self.show_vports(self.read().as_ref().map_err(Clone::clone))
     }
 
     fn flows(&self, query: &FlowQuery) -> Result<Vec<FlowView>, DatapathError> {
-        let snapshot = self.snapshot();
-        let names = Names::new(snapshot.as_deref());
-        let limit = query.limit.unwrap_or(DEFAULT_FLOW_LIMIT);
-        let wanted = |record: &culvert_flow::FlowRecord| {
-            query.vport.is_none_or(|v| names.vport(record) == Some(v))
-                && query.vsid.is_none_or(|v| names.vsid(record) == v)
-        };
-        let records = self.handle().flows(limit, wanted)?;
-        Ok(records
-            .iter()
-            .enumerate()
-            .map(|(n, r)| names.view(n as u64, r, self.backend.not_offloaded()))
-            .collect())
+        self.flow_reader().list(query)
+    }
+
+    fn talkers(&self, query: &FlowQuery) -> Result<Vec<TalkerView>, DatapathError> {
+        self.flow_reader().talkers(query)
+    }
+
+    fn flush_flows(&self, query: &FlowQuery) -> Result<FlushReply, DatapathError> {
+        self.flow_reader().flush(query)
+    }
+
+    fn rule_hits(&self) -> Vec<RuleHit> {
+        self.handle().rule_hits()
     }
 
     fn counters(&self) -> Result<CountersView, DatapathError> {
-        self.counters.or_last(self.read_counters(), |counters, age| counters.stale_s = Some(age))
+        self.show_counters(self.read().as_ref().map_err(Clone::clone))
     }
 
     fn drops(&self) -> Result<DropsView, DatapathError> {
-        self.drops.or_last(self.read_drops(), |drops, age| drops.stale_s = Some(age))
+        self.show_drops(self.read().as_ref().map_err(Clone::clone))
+    }
+
+    fn measure(&self) -> Result<Measurement, DatapathError> {
+        let read = self.read();
+        let reading = || read.as_ref().map_err(Clone::clone);
+        // A NIC that does not answer has no link, as far as this host knows.
+        let links = read.as_ref().map(|reading| reading.links).unwrap_or_default();
+        Ok(Measurement {
+            links: links[..links.len().min(self.backend.uplinks().into())].to_vec(),
+            vports: self.show_vports(reading())?,
+            counters: self.show_counters(reading())?,
+            drops: self.show_drops(reading())?,
+        })
     }
 
     fn planned_vfs(&self) -> u16 {
@@ -181,7 +254,7 @@ impl Datapath for HostDatapath {
         // The switch answers as long as this process lives.
         if matches!(self.backend, Backend::Nic { .. }) && self.backend.problem().is_none() {
             // A view that cannot be read now stays as it was.
-            let _ = (self.vports(), self.counters(), self.drops());
+            let _ = self.measure();
         }
     }
 
@@ -199,10 +272,9 @@ impl Datapath for HostDatapath {
     }
 }
 
-fn host_counters(status: &Status) -> [(&'static str, u64); 9] {
-    let counters = &status.counters;
+fn host_counters(published: &Published) -> [(&'static str, u64); 8] {
+    let counters = &published.counters;
     [
-        ("connections", status.connections as u64),
         ("upcalls", counters.upcalls),
         ("tcp_copies", counters.tcp_copies),
         ("underlay_frames", counters.underlay_frames),
@@ -210,7 +282,7 @@ fn host_counters(status: &Status) -> [(&'static str, u64); 9] {
         ("forwarded_in_software", counters.forwarded_in_software),
         ("answered", counters.replies),
         ("records_offloaded", counters.records_offloaded),
-        ("lost_in_restarts", status.lost_in_restarts),
+        ("lost_in_restarts", published.lost_in_restarts),
     ]
 }
 

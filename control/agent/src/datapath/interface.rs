@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use culvert_api::view::{
-    CountersView, DropsView, FlowQuery, FlowView, NicInfo, TraceReply, TraceRequest, VportView,
+    CountersView, DropsView, FlowQuery, FlowView, FlushReply, NicInfo, TalkerView, TraceReply, TraceRequest,
+    VportView,
 };
 use culvert_model::HostConfig;
+use culvert_slowpath::RuleHit;
 use thiserror::Error;
 
 /// Virtual functions of the largest NIC.
@@ -51,6 +53,38 @@ pub trait Datapath: Send + Sync + 'static {
     /// The NIC was never seen.
     fn drops(&self) -> Result<DropsView, DatapathError>;
 
+    /// Vports, counters and drops at once: the datapath is read once.
+    ///
+    /// # Errors
+    /// The NIC was never seen.
+    fn measure(&self) -> Result<Measurement, DatapathError> {
+        let links = self.nic()?.uplinks.iter().map(|uplink| uplink.link).collect();
+        Ok(Measurement { links, vports: self.vports()?, counters: self.counters()?, drops: self.drops()? })
+    }
+
+    /// Those who send most, by the packets and bytes that their flow records have counted.
+    ///
+    /// # Errors
+    /// The query is invalid, or the NIC does not answer.
+    fn talkers(&self, query: &FlowQuery) -> Result<Vec<TalkerView>, DatapathError> {
+        let _ = query;
+        Ok(Vec::new())
+    }
+
+    /// Deletes flow records. The next packet of each flow makes its record again.
+    ///
+    /// # Errors
+    /// The query is invalid or has neither a filter nor `all`, or the NIC does not answer.
+    fn flush_flows(&self, query: &FlowQuery) -> Result<FlushReply, DatapathError> {
+        let _ = query;
+        Ok(FlushReply::default())
+    }
+
+    /// How often each rule of the access control lists decided. Does not wait for anything.
+    fn rule_hits(&self) -> Vec<RuleHit> {
+        Vec::new()
+    }
+
     /// Decides on a packet without changing anything. The request's port is a vport's number or an uplink.
     ///
     /// # Errors
@@ -69,6 +103,19 @@ pub trait Datapath: Send + Sync + 'static {
     fn problems(&self) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// All that is counted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measurement {
+    /// The link of each uplink.
+    pub links: Vec<bool>,
+    /// Vports with their states.
+    pub vports: Vec<VportView>,
+    /// Counters.
+    pub counters: CountersView,
+    /// Drops by reason.
+    pub drops: DropsView,
 }
 
 /// Why the packet path did not do what it was asked.

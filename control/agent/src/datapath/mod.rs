@@ -6,6 +6,7 @@
 
 mod backend;
 mod errors;
+mod flow_reader;
 mod flow_view;
 mod host;
 mod interface;
@@ -19,4 +20,4 @@ mod vm_ports;
 mod vmq_ports;
 
 pub use host::HostDatapath;
-pub use interface::{Datapath, DatapathError};
+pub use interface::{Datapath, DatapathError, Measurement};

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use culvert_api::view::{FirmwareView, NicInfo, WorkerCounters};
+use culvert_api::view::{FirmwareView, NicInfo};
 use culvert_flow::Port;
 use culvert_model::HostConfig;
 use culvert_offload::DeviceInfo as _;
 use culvert_packet::VportId;
 use culvert_policy::snapshot::LocalPa;
 use culvert_ports::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, AfXdpParts, Filter, OverlaySources};
-use culvert_switch::{Load, Switch, SwitchPort};
+use culvert_switch::{Switch, SwitchPort};
 
 use super::interface::DatapathError;
 use super::offloads;
@@ -165,29 +165,9 @@ impl SwitchBackend {
         }
     }
 
-    /// Where the virtual machine of a vport attaches.
-    pub(super) fn attachment(&self, id: VportId) -> String {
-        self.ports.attachment(id)
-    }
-
-    /// Whether a virtual machine is connected to a vport.
-    pub(super) fn has_link(&self, id: VportId) -> bool {
-        // If the switch does not answer, other calls report it.
-        let ports = self.switch.ports().unwrap_or_default();
-        ports.iter().any(|(at, link, _)| *at == Port::Vport(id) && *link)
-    }
-
-    /// The worker that serves a vport.
-    pub(super) fn worker(&self, id: VportId) -> Option<u16> {
-        self.switch.worker_of(id).map(|n| n as u16)
-    }
-
-    /// Load of the workers.
-    pub(super) fn workers(&self) -> Result<BTreeMap<u16, WorkerCounters>, DatapathError> {
-        let loads = self.switch.loads()?;
-        let shown =
-            |load: Load| WorkerCounters { vports: load.vports as u64, busy_ms: load.busy.as_millis() as u64 };
-        Ok((0..).zip(loads.into_iter().map(shown)).collect())
+    /// Where the virtual machine of each vport attaches.
+    pub(super) fn attachments(&self) -> BTreeMap<VportId, String> {
+        self.ports.attachments()
     }
 
     /// Number of uplinks.

@@ -1,7 +1,6 @@
 //! Ports of virtual machines that no VF serves: attaches and detaches them as a configuration asks.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -73,12 +72,12 @@ impl VmPorts {
         wanted: &Attachments,
         mut detach: impl FnMut(VportId) -> Result<(), DatapathError>,
     ) -> Result<(), DatapathError> {
-        let mut attached = self.attached();
         let gone: Vec<VportId> =
-            attached.iter().filter(|(id, a)| wanted.get(id) != Some(a)).map(|(id, _)| *id).collect();
+            self.attached().iter().filter(|(id, a)| wanted.get(id) != Some(a)).map(|(id, _)| *id).collect();
         for id in gone {
+            // Views read the attachments meanwhile.
             detach(id)?;
-            attached.remove(&id);
+            self.attached().remove(&id);
         }
         Ok(())
     }
@@ -89,11 +88,10 @@ impl VmPorts {
         wanted: Attachments,
         mut attach: impl FnMut(VportId, &Attachment, Opener) -> Result<(), DatapathError>,
     ) -> Result<(), DatapathError> {
-        let mut attached = self.attached();
         for (id, attachment) in wanted {
-            if let Entry::Vacant(place) = attached.entry(id) {
+            if !self.attached().contains_key(&id) {
                 attach(id, &attachment, self.opener(id, &attachment))?;
-                place.insert(attachment);
+                self.attached().insert(id, attachment);
             }
         }
         Ok(())
@@ -116,14 +114,16 @@ impl VmPorts {
         self.run_dir.join(format!("vport{}.vhost", id.0))
     }
 
-    /// Where the virtual machine of a vport attaches.
-    pub(super) fn attachment(&self, id: VportId) -> String {
-        let kind = self.attached().get(&id).map(|a| a.kind);
-        match kind {
-            Some(SoftwarePort::Tap) => format!("tap:{}", tap_name(id)),
-            Some(SoftwarePort::VhostUser) => format!("vhost-user:{}", self.socket(id).display()),
-            None => String::new(),
-        }
+    /// Where the virtual machine of each vport attaches.
+    pub(super) fn attachments(&self) -> BTreeMap<VportId, String> {
+        let shown = |(id, attachment): (&VportId, &Attachment)| {
+            let place = match attachment.kind {
+                SoftwarePort::Tap => format!("tap:{}", tap_name(*id)),
+                SoftwarePort::VhostUser => format!("vhost-user:{}", self.socket(*id).display()),
+            };
+            (*id, place)
+        };
+        self.attached().iter().map(shown).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Vports of a Culvert NIC that no VF serves: a bridge between each one's VMQ and its virtual machine's port.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use culvert_model::HostConfig;
 use culvert_packet::VportId;
 use culvert_pf::AttachedNic;
 use culvert_policy::snapshot::Target;
-use culvert_vmq_bridge::VmqBridge;
+use culvert_vmq_bridge::{VmqBridge, VmqReading};
 
 use super::interface::DatapathError;
 use super::vm_ports::VmPorts;
@@ -47,14 +48,14 @@ impl VmqPorts {
         })
     }
 
-    /// Where the virtual machine of a vport attaches.
-    pub(super) fn attachment(&self, id: VportId) -> String {
-        self.ports.attachment(id)
+    /// Where the virtual machine of each vport attaches.
+    pub(super) fn attachments(&self) -> BTreeMap<VportId, String> {
+        self.ports.attachments()
     }
 
-    /// Whether a virtual machine is connected to a vport.
-    pub(super) fn has_link(&self, id: VportId) -> bool {
+    /// What the bridge knows of each vport.
+    pub(super) fn read(&self) -> BTreeMap<VportId, VmqReading> {
         // If the bridge does not answer, other calls report it.
-        self.bridge.links().unwrap_or_default().contains(&(id, true))
+        self.bridge.read().unwrap_or_default().into_iter().map(|port| (port.vport, port)).collect()
     }
 }

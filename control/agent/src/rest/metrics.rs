@@ -1,45 +1,35 @@
-//! `/culvert/v1/metrics`: counters in Prometheus' text format.
+//! `/culvert/v1/metrics`: the datapath, read once, in Prometheus' text format.
 
-use std::fmt::{Display, Write};
+mod exposition;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use culvert_api::view::{CountersView, DropsView, HealthView, PortCounters};
+use culvert_api::view::{
+    CountersView, HealthView, PortCounters, Usage, VportState, VportView, WorkerCounters,
+};
+use culvert_slowpath::RuleHit;
 
+use self::exposition::Exposition;
 use super::reply::{Reply, blocking};
-use crate::Agent;
+use super::views::{direction_word, name_vports};
+use crate::{Agent, Measurement};
 
 pub(super) async fn metrics(State(agent): State<Arc<Agent>>) -> Reply {
     let text = blocking(agent, |agent| {
-        let counters = agent.datapath().counters()?;
-        let drops = agent.datapath().drops()?;
-        Ok(render(&agent.health(), &counters, &drops))
+        // A NIC that was never seen has no counters; that it was not is a metric, too.
+        let mut measured = agent.datapath().measure().ok();
+        if let Some(measured) = &mut measured {
+            name_vports(&agent.current(), &mut measured.vports);
+        }
+        Ok(render(&agent.health(), measured.as_ref(), &agent.datapath().rule_hits()))
     })
     .await?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
-}
-
-/// The text that is being written. Writing to a string cannot fail; its results are dropped for that reason.
-#[derive(Default)]
-struct Exposition {
-    text: String,
-}
-
-impl Exposition {
-    /// Begins a metric.
-    fn metric(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.text, "# HELP culvert_{name} {help}\n# TYPE culvert_{name} {kind}");
-    }
-
-    /// Adds a value of a metric, with its labels.
-    fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
-        let labels: Vec<String> =
-            labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-        let _ = writeln!(self.text, "culvert_{name}{labels} {value}");
-    }
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
 /// Name, help, and which of a port's counters.
@@ -53,42 +43,148 @@ const PORT_COLUMNS: [PortColumn; 5] = [
     ("drops", "Packets dropped", |c| c.drops),
 ];
 
-fn render(health: &HealthView, counters: &CountersView, drops: &DropsView) -> String {
+fn render(health: &HealthView, measured: Option<&Measurement>, hits: &[RuleHit]) -> String {
     let mut out = Exposition::default();
+    out.metric("build_info", "gauge", "The daemon's version.");
+    out.sample(&[("version", &health.version)], 1);
     let gauges = [
-        ("up", "Whether the host has no problems.", health.ok.into()),
-        ("firmware_up", "Whether the NIC's firmware answers.", health.firmware_alive.into()),
+        ("up", "Whether the host has no problems.", u64::from(health.ok)),
+        (
+            "firmware_up",
+            "Whether the NIC's firmware answers; the software switch always does.",
+            health.firmware_alive.into(),
+        ),
+        ("uptime_seconds", "Seconds since the daemon started.", health.uptime_s),
         ("policy_desired_version", "Version of the policy in the store.", health.desired_version),
         ("policy_applied_version", "Version of the applied policy.", health.applied_version),
     ];
     for (name, help, value) in gauges {
         out.metric(name, "gauge", help);
-        out.sample(name, &[], value);
+        out.sample(&[], value);
     }
-    for (kind, ports) in [("vport", &counters.vports), ("uplink", &counters.uplinks)] {
-        for (column, help, value) in PORT_COLUMNS {
-            let name = format!("{kind}_{column}_total");
-            out.metric(&name, "counter", &format!("{help}, by {kind}."));
-            ports.iter().for_each(|(port, counters)| out.sample(&name, &[(kind, port)], value(counters)));
+    if let Some(measured) = measured {
+        uplinks(&mut out, measured);
+        vports(&mut out, &measured.vports);
+        workers(&mut out, &measured.counters);
+        others(&mut out, &measured.counters);
+        out.metric("drops_total", "counter", "Packets dropped, by reason.");
+        for drop in &measured.drops.drops {
+            out.sample(&[("reason", &drop.reason), ("by", &drop.by)], drop.packets);
         }
     }
-    out.metric("worker_vports", "gauge", "Vports that a worker of the switch serves.");
-    for (worker, counters) in &counters.workers {
-        out.sample("worker_vports", &[("worker", worker)], counters.vports);
+    out.metric(
+        "acl_rule_hits_total",
+        "counter",
+        "Connections that a rule of an access control list decided, and packets that belong to none.",
+    );
+    for hit in hits {
+        let direction = direction_word(hit.direction);
+        out.sample(&[("acl", &hit.list), ("direction", &direction), ("rule", &hit.rule)], hit.hits);
+    }
+    out.text()
+}
+
+fn usage(out: &mut Exposition, name: &str, what: &str, usage: Usage) {
+    out.metric(name, "gauge", &format!("{what} in use."));
+    out.sample(&[], usage.used);
+    out.metric(&format!("{name}_capacity"), "gauge", &format!("{what} that there can be."));
+    out.sample(&[], usage.capacity);
+}
+
+fn uplinks(out: &mut Exposition, measured: &Measurement) {
+    out.metric("uplink_up", "gauge", "Whether an uplink has a link.");
+    for (n, link) in measured.links.iter().enumerate() {
+        out.sample(&[("uplink", &n)], u8::from(*link));
+    }
+    for (column, help, value) in PORT_COLUMNS {
+        out.metric(&format!("uplink_{column}_total"), "counter", &format!("{help}, by uplink."));
+        for (name, counters) in &measured.counters.uplinks {
+            out.sample(&[("uplink", &name.trim_start_matches("uplink"))], value(counters));
+        }
+    }
+}
+
+fn vports(out: &mut Exposition, vports: &[VportView]) {
+    out.metric("vport_info", "gauge", "What a vport is, and what serves it.");
+    for v in vports {
+        let number = |n: Option<u16>| n.map(|n| n.to_string()).unwrap_or_default();
+        out.sample(
+            &[
+                ("vport", &v.id),
+                ("name", &v.name),
+                ("network", &v.virtual_network),
+                ("vsid", &v.vsid),
+                ("served_by", &v.served_by.as_str()),
+                ("worker", &number(v.worker)),
+            ],
+            1,
+        );
+    }
+    out.metric("vport_up", "gauge", "Whether a virtual machine is connected to a vport.");
+    for v in vports {
+        out.sample(&[("vport", &v.id), ("name", &v.name)], u8::from(v.state == VportState::Up));
+    }
+    for (column, help, value) in PORT_COLUMNS {
+        out.metric(&format!("vport_{column}_total"), "counter", &format!("{help}, by vport."));
+        for v in vports {
+            out.sample(&[("vport", &v.id), ("name", &v.name)], value(&v.counters));
+        }
+    }
+    out.metric(
+        "vport_drop_reasons_total",
+        "counter",
+        "Packets dropped, by vport and reason, as far as the host knows the reasons.",
+    );
+    for v in vports {
+        for (reason, count) in &v.drop_reasons {
+            out.sample(&[("vport", &v.id), ("name", &v.name), ("reason", reason)], *count);
+        }
+    }
+}
+
+fn workers(out: &mut Exposition, counters: &CountersView) {
+    let gauges: [(&str, &str, fn(&WorkerCounters) -> u64); 5] = [
+        ("vports", "Vports that a worker of the switch serves.", |c| c.vports),
+        ("flow_records", "Flow records of a worker in use.", |c| c.flows.used),
+        ("flow_records_capacity", "Flow records that a worker can hold.", |c| c.flows.capacity),
+        ("buffers", "Packet buffers of a worker in use.", |c| c.buffers.used),
+        ("buffers_capacity", "Packet buffers of a worker.", |c| c.buffers.capacity),
+    ];
+    for (name, help, value) in gauges {
+        out.metric(&format!("worker_{name}"), "gauge", help);
+        for (worker, counters) in &counters.workers {
+            out.sample(&[("worker", worker)], value(counters));
+        }
     }
     out.metric("worker_busy_seconds_total", "counter", "Time that a worker spent on packets.");
     for (worker, counters) in &counters.workers {
         let seconds = format!("{}.{:03}", counters.busy_ms / 1000, counters.busy_ms % 1000);
-        out.sample("worker_busy_seconds_total", &[("worker", worker)], seconds);
+        out.sample(&[("worker", worker)], seconds);
     }
+}
+
+fn others(out: &mut Exposition, counters: &CountersView) {
+    usage(out, "flow_records", "Flow records", counters.flows);
+    usage(out, "connections", "Connections", counters.connections);
+    out.metric("stale_seconds", "gauge", "Age of the counters, where the datapath does not answer now.");
+    out.sample(&[], counters.stale_s.unwrap_or(0));
+    let of_vf = |name: &str| Some(name.strip_prefix("vf")?.strip_suffix("_frames_by_message")?.to_owned());
     for (part, values) in [("nic", &counters.nic), ("host", &counters.host)] {
-        let name = format!("{part}_total");
-        out.metric(&name, "counter", &format!("Counters of the {part}, by name."));
-        values.iter().for_each(|(counter, value)| out.sample(&name, &[("name", counter)], value));
+        for (counter, value) in values.iter().filter(|(name, _)| of_vf(name).is_none()) {
+            out.metric(
+                &format!("{part}_{counter}_total"),
+                "counter",
+                &format!("Counter \"{counter}\" of the {part}."),
+            );
+            out.sample(&[], value);
+        }
     }
-    out.metric("drops_total", "counter", "Packets dropped, by reason.");
-    for drop in &drops.drops {
-        out.sample("drops_total", &[("reason", &drop.reason), ("by", &drop.by)], drop.packets);
+    out.metric(
+        "vf_frames_by_message_total",
+        "counter",
+        "Frames that messages to the VMM of a VF have carried.",
+    );
+    for (vf, value) in counters.nic.iter().filter_map(|(name, value)| Some((of_vf(name)?, value))) {
+        out.sample(&[("vf", &vf)], value);
     }
-    out.text
 }

@@ -1,7 +1,8 @@
 //! `/culvert/v1/openapi.json`: the OpenAPI document, made from the types that read and write the API.
 
 use culvert_api::view::{
-    CountersView, DropsView, FlowView, HealthView, MappingView, NicInfo, TraceReply, TraceRequest, VportView,
+    CountersView, DropsView, FlowView, FlushReply, HealthView, MappingView, NicInfo, RuleView, TalkerView,
+    TraceReply, TraceRequest, VportView,
 };
 use culvert_api::{ApplyReply, Bundle, Collection, ErrorReply};
 use serde_json::{Map, Value, json};
@@ -53,6 +54,15 @@ pub(super) fn describe() -> Value {
     view("nic", "get", "the NIC", None, add.of::<NicInfo>());
     view("vports", "get", "the vports", None, list(add.of::<VportView>()));
     view("flows", "get", "flows", None, list(add.of::<FlowView>()));
+    view(
+        "flows",
+        "delete",
+        "delete flow records; the next packets make them again",
+        None,
+        add.of::<FlushReply>(),
+    );
+    view("talkers", "get", "the addresses that send most", None, list(add.of::<TalkerView>()));
+    view("rules", "get", "rules of access control lists, with hits", None, list(add.of::<RuleView>()));
     view("counters", "get", "counters", None, add.of::<CountersView>());
     view("drops", "get", "drops by reason", None, add.of::<DropsView>());
     view("mappings", "get", "customer addresses and their locations", None, list(add.of::<MappingView>()));

@@ -39,7 +39,7 @@ async fn check(directory: &Path, nic: &Path, problem: &str) {
 
     let applied = send(&socket, "POST", "/culvert/v1/bundle", &[], FIGURE8).await;
     assert_eq!(applied.status, 200, "{}", applied.text);
-    for path in ["nic", "vports", "counters", "drops", "flows", "metrics", "health"] {
+    for path in ["nic", "vports", "counters", "drops", "flows", "talkers", "health"] {
         let asked = Instant::now();
         let reply = get(&socket, &format!("/culvert/v1/{path}")).await;
         assert!(asked.elapsed() < ANSWER, "{path}: {:?}", asked.elapsed());
@@ -50,6 +50,8 @@ async fn check(directory: &Path, nic: &Path, problem: &str) {
             reply.text
         );
     }
+    let metrics = get(&socket, "/culvert/v1/metrics").await;
+    assert!(metrics.status == 200 && metrics.text.contains("\nculvert_up 0\n"), "{}", metrics.text);
     let health = get(&socket, "/culvert/v1/health").await.json;
     assert_eq!((health["ok"].as_bool(), health["desiredVersion"].as_u64()), (Some(false), Some(1)));
     assert!(health["problems"].to_string().contains(problem), "{health}");

@@ -156,7 +156,7 @@ async fn views_carry_the_policys_names() {
     assert!(unknown.json["error"]["remedy"].as_str().unwrap().contains("contoso-sql"));
     let metrics = daemon.get("/culvert/v1/metrics").await.text;
     assert!(metrics.contains("culvert_drops_total{reason=\"acl_deny\",by=\"nic\"} 3"), "{metrics}");
-    assert!(metrics.contains("culvert_uplink_in_packets_total{uplink=\"uplink0\"} 7"), "{metrics}");
+    assert!(metrics.contains("culvert_uplink_in_packets_total{uplink=\"0\"} 7"), "{metrics}");
     assert!(metrics.contains("culvert_worker_vports{worker=\"1\"} 2"), "{metrics}");
     assert!(metrics.contains("culvert_worker_busy_seconds_total{worker=\"1\"} 1.020"), "{metrics}");
     let described = daemon.get("/culvert/v1/openapi.json").await.json;

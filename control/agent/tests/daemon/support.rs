@@ -65,7 +65,7 @@ impl Datapath for Memory {
     fn counters(&self) -> Result<CountersView, DatapathError> {
         let mut counters = CountersView::default();
         counters.uplinks.insert("uplink0".into(), PortCounters { in_packets: 7, ..PortCounters::default() });
-        counters.workers.insert(1, WorkerCounters { vports: 2, busy_ms: 1020 });
+        counters.workers.insert(1, WorkerCounters { vports: 2, busy_ms: 1020, ..WorkerCounters::default() });
         Ok(counters)
     }
 

@@ -29,6 +29,10 @@ pub struct CountersView {
     pub vports: BTreeMap<String, PortCounters>,
     /// By uplink: `uplink0`, `uplink1`.
     pub uplinks: BTreeMap<String, PortCounters>,
+    /// Flow records.
+    pub flows: Usage,
+    /// Connections that the slow path tracks.
+    pub connections: Usage,
     /// By worker of the switch; empty on a NIC.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub workers: BTreeMap<u16, WorkerCounters>,
@@ -49,6 +53,20 @@ pub struct WorkerCounters {
     pub vports: u64,
     /// Milliseconds since its start that it spent on packets.
     pub busy_ms: u64,
+    /// Flow records.
+    pub flows: Usage,
+    /// Packet buffers.
+    pub buffers: Usage,
+}
+
+/// How much of something is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Usage {
+    /// How many there are.
+    pub used: u64,
+    /// How many there can be.
+    pub capacity: u64,
 }
 
 /// Drops by reason.

@@ -3,12 +3,14 @@
 mod counters;
 mod flow;
 mod nic;
+mod rule;
 mod trace;
 mod vport;
 
-pub use counters::{CountersView, DropEntry, DropsView, PortCounters, WorkerCounters};
-pub use flow::{FlowQuery, FlowState, FlowView};
+pub use counters::{CountersView, DropEntry, DropsView, PortCounters, Usage, WorkerCounters};
+pub use flow::{FlowFilter, FlowOrder, FlowQuery, FlowState, FlowView, FlushReply, TalkerView};
 pub use nic::{FirmwareView, NicInfo, OffloadView, UplinkView};
+pub use rule::RuleView;
 pub use trace::{TraceHop, TraceReply, TraceRequest, TraceTuple, Verdict};
 pub use vport::{MappingView, VportState, VportView};
 

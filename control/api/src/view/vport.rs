@@ -1,5 +1,7 @@
 //! Vports and the mappings behind them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -52,6 +54,10 @@ pub struct VportView {
     pub uplink: u8,
     /// Its counters.
     pub counters: PortCounters,
+    /// Its dropped packets by reason, as far as the host knows the reasons: on a NIC, which counts only the sum of a vport's
+    /// drops, those of the slow path and of the VMQ bridge.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub drop_reasons: BTreeMap<String, u64>,
     /// Seconds since its state and counters were read, where the datapath does not answer now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stale_s: Option<u64>,

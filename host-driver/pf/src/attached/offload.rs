@@ -1,5 +1,7 @@
 //! Implements the traits of `culvert_offload` for [`AttachedNic`]: each call goes to the NIC that is there, or fails.
 
+use std::ops::ControlFlow;
+
 use culvert_flow::tables::Vport;
 use culvert_flow::{FlowKey, FlowRecord};
 use culvert_offload::{
@@ -46,8 +48,8 @@ impl FlowTables for AttachedNic {
         self.answering()?.find(keys)
     }
 
-    fn scan(&self, scan: Scan, limit: usize) -> Result<Vec<FlowRecord>> {
-        self.answering()?.scan(scan, limit)
+    fn visit(&self, scan: Scan, each: &mut dyn FnMut(&FlowRecord, u32) -> ControlFlow<()>) -> Result<()> {
+        self.answering()?.visit(scan, each)
     }
 
     fn fence(&self) -> Result<()> {

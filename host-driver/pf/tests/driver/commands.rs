@@ -1,7 +1,11 @@
 //! Flow and table commands: written entries can be read back, and a refusal names its reason.
 
+use std::ops::ControlFlow;
+use std::time::Instant;
+
 use culvert_abi::command::{CellWrite, Op};
 use culvert_abi::{FlowKey, FlowRecord, Group, Peer, Tunnel, Vport};
+use culvert_offload::{FlowTables as _, Scan};
 use culvert_packet::Reason;
 use culvert_pf::Error;
 
@@ -35,8 +39,33 @@ fn only_unused_records_are_idle() {
     let board = start_board();
     let nic = board.ready();
     nic.insert(&[record(1)]).unwrap();
-    assert_eq!(nic.idle(60_000, 10).unwrap().len(), 0);
-    until("the record is idle", || (nic.idle(20, 10).unwrap().len() == 1).then_some(()));
+    let idle = |ms| nic.scan(Scan::Idle(ms), 10).unwrap().len();
+    assert_eq!(idle(60_000), 0);
+    until("the record is idle", || (idle(20) == 1).then_some(()));
+}
+
+#[test]
+fn how_long_records_are_idle_is_the_boards_time() {
+    let board = start_board();
+    let nic = board.ready();
+    let idle_times = || {
+        let mut all = Vec::new();
+        nic.visit(Scan::All, &mut |record, idle| {
+            all.push((record.key.src_port, idle));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        all
+    };
+    let before = Instant::now();
+    nic.insert(&[record(1)]).unwrap();
+    until("the record is idle", || (idle_times()[0].1 >= 50).then_some(()));
+    nic.insert(&[record(2)]).unwrap();
+    let mut idle = idle_times();
+    let limit = before.elapsed().as_millis() as u32 + 1;
+    idle.sort_by_key(|(port, _)| *port);
+    let [(_, old), (_, new)] = idle[..] else { panic!("two records, not {idle:?}") };
+    assert!(old >= 50 && new < old && old <= limit, "{idle:?}, {limit} ms passed");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A fake NIC: it records its commands, and delivers the upcalls, frames and events that a test pushes.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -253,11 +254,12 @@ impl FlowTables for FakeNic {
         Ok(self.state().records.iter().filter(|r| keys.contains(&r.key)).copied().collect())
     }
 
-    fn scan(&self, scan: Scan, limit: usize) -> Result<Vec<FlowRecord>> {
-        match scan {
-            Scan::All => Ok(self.state().records.iter().take(limit).copied().collect()),
-            Scan::Idle(_) => Ok(Vec::new()),
+    fn visit(&self, scan: Scan, each: &mut dyn FnMut(&FlowRecord, u32) -> ControlFlow<()>) -> Result<()> {
+        if scan == Scan::All {
+            // Broken off or at the end: all the same.
+            let _ = self.state().records.iter().try_for_each(|record| each(record, 0));
         }
+        Ok(())
     }
 
     fn fence(&self) -> Result<()> {
