@@ -60,6 +60,12 @@ pub(super) const NEEDS: &[Need] = &[
         services: &[],
     },
     Need {
+        program: "promtool",
+        packages: &["prometheus"],
+        why: "checks the metrics",
+        services: &["prometheus"],
+    },
+    Need {
         program: "ovs-vswitchd",
         packages: &["openvswitch-switch"],
         why: "is the other host's switch in tests, started by them with ovsdb-server, ovs-vsctl and the rest",
