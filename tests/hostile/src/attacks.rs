@@ -42,7 +42,6 @@ pub struct Attack {
 
 const ALL: &[Target] = &[Target::Vf, Target::Vmq, Target::Switch];
 const VF: &[Target] = &[Target::Vf];
-const NIC: &[Target] = &[Target::Vf, Target::Vmq];
 const VHOST: &[Target] = &[Target::Vmq, Target::Switch];
 
 const fn attack(
@@ -86,8 +85,7 @@ pub const ATTACKS: &[Attack] = &[
     ),
     attack(
         "no-receive-buffers",
-        // In the switch neighbours lose single frames: a known gap (SECURITY.md).
-        NIC,
+        ALL,
         rings::no_receive_buffers,
         "a receive ring that stays empty, while frames come",
     ),
