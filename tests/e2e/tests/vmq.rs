@@ -130,9 +130,25 @@ fn streams(web: &mut Vm, port: u16, bytes: u64) {
     assert_eq!((back.len() as u64, sha256(&back)), (bytes, sent.sha256));
 }
 
+/// Waits until frames that were sent before have arrived: those that TCP has sent again may still be on their way.
+fn wait_until_quiet(vm: &TapVm<'_>, web: &mut Vm) {
+    let mut seen = None;
+    let quiet = |d: &Deployment| {
+        let delivered = vm.delivered();
+        let now = Some((web.counters()?.tx_frames, delivered, drops(d)));
+        let is_quiet = seen == now && shown(d)["counters"]["outPackets"] == delivered;
+        seen = now;
+        // Far longer than a frame is on its way.
+        std::thread::sleep(Duration::from_millis(500));
+        Ok(is_quiet)
+    };
+    vm.d.until(LIMIT, "quiet", quiet).unwrap();
+}
+
 /// Sends more frames than the NIC can queue, or more flows than the upcall quota, and checks that each frame of either VM is
 /// received or counted as a drop.
 fn flood(vm: &TapVm<'_>, web: &mut Vm, frames: u16, flows: u16) {
+    wait_until_quiet(vm, web);
     let before = (web.counters().unwrap(), vm.delivered(), drops(vm.d));
     let socket = UdpSocket::bind((monitor(), 40_000)).unwrap();
     // The guest echoes those to port 7. Nothing reads the echoes, which does not matter here.
