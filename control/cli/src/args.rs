@@ -1,8 +1,12 @@
 //! The command line.
 
+mod views;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::views::{Filter, FlowCommand, Flows, Order, Output, State, Vport, Watch};
 
 /// Culvert: overlay networks for passthrough virtual machines.
 #[derive(Clone, Debug, Parser)]
@@ -34,12 +38,12 @@ pub(crate) enum Command {
     /// Virtual ports.
     #[command(subcommand)]
     Vport(Vport),
-    /// Flows in the NIC.
+    /// Flows: show them, those who send most, or delete their records.
     Flows(Flows),
     /// Packets and bytes by port.
-    Counters,
+    Counters(Watch),
     /// Dropped packets by reason.
-    Drops,
+    Drops(Watch),
     /// Customer addresses and their locations.
     Mappings,
     /// Show the policy's decision on a packet, layer by layer. Changes nothing.
@@ -79,6 +83,8 @@ pub(crate) enum Policy {
         /// Only this resource, such as /virtualNetworks/contoso.
         path: Option<String>,
     },
+    /// The rules of access control lists, and how often each decided.
+    Rules,
     /// Check a file, without a daemon.
     Validate {
         /// Bundle of resources; - for standard input.
@@ -93,27 +99,6 @@ pub(crate) enum Nic {
     List,
     /// Everything, with offloads and why others are missing.
     Show,
-}
-
-/// Virtual ports.
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum Vport {
-    /// One line each.
-    List,
-}
-
-/// Which flows.
-#[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct Flows {
-    /// Only of the vport with this number.
-    #[arg(long)]
-    pub(crate) vport: Option<u16>,
-    /// Only of this VSID.
-    #[arg(long)]
-    pub(crate) vsid: Option<u32>,
-    /// At most this many flows.
-    #[arg(long, default_value_t = 1000)]
-    pub(crate) limit: usize,
 }
 
 /// The packet to trace.

@@ -35,6 +35,10 @@ impl Client {
         self.call(&Method::POST, path, body)
     }
 
+    pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.call(&Method::DELETE, path, String::new())
+    }
+
     fn call<T: DeserializeOwned>(&self, method: &Method, path: &str, body: String) -> Result<T, Error> {
         let no_daemon = |detail: String| Error::NoDaemon { socket: self.socket.clone(), detail };
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,5 +1,10 @@
 //! Tables of text: columns as wide as their widest cell.
 
+/// Spaces between two columns.
+const GAP: usize = 2;
+/// A column is not cut to fewer characters.
+const MIN_CUT: usize = 8;
+
 /// Rows under a head. Columns of numbers are aligned to the right.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
@@ -16,16 +21,37 @@ impl Table {
 
     /// As text; `none` where there is no row.
     pub(crate) fn render(&self, none: &str) -> String {
+        self.render_within(usize::MAX, &[], none)
+    }
+
+    /// The same in at most so many columns, if it suffices to cut the cells of some columns of the table, the longest first.
+    pub(crate) fn render_within(&self, most: usize, cut: &[usize], none: &str) -> String {
         if self.rows.len() == 1 {
             return format!("{none}\n");
         }
         let columns = self.rows[0].len();
         let width = |c: usize| self.rows.iter().map(|r| r[c].chars().count()).max().unwrap_or(0);
-        let is_number = |c: usize| self.rows[1..].iter().all(|r| r[c].parse::<u64>().is_ok());
-        let shape: Vec<(usize, bool)> = (0..columns).map(|c| (width(c), is_number(c))).collect();
+        let mut widths: Vec<usize> = (0..columns).map(width).collect();
+        while widths.iter().sum::<usize>() + GAP * (columns - 1) > most
+            && let Some(longest) =
+                cut.iter().copied().max_by_key(|c| widths[*c]).filter(|c| widths[*c] > MIN_CUT)
+        {
+            widths[longest] -= 1;
+        }
+        let number = |cell: &str| {
+            let digits = cell.trim_end_matches(['k', 'M', 'G', 'T', 'P', 'E']);
+            let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
+            let all_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+            cell == "-" || !whole.is_empty() && all_digits(whole) && all_digits(part)
+        };
+        let is_number = |c: usize| {
+            self.rows[1..].iter().all(|r| number(&r[c])) && self.rows[1..].iter().any(|r| r[c] != "-")
+        };
+        let shape: Vec<(usize, bool)> = (0..columns).map(|c| (widths[c], is_number(c))).collect();
         let mut out = String::new();
         for row in &self.rows {
             let cells = row.iter().zip(&shape).map(|(cell, (width, number))| {
+                let cell = shortened(cell, *width);
                 if *number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
             });
             out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
@@ -33,6 +59,14 @@ impl Table {
         }
         out
     }
+}
+
+/// A text of at most `width` characters.
+fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// A cell that may be empty.

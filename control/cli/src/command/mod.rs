@@ -1,9 +1,13 @@
 //! The commands: each asks the daemon, or reads a file, and renders the result.
 
+mod counters;
+mod flows;
 mod policy;
 mod replay;
 mod trace;
 mod views;
+mod vports;
+mod watch;
 
 use std::time::Duration;
 
@@ -17,10 +21,10 @@ pub(crate) fn run(cli: &Cli) -> Result<String, Error> {
     match &cli.command {
         Command::Policy(command) => policy::run(command, &client, cli.json),
         Command::Nic(command) => views::nic(*command, &client, cli.json),
-        Command::Vport(_) => views::vports(&client, cli.json),
-        Command::Flows(query) => views::flows(query, &client, cli.json),
-        Command::Counters => views::counters(&client, cli.json),
-        Command::Drops => views::drops(&client, cli.json),
+        Command::Vport(command) => vports::run(command, &client, cli.json),
+        Command::Flows(flows) => flows::run(flows, &client, cli.json),
+        Command::Counters(watch) => counters::counters(*watch, &client, cli.json),
+        Command::Drops(watch) => counters::drops(*watch, &client, cli.json),
         Command::Mappings => views::mappings(&client, cli.json),
         Command::Health => views::health(&client, cli.json),
         Command::Trace(packet) => trace::run(packet, &client, cli.json),

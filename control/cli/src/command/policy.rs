@@ -19,6 +19,7 @@ pub(super) fn run(command: &Policy, client: &Client, json: bool) -> Result<Strin
         Policy::Apply { file, merge, dry_run } => apply(&read(file)?, *merge, *dry_run, client, json),
         Policy::Show { path } => show_policy(path.as_deref(), client),
         Policy::Validate { file } => validate(&read(file)?, json),
+        Policy::Rules => super::views::rules(client, json),
     }
 }
 

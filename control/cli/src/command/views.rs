@@ -2,11 +2,9 @@
 
 use std::fmt::Write;
 
-use culvert_api::view::{
-    CountersView, DropsView, FlowView, HealthView, MappingView, NicInfo, PortCounters, VportView,
-};
+use culvert_api::view::{HealthView, MappingView, NicInfo, RuleView};
 
-use crate::args::{Flows, Nic};
+use crate::args::Nic;
 use crate::client::Client;
 use crate::error::Error;
 use crate::output::show;
@@ -21,7 +19,7 @@ pub(super) fn nic(command: Nic, client: &Client, json: bool) -> Result<String, E
 }
 
 /// Says that a view is not of now.
-fn stale(age: Option<u64>) -> String {
+pub(super) fn stale(age: Option<u64>) -> String {
     age.map_or_else(String::new, |s| {
         format!("as of {s} s ago: the NIC does not answer now; see `culvert health`\n")
     })
@@ -100,145 +98,21 @@ fn nic_details(nic: &NicInfo) -> String {
     out + &table.render("nothing is offloaded")
 }
 
-pub(super) fn vports(client: &Client, json: bool) -> Result<String, Error> {
-    let vports: Vec<VportView> = client.get("/culvert/v1/vports")?;
-    Ok(show(&vports, json, |vports| {
-        let mut table = Table::new([
-            "vport",
-            "interface",
-            "network",
-            "VSID",
-            "MAC",
-            "addresses",
-            "served by",
-            "state",
-            "in",
-            "out",
-            "drops",
-            "attach",
-        ]);
-        for v in vports {
-            let mut served = v.served_by.as_str().to_owned();
-            if let Some(n) = v.vf.or(v.vmq).or(v.worker) {
-                let _ = write!(served, " {n}");
-            }
-            if v.served_by != v.requested {
-                let _ = write!(served, ", not {}: {}", v.requested.as_str(), v.reason);
-            }
+pub(super) fn rules(client: &Client, json: bool) -> Result<String, Error> {
+    let rules: Vec<RuleView> = client.get("/culvert/v1/rules")?;
+    Ok(show(&rules, json, |rules| {
+        let mut table = Table::new(["list", "direction", "priority", "rule", "action", "hits"]);
+        for r in rules {
             table.row([
-                v.id.to_string(),
-                v.name.clone(),
-                v.virtual_network.clone(),
-                v.vsid.to_string(),
-                v.mac.clone(),
-                v.addresses.join(","),
-                served,
-                v.state.as_str().to_owned(),
-                v.counters.in_packets.to_string(),
-                v.counters.out_packets.to_string(),
-                v.counters.drops.to_string(),
-                or_dash(&v.attachment),
+                r.list.clone(),
+                r.direction.clone(),
+                number_or_dash(r.priority),
+                r.rule.clone(),
+                r.action.clone(),
+                r.hits.to_string(),
             ]);
         }
-        let age = vports.iter().find_map(|v| v.stale_s);
-        stale(age) + &table.render("no vports: the policy places no network interface on this host")
-    }))
-}
-
-pub(super) fn flows(query: &Flows, client: &Client, json: bool) -> Result<String, Error> {
-    let mut path = format!("/culvert/v1/flows?limit={}", query.limit);
-    if let Some(vport) = query.vport {
-        let _ = write!(path, "&vport={vport}");
-    }
-    if let Some(vsid) = query.vsid {
-        let _ = write!(path, "&vsid={vsid}");
-    }
-    let flows: Vec<FlowView> = client.get(&path)?;
-    let most = query.limit;
-    Ok(show(&flows, json, |flows| flow_table(flows, most)))
-}
-
-fn flow_table(flows: &[FlowView], most: usize) -> String {
-    let head =
-        ["dir", "vport", "VSID", "proto", "source", "destination", "state", "packets", "bytes", "action"];
-    let mut table = Table::new(head);
-    for f in flows {
-        let icmp = f.protocol.starts_with("ICMP");
-        let end = |address: &str, mac: &str, port: u16| match (address, port) {
-            ("", _) => mac.to_owned(),
-            (address, _) if icmp => address.to_owned(),
-            (address, 0) => address.to_owned(),
-            (address, port) if address.contains(':') => format!("[{address}]:{port}"),
-            (address, port) => format!("{address}:{port}"),
-        };
-        // ICMP has its type in place of the source port, and its code or an echo's identifier in place of the other.
-        let protocol = match (f.protocol.as_str(), f.source_port) {
-            ("ICMP", 0 | 8) | ("ICMPv6", 128 | 129) => {
-                format!("{} {} id {}", f.protocol, f.source_port, f.destination_port)
-            }
-            (name, kind) if icmp => format!("{name} {kind} code {}", f.destination_port),
-            (name, _) => name.to_owned(),
-        };
-        let state = if f.not_offloaded.is_empty() {
-            f.state.as_str().to_owned()
-        } else {
-            format!("{} ({})", f.state.as_str(), f.not_offloaded)
-        };
-        table.row([
-            f.direction.clone(),
-            number_or_dash(f.vport),
-            f.vsid.to_string(),
-            protocol,
-            end(&f.source, &f.source_mac, f.source_port),
-            end(&f.destination, &f.destination_mac, f.destination_port),
-            state,
-            f.packets.to_string(),
-            f.bytes.to_string(),
-            f.action.clone(),
-        ]);
-    }
-    let mut out = table.render("no flows");
-    if flows.len() >= most {
-        let _ = writeln!(out, "the first {most}; more with --limit");
-    }
-    out
-}
-
-pub(super) fn counters(client: &Client, json: bool) -> Result<String, Error> {
-    let counters: CountersView = client.get("/culvert/v1/counters")?;
-    Ok(show(&counters, json, |counters| {
-        let mut ports = Table::new(["port", "in packets", "in bytes", "out packets", "out bytes", "drops"]);
-        let mut add = |name: String, c: &PortCounters| {
-            let numbers = [c.in_packets, c.in_bytes, c.out_packets, c.out_bytes, c.drops];
-            let [a, b, c, d, e] = numbers.map(|n| n.to_string());
-            ports.row([name, a, b, c, d, e]);
-        };
-        counters.vports.iter().for_each(|(name, c)| add(format!("vport {name}"), c));
-        counters.uplinks.iter().for_each(|(name, c)| add(name.clone(), c));
-        let mut workers = Table::new(["worker", "vports", "busy s"]);
-        for (worker, c) in &counters.workers {
-            let busy = format!("{}.{:03}", c.busy_ms / 1000, c.busy_ms % 1000);
-            workers.row([worker.to_string(), c.vports.to_string(), busy]);
-        }
-        let workers =
-            if counters.workers.is_empty() { String::new() } else { format!("{}\n", workers.render("")) };
-        let mut others = Table::new(["counter", "value"]);
-        for (part, values) in [("nic", &counters.nic), ("host", &counters.host)] {
-            values.iter().for_each(|(name, value)| others.row([format!("{part} {name}"), value.to_string()]));
-        }
-        let age = stale(counters.stale_s);
-        format!("{age}{}\n{workers}{}", ports.render("no ports"), others.render("no other counters"))
-    }))
-}
-
-pub(super) fn drops(client: &Client, json: bool) -> Result<String, Error> {
-    let drops: DropsView = client.get("/culvert/v1/drops")?;
-    Ok(show(&drops, json, |drops| {
-        let mut table = Table::new(["reason", "packets", "by", "meaning"]);
-        for d in &drops.drops {
-            table.row([d.reason.clone(), d.packets.to_string(), d.by.clone(), or_dash(&d.meaning)]);
-        }
-        stale(drops.stale_s) + &table.render("no drops")
+        table.render("no access control lists")
     }))
 }
 
@@ -283,23 +157,6 @@ pub(super) fn health(client: &Client, json: bool) -> Result<String, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_echo_has_an_identifier_and_no_port() {
-        let flow = |protocol: &str, source_port, destination_port| FlowView {
-            protocol: protocol.into(),
-            source: "10.1.1.11".into(),
-            destination: "10.1.1.12".into(),
-            source_port,
-            destination_port,
-            ..FlowView::default()
-        };
-        let text = flow_table(&[flow("ICMP", 8, 77), flow("TCP", 40_000, 80)], 2);
-        assert!(text.contains("ICMP 8 id 77  10.1.1.11        10.1.1.12 "), "{text}");
-        assert!(text.contains("TCP           10.1.1.11:40000  10.1.1.12:80 "), "{text}");
-        assert!(text.ends_with("the first 2; more with --limit\n"), "{text}");
-        assert!(!flow_table(&[flow("ICMP", 3, 1)], 2).contains("the first"));
-    }
 
     #[test]
     fn a_nic_whose_vendor_is_in_its_name() {
