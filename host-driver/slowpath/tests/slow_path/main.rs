@@ -3,6 +3,7 @@
 mod connection_store;
 #[expect(dead_code, reason = "the tests of the VMQ bridge use the rest of it")]
 mod fake;
+mod looking;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -5,6 +5,7 @@
 mod fault_injection;
 mod mem_port;
 mod order;
+mod reading;
 mod shares;
 mod testbed;
 mod threads;
