@@ -40,6 +40,8 @@ enum Benchmark {
     Connections,
     /// Packets per second of one and of several workers of the software switch.
     Workers,
+    /// What looking at a switch with 1,000 vports costs: a scrape, a list of vports, and a ping beside them.
+    Scrape,
 }
 
 pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
@@ -53,11 +55,12 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
         Benchmark::Plot => "plot",
         Benchmark::Connections => "connections",
         Benchmark::Workers => "workers",
+        Benchmark::Scrape => "scrape",
     };
     let package = ["--locked", "--release", "--quiet", "--package", "culvert-benches"];
     let mut cargo = workspace.cargo("run");
     cargo.args(package).args(["--bin", name]);
-    if options.benchmark == Benchmark::Firmware {
+    if matches!(options.benchmark, Benchmark::Firmware | Benchmark::Scrape) {
         let target = setup::prepare(workspace, &setup::Options::default())?;
         cargo.env("CULVERT_FIRMWARE", firmware::build(workspace, &target)?);
     }
@@ -65,6 +68,10 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
         ovs_dpdk::prepare()?;
         // The frame source in Open vSwitch's process; cargo puts it beside the benchmark.
         run::quietly(workspace.cargo("build").args(package).args(["--example", "ovs_frames"]))?;
+    }
+    if options.benchmark == Benchmark::Scrape {
+        // The daemon runs as a process of its own.
+        run::quietly(workspace.cargo("build").args(["--locked", "--release", "--quiet", "--bins"]))?;
     }
     if options.benchmark == Benchmark::Vms {
         cargo.env("CULVERT_LINUX_GUEST", linux_guest::prepare(workspace)?);
