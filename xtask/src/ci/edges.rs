@@ -16,12 +16,16 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ("culvert-virtio", &["culvert-packet"]),
     ("culvert-capture", &[]),
     ("culvert-threads", &[]),
+    ("culvert-program", &[]),
     ("culvert-abi", &["culvert-flow"]),
     ("culvert-logic", &["culvert-abi"]),
     ("culvert-image", &["culvert-logic"]),
     ("culvert-soc", &["culvert-abi"]),
     ("culvert-wire", &["culvert-capture", "culvert-packet"]),
-    ("culvert-device", &["culvert-soc", "culvert-wire", "culvert-virtio", "culvert-threads"]),
+    (
+        "culvert-device",
+        &["culvert-soc", "culvert-wire", "culvert-virtio", "culvert-threads", "culvert-program"],
+    ),
     ("culvert-pci", &[]),
     ("culvert-pf", &["culvert-abi", "culvert-offload", "culvert-pci", "culvert-threads"]),
     ("culvert-switch", &["culvert-offload", "culvert-threads"]),
@@ -31,11 +35,21 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ("culvert-slowpath", &["culvert-offload", "culvert-policy", "culvert-netlink", "culvert-threads"]),
     ("culvert-api", &["culvert-packet"]),
     ("culvert-model", &["culvert-api", "culvert-policy"]),
-    ("culvert-agent", &["culvert-model", "culvert-slowpath", "culvert-pf", "culvert-vmq-bridge"]),
+    (
+        "culvert-agent",
+        &["culvert-model", "culvert-slowpath", "culvert-pf", "culvert-vmq-bridge", "culvert-program"],
+    ),
     // `culvert replay` runs a host's slow path and switch, without threads and hardware.
     (
         "culvert-cli",
-        &["culvert-api", "culvert-model", "culvert-slowpath", "culvert-switch", "culvert-capture"],
+        &[
+            "culvert-api",
+            "culvert-model",
+            "culvert-slowpath",
+            "culvert-switch",
+            "culvert-capture",
+            "culvert-program",
+        ],
     ),
     ("culvert-skip", &[]),
     // The guest is a machine of its own: of our code it may use only the access to PCI devices.

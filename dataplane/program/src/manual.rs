@@ -1,0 +1,66 @@
+//! Man pages and completions, made from the definition of a command line.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::exit;
+
+use clap::error::ErrorKind;
+use clap::{Arg, Command, Parser, value_parser};
+pub use clap_complete::Shell;
+
+/// Parses a program's command line. With `--completions SHELL` or `--man-pages DIR` in its place the program writes those and
+/// ends; they are for packages, so that its help does not show them.
+pub fn parse<A: Parser>(section: &str) -> A {
+    let hidden = |name: &'static str| Arg::new(name).long(name).hide(true).exclusive(true).required(false);
+    let command = A::command()
+        .arg(hidden("completions").value_parser(value_parser!(Shell)))
+        .arg(hidden("man-pages").value_parser(value_parser!(PathBuf)));
+    let matches = command.get_matches();
+    if let Some(shell) = matches.get_one::<Shell>("completions") {
+        write_and_exit(completions(A::command(), *shell, &mut io::stdout()));
+    }
+    if let Some(folder) = matches.get_one::<PathBuf>("man-pages") {
+        write_and_exit(man_pages(A::command(), section, folder));
+    }
+    A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+fn write_and_exit(written: io::Result<()>) -> ! {
+    match written {
+        Ok(()) => exit(0),
+        // A reader that closed the pipe does not want the rest.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit(0),
+        Err(error) => clap::Error::raw(ErrorKind::Io, format!("{error}\n")).exit(),
+    }
+}
+
+/// Writes what a shell completes a program's command line with.
+///
+/// # Errors
+/// As `to`.
+pub fn completions(mut command: Command, shell: Shell, to: &mut dyn io::Write) -> io::Result<()> {
+    let name = command.get_name().to_owned();
+    // The generator panics where it cannot write.
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut text);
+    to.write_all(&text)?;
+    to.flush()
+}
+
+/// Writes a page for a program and for each of its commands into a folder, which it makes if it is not there.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn man_pages(mut command: Command, section: &str, folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    command = command.disable_help_subcommand(true);
+    command.build();
+    pages(&command, section, folder)
+}
+
+fn pages(command: &Command, section: &str, folder: &Path) -> io::Result<()> {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        pages(below, section, folder)?;
+    }
+    clap_mangen::Man::new(command.clone()).section(section).generate_to(folder).map(|_| ())
+}
