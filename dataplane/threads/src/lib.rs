@@ -4,14 +4,21 @@
 //! of [`spawn`] panics, the process says which thread and where, and ends with [`EXIT_CODE`], so that a service manager
 //! starts it again. It ends in the panic hook, before the stack unwinds: a destructor may wait for a thread that waits for
 //! this one.
+//!
+//! A thread that hangs does not panic: its loop gives signs of life ([`beat`]), and a [`Watch`] names the threads that have
+//! stopped to, for a watchdog.
 
 #![forbid(unsafe_code)]
+
+mod pulse;
 
 use std::cell::Cell;
 use std::io::{self, Write as _};
 use std::panic::{self, AssertUnwindSafe, Location, PanicHookInfo};
 use std::sync::Once;
 use std::thread::{Builder, JoinHandle, Thread};
+
+pub use pulse::{Watch, beat};
 
 /// Exit code of a process that a critical thread has ended: `EX_SOFTWARE` of sysexits.h.
 pub const EXIT_CODE: u8 = 70;

@@ -137,6 +137,7 @@ impl SlowPathThread {
     /// Runs until a command stops it or all handles are gone.
     pub(crate) fn run(mut self) {
         loop {
+            culvert_threads::beat();
             let mut busy = match self.execute_command() {
                 Progress::Idle => false,
                 Progress::Busy => true,

@@ -52,6 +52,7 @@ pub fn run<L: PollLoop>(this: &mut L, commands: &Receiver<L::Command>, notifier:
     packet_thread::mark();
     let mut idle = 0;
     loop {
+        culvert_threads::beat();
         let Some(told) = execute_pending(this, commands) else { return };
         let worked = this.round() || told;
         this.account(worked);
