@@ -6,9 +6,25 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Parser, ValueEnum};
 use culvert_switch::SwitchSettings;
 
+use crate::SocketGroup;
+
+/// What `--help` and the man page say last.
+const AFTER_HELP: &str = "\
+Environment:
+  CULVERT_LOG    which lines are logged: a level, and MODULE=LEVEL for modules, separated by commas [default: info];
+                 `culvert log-level` changes it at run time
+  NOTIFY_SOCKET, WATCHDOG_USEC
+                 set by systemd: culvertd is ready when it forwards, and feeds the watchdog while its threads live
+
+Exit codes:
+  0   stopped by SIGTERM or SIGINT
+  1   cannot start or serve; the reason and the remedy are printed
+  2   the command line is wrong
+  70  a thread that culvertd needs has failed; the last line of the log says which";
+
 /// Culvert's control daemon: keeps a host's policy and applies it to the NIC or to the software datapath.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "culvertd", version)]
+#[command(name = "culvertd", version, after_help = AFTER_HELP)]
 #[command(group(ArgGroup::new("backend").required(true).args(["nic", "uplink"])))]
 pub struct Args {
     /// This host's name: the resourceId of its server in the policy.
@@ -52,6 +68,12 @@ pub struct Args {
     /// UNIX socket of the API. Without a NIC, connections are saved beside it for the next start.
     #[arg(long, default_value = "/run/culvert/culvertd.sock")]
     pub socket: PathBuf,
+    /// Group whose members may use the API's socket. Left out: culvertd's own.
+    #[arg(long, value_name = "GROUP")]
+    pub socket_group: Option<SocketGroup>,
+    /// Group whose members may open the vhost-user sockets: that of QEMU's processes. Left out: culvertd's own.
+    #[arg(long, value_name = "GROUP")]
+    pub vm_socket_group: Option<SocketGroup>,
     /// Also serve the API on this loopback address and port.
     #[arg(long)]
     pub listen: Option<SocketAddr>,

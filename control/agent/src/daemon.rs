@@ -8,7 +8,9 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 
-use crate::{Agent, Args, Datapath, Error, Store, bind_tcp, bind_unix, rest, serve};
+use crate::{
+    Agent, Args, Datapath, Error, ServiceManager, Store, bind_tcp, bind_unix, rest, serve, start_checks,
+};
 
 /// Interval between attempts to apply a policy that is not applied yet.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,8 +28,12 @@ const REFRESH_TICKS: u64 = 5;
 pub async fn run(
     args: Args,
     open: impl FnOnce(&Args) -> Result<Arc<dyn Datapath>, Error> + Send + 'static,
+    service_manager: ServiceManager,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
+    for (problem, remedy) in start_checks::missing(&args) {
+        error!(remedy, "{problem}");
+    }
     let tcp = match args.listen {
         Some(address) => Some(bind_tcp(address).await?),
         None => None,
@@ -41,10 +47,15 @@ pub async fn run(
     let agent =
         start.await.map_err(|e| Error::Listen { address: "start".into(), detail: e.to_string() })??;
     let unix = bind_unix(&args.socket).await?;
+    if let Some(group) = &args.socket_group {
+        let address = args.socket.display().to_string();
+        group.admit(&args.socket).map_err(|e| Error::Listen { address, detail: e.to_string() })?;
+    }
     info!(host = args.host, socket = %args.socket.display(), "ready");
 
     let (stopping, stopped) = watch::channel(false);
     let retry = tokio::spawn(retry(agent.clone(), stopped.clone()));
+    let inform = tokio::spawn(service_manager.inform(agent.clone(), stopped.clone()));
     let stop = tokio::spawn(async move {
         stop.await;
         info!("stopping");
@@ -54,6 +65,7 @@ pub async fn run(
     let result = serve(rest::router(agent), unix, tcp, stopped).await;
     stop.abort();
     retry.abort();
+    inform.abort();
     // The path is ours: bind_unix refuses a second daemon.
     let _ = std::fs::remove_file(&args.socket);
     if let Err(e) = &result {

@@ -24,7 +24,8 @@ pub async fn bind_unix(path: &Path) -> Result<UnixListener, Error> {
         detail: detail.to_string(),
     };
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(|e| failed(&e))?;
+        std::fs::create_dir_all(parent)
+            .map_err(|e| failed(&format_args!("its directory {} cannot be made: {e}", parent.display())))?;
     }
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {

@@ -2,32 +2,22 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
-use culvert_agent::{Args, Datapath, Error, HostDatapath, run};
+use culvert_agent::{Args, Datapath, Error, HostDatapath, ServiceManager, run};
 use culvert_ports::VhostUser;
+use culvert_program::{escaped, log, manual};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// How long the end waits until the sockets of vhost-user ports are removed.
 const SOCKETS_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let filter = EnvFilter::try_from_env("CULVERT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    if args.log_json {
-        log.json().init();
-    } else {
-        log.init();
-    }
+    let args: Args = manual::parse("8");
+    log::init("CULVERT_LOG", args.log_json);
     raise_file_limit();
     let ended = tokio::runtime::Runtime::new().map(|runtime| runtime.block_on(start(args)));
     // Not longer: a client of one may have hung its thread.
@@ -53,7 +43,7 @@ fn raise_file_limit() {
 
 fn fail(message: &str, remedy: &str) -> ExitCode {
     // If stderr is closed, the exit code is all that is left.
-    let _ = writeln!(std::io::stderr(), "culvertd: {message}\n       -> {remedy}");
+    let _ = writeln!(std::io::stderr(), "culvertd: {}\n       -> {remedy}", escaped(message));
     ExitCode::FAILURE
 }
 
@@ -61,7 +51,7 @@ async fn start(args: Args) -> Result<(), Error> {
     let no_signals = |e: std::io::Error| Error::Listen { address: "signals".into(), detail: e.to_string() };
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-    run(args, open, async move {
+    run(args, open, ServiceManager::from_environment(), async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

@@ -12,8 +12,8 @@ use culvert_ports::{Tap, VhostUser};
 use culvert_switch::Opener;
 
 use super::interface::DatapathError;
-use crate::Args;
 use crate::args::Port as PortKind;
+use crate::{Args, SocketGroup};
 
 /// Queue pairs that a virtual machine may use.
 const QUEUE_PAIRS: usize = 8;
@@ -34,6 +34,8 @@ pub(super) struct Attachment {
 pub(super) struct VmPorts {
     default: SoftwarePort,
     run_dir: PathBuf,
+    /// Who may open the sockets.
+    group: Option<SocketGroup>,
     attached: Mutex<BTreeMap<VportId, Attachment>>,
 }
 
@@ -47,7 +49,7 @@ impl VmPorts {
             PortKind::Tap => SoftwarePort::Tap,
             PortKind::VhostUser => SoftwarePort::VhostUser,
         };
-        VmPorts { default, run_dir, attached: Mutex::default() }
+        VmPorts { default, run_dir, group: args.vm_socket_group.clone(), attached: Mutex::default() }
     }
 
     fn attached(&self) -> MutexGuard<'_, Attachments> {
@@ -104,8 +106,12 @@ impl VmPorts {
                 Box::new(move || Ok(Box::new(Tap::open_persistent(&tap_name(id), mtu, Some(tap_mac))?)))
             }
             SoftwarePort::VhostUser => {
-                let socket = self.socket(id);
-                Box::new(move || Ok(Box::new(VhostUser::open(&socket, QUEUE_PAIRS)?)))
+                let (socket, group) = (self.socket(id), self.group.clone());
+                Box::new(move || {
+                    let port = VhostUser::open(&socket, QUEUE_PAIRS)?;
+                    group.as_ref().map_or(Ok(()), |group| group.admit(&socket))?;
+                    Ok(Box::new(port))
+                })
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The HTTP API: resources under `/networking/v1`, runtime under `/culvert/v1`.
 
 mod bundle;
+mod log_level;
 mod metrics;
 mod openapi;
 mod reply;
@@ -33,6 +34,7 @@ pub fn router(agent: Arc<Agent>) -> Router {
         .route("/culvert/v1/trace", post(views::trace))
         .route("/culvert/v1/health", get(views::health))
         .route("/culvert/v1/metrics", get(metrics::metrics))
+        .route("/culvert/v1/log-level", get(log_level::show).put(log_level::set))
         .route("/culvert/v1/openapi.json", get(openapi::document))
         .fallback(resources::any)
         .layer(DefaultBodyLimit::max(LONGEST_BODY))

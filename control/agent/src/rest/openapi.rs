@@ -1,8 +1,8 @@
 //! `/culvert/v1/openapi.json`: the OpenAPI document, made from the types that read and write the API.
 
 use culvert_api::view::{
-    CountersView, DropsView, FlowView, FlushReply, HealthView, MappingView, NicInfo, RuleView, TalkerView,
-    TraceReply, TraceRequest, VportView,
+    CountersView, DropsView, FlowView, FlushReply, HealthView, LogLevelView, MappingView, NicInfo, RuleView,
+    TalkerView, TraceReply, TraceRequest, VportView,
 };
 use culvert_api::{ApplyReply, Bundle, Collection, ErrorReply};
 use serde_json::{Map, Value, json};
@@ -69,6 +69,15 @@ pub(super) fn describe() -> Value {
     let request = add.of::<TraceRequest>();
     view("trace", "post", "decide on a packet without sending it", Some(request), add.of::<TraceReply>());
     view("health", "get", "state of the daemon", None, add.of::<HealthView>());
+    let level = add.of::<LogLevelView>();
+    view("log-level", "get", "which lines the daemon's log has", None, level.clone());
+    view(
+        "log-level",
+        "put",
+        "change which lines the daemon's log has, until it ends",
+        Some(level.clone()),
+        level,
+    );
     add.of::<ErrorReply>();
     json!({
         "openapi": "3.1.0",

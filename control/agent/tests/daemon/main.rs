@@ -3,4 +3,5 @@
 mod nic;
 mod rest;
 mod restart;
+mod service_manager;
 mod support;

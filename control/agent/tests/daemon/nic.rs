@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
-use culvert_agent::{Args, HostDatapath};
+use culvert_agent::{Args, HostDatapath, ServiceManager};
 use tokio::time::timeout;
 
 use crate::support::{FIGURE8, LIMIT, Reply, directory, send};
@@ -27,7 +27,7 @@ async fn check(directory: &Path, nic: &Path, problem: &str) {
     let args = Args::parse_from(args.into_iter().chain([socket.to_str().unwrap()]));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let open = |args: &Args| Ok(Arc::new(HostDatapath::open(args)?) as Arc<dyn culvert_agent::Datapath>);
-    let daemon = tokio::spawn(culvert_agent::run(args, open, async {
+    let daemon = tokio::spawn(culvert_agent::run(args, open, ServiceManager::default(), async {
         let _ = stopped.await;
     }));
     let ready = async {

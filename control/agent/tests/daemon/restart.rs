@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use culvert_agent::{Args, Error, Store};
+use culvert_agent::{Args, Error, ServiceManager, Store};
 use culvert_model::HostConfig;
 use serde_json::json;
 use tokio::time::timeout;
@@ -95,6 +95,8 @@ async fn the_whole_daemon_starts_tries_again_and_stops() {
         vfs: 0,
         state: directory.path().join("state"),
         socket: socket.clone(),
+        socket_group: None,
+        vm_socket_group: None,
         listen: Some("127.0.0.1:0".parse().unwrap()),
         log_json: false,
     };
@@ -102,9 +104,10 @@ async fn the_whole_daemon_starts_tries_again_and_stops() {
     memory.broken.store(true, Ordering::Relaxed);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let datapath = memory.clone();
-    let daemon = tokio::spawn(culvert_agent::run(args, move |_| Ok(datapath), async {
-        let _ = stopped.await;
-    }));
+    let daemon =
+        tokio::spawn(culvert_agent::run(args, move |_| Ok(datapath), ServiceManager::default(), async {
+            let _ = stopped.await;
+        }));
     let ready = async {
         while tokio::net::UnixStream::connect(&socket).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;

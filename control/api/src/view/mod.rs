@@ -2,6 +2,7 @@
 
 mod counters;
 mod flow;
+mod log_level;
 mod nic;
 mod rule;
 mod trace;
@@ -9,6 +10,7 @@ mod vport;
 
 pub use counters::{CountersView, DropEntry, DropsView, PortCounters, Usage, WorkerCounters};
 pub use flow::{FlowFilter, FlowOrder, FlowQuery, FlowState, FlowView, FlushReply, TalkerView};
+pub use log_level::LogLevelView;
 pub use nic::{FirmwareView, NicInfo, OffloadView, UplinkView};
 pub use rule::RuleView;
 pub use trace::{TraceHop, TraceReply, TraceRequest, TraceTuple, Verdict};
