@@ -5,15 +5,24 @@ mod views;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use culvert_program::manual::Shell;
+
+/// What `--help` and the man page say last.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done, and all is well
+  1  refused, failed or not ok; the reason and the remedy are printed
+  2  the command line is wrong
+  3  culvertd cannot be reached, or does not answer in time";
 
 pub(crate) use self::views::{Filter, FlowCommand, Flows, Order, Output, State, Vport, Watch};
 
 /// Culvert: overlay networks for passthrough virtual machines.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "culvert", version)]
+#[command(name = "culvert", version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
     /// The daemon's socket.
-    #[arg(long, global = true, default_value = "/run/culvert/culvertd.sock")]
+    #[arg(long, global = true, env = "CULVERT_SOCKET", default_value = "/run/culvert/culvertd.sock")]
     pub(crate) host_socket: PathBuf,
     /// Print JSON, errors too.
     #[arg(long, global = true)]
@@ -62,6 +71,22 @@ pub(crate) enum Command {
     Replay(Replay),
     /// State of the daemon.
     Health,
+    /// Show or change which lines the daemon's log has, until it ends.
+    LogLevel {
+        /// off, error, warn, info, debug or trace, and MODULE=LEVEL for modules: info,culvert_switch=debug. Left out: show it.
+        filter: Option<String>,
+    },
+    /// Print what a shell completes this tool's command line with.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write man pages into a folder, for packages.
+    #[command(hide = true)]
+    ManPages {
+        /// The folder.
+        folder: PathBuf,
+    },
 }
 
 /// Apply, show or check policies.

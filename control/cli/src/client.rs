@@ -39,6 +39,10 @@ impl Client {
         self.call(&Method::DELETE, path, String::new())
     }
 
+    pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: String) -> Result<T, Error> {
+        self.call(&Method::PUT, path, body)
+    }
+
     fn call<T: DeserializeOwned>(&self, method: &Method, path: &str, body: String) -> Result<T, Error> {
         let no_daemon = |detail: String| Error::NoDaemon { socket: self.socket.clone(), detail };
         let runtime = tokio::runtime::Builder::new_current_thread()

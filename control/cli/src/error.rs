@@ -76,6 +76,14 @@ impl Error {
         }
     }
 
+    /// The process's exit code, as `--help` lists them.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Error::NoDaemon { .. } => 3,
+            Error::File { .. } | Error::Capture { .. } | Error::Answer { .. } | Error::Refused(_) => 1,
+        }
+    }
+
     /// For `--json`.
     pub(crate) fn json(&self) -> String {
         let mut text = serde_json::to_string_pretty(&ErrorReply { error: self.body() }).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! `culvert`, the operator's tool: applies policies, and shows the state of the running host.
 //!
-//! Exit codes: 0 success; 1 failure, with the reason and its remedy printed; 2 the command line is wrong.
+//! Exit codes: 0 success; 1 failure, with the reason and its remedy printed; 2 the command line is wrong; 3 no answer from
+//! culvertd.
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use culvert_program::escaped_lines;
 
 use crate::args::Cli;
 
@@ -23,13 +25,17 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let (text, code) = match command::run(&cli) {
         Ok(text) => (text, ExitCode::SUCCESS),
-        Err(error) if cli.json => (error.json(), ExitCode::from(1)),
+        Err(error) if cli.json => (error.json(), ExitCode::from(error.exit_code())),
         Err(error) => {
-            let _ = write!(std::io::stderr(), "{}", error.text());
-            return ExitCode::from(1);
+            let _ = write!(std::io::stderr(), "{}", escaped_lines(&error.text()));
+            return ExitCode::from(error.exit_code());
         }
     };
-    // A reader that closed the pipe does not want the rest.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    code
+    match output::print(&text) {
+        Ok(()) => code,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: cannot write the output: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

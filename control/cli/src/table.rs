@@ -1,5 +1,7 @@
 //! Tables of text: columns as wide as their widest cell.
 
+use culvert_program::escaped;
+
 /// Spaces between two columns.
 const GAP: usize = 2;
 /// A column is not cut to fewer characters.
@@ -16,7 +18,8 @@ impl Table {
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(Vec::from(cells));
+        // A name that ends the line would forge the next row.
+        self.rows.push(Vec::from(cells.map(|cell| escaped(&cell).to_string())));
     }
 
     /// As text; `none` where there is no row.
@@ -91,6 +94,14 @@ pub(crate) fn layers(rows: impl IntoIterator<Item = [String; 4]>) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_forges_no_row_and_moves_no_cursor() {
+        let mut table = Table::new(["port", "state"]);
+        table.row(["vm1\nvm2  up\u{1b}[2K".into(), "down".into()]);
+        assert_eq!(table.render("none").lines().count(), 2);
+        assert!(table.render("none").contains(r"vm1\nvm2  up\u001b[2K"));
+    }
 
     #[test]
     fn numbers_stand_right_words_left() {

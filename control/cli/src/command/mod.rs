@@ -2,6 +2,7 @@
 
 mod counters;
 mod flows;
+mod log_level;
 mod policy;
 mod replay;
 mod trace;
@@ -10,6 +11,9 @@ mod vports;
 mod watch;
 
 use std::time::Duration;
+
+use clap::CommandFactory as _;
+use culvert_program::manual;
 
 use crate::args::{Cli, Command};
 use crate::client::Client;
@@ -29,5 +33,15 @@ pub(crate) fn run(cli: &Cli) -> Result<String, Error> {
         Command::Health => views::health(&client, cli.json),
         Command::Trace(packet) => trace::run(packet, &client, cli.json),
         Command::Replay(replay) => replay::run(replay, cli.json),
+        Command::LogLevel { filter } => log_level::run(filter.as_deref(), &client, cli.json),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            // Writing to memory cannot fail.
+            let _ = manual::completions(Cli::command(), *shell, &mut text);
+            Ok(String::from_utf8_lossy(&text).into_owned())
+        }
+        Command::ManPages { folder } => manual::man_pages(Cli::command(), "1", folder)
+            .map(|()| String::new())
+            .map_err(|source| Error::File { path: folder.clone(), source }),
     }
 }
