@@ -13,11 +13,23 @@ use culvert_device::function::{Pf, PfConfig, PfPort};
 use culvert_device::soc::{Options, Soc};
 use culvert_device::virtio::Notifier;
 use culvert_device::wire::{Capture, WireSpec};
+use culvert_program::{escaped, log, manual};
+
+/// What `--help` and the man page say last.
+const AFTER_HELP: &str = "\
+Environment:
+  RUST_LOG  which lines are logged: a level, and MODULE=LEVEL for modules, separated by commas [default: info]
+
+Exit codes:
+  0   stopped by SIGTERM or SIGINT
+  1   cannot start; the reason is printed
+  2   the command line is wrong
+  70  the engine has failed; the last line of the log says why";
 
 /// An emulated SmartNIC: a PF with SR-IOV behind a vfio-user socket, two MAC ports, and a RISC-V processor for the
 /// firmware that the driver loads.
 #[derive(Parser)]
-#[command(name = "culvert-emu", version)]
+#[command(name = "culvert-emu", version, after_help = AFTER_HELP)]
 struct Args {
     /// Socket of the PF. VF n gets this path with ".vfN" appended.
     #[arg(long, value_name = "PATH")]
@@ -58,17 +70,12 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
-        )
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
-    match run(&Args::parse()) {
+    let args: Args = manual::parse("1");
+    log::init("RUST_LOG", false);
+    match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("culvert-emu: {error}");
+            eprintln!("culvert-emu: {}", escaped(&error));
             ExitCode::FAILURE
         }
     }

@@ -46,7 +46,7 @@ pub const IRQ_INDEX_COUNT: usize = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The socket could not be created.
-    #[error("cannot listen on {path}: {source}; remove a stale socket there or choose another path")]
+    #[error("cannot listen on {path}: {source}; end the process that listens there, or choose another path")]
     Bind {
         /// The socket's path.
         path: PathBuf,

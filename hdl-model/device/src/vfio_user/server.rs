@@ -105,7 +105,11 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => match UnixStream::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
-            _ => Ok(()),
+            Ok(_) => {
+                let why = "another process, such as a second culvert-emu, listens on it";
+                Err(io::Error::new(io::ErrorKind::AddrInUse, why))
+            }
+            Err(_) => Ok(()),
         },
         _ => Ok(()),
     }

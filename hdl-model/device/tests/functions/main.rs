@@ -13,6 +13,7 @@ mod intx;
 mod memory;
 mod protocol;
 mod remote;
+mod restarted;
 mod sriov;
 mod unshared;
 mod virtqueue;

@@ -356,6 +356,6 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     };
     let server = start().expect("over a stale socket");
     let error = start().expect_err("over a live socket").to_string();
-    assert!(error.contains("vf") && error.contains("remove a stale socket"), "{error}");
+    assert!(error.contains("vf") && error.contains("end the process"), "{error}");
     assert_alive(&mut RawClient::negotiated(server.path()));
 }
