@@ -16,6 +16,7 @@ mod firmware;
 mod folder;
 mod fuzz;
 mod linux_guest;
+mod package;
 mod run;
 mod setup;
 mod soak;
@@ -45,6 +46,8 @@ enum Task {
     Firmware,
     /// Prepare the Linux guest: QEMU with vfio-user, kernel, initramfs.
     LinuxGuest(linux_guest::Options),
+    /// Make Debian packages of the programs.
+    Package(package::Options),
     /// Run the two-tenant deployment and print what happened.
     Demo(demo::Options),
     /// Set up, build and run all tests.
@@ -79,6 +82,7 @@ fn execute(task: &Task) -> Result<()> {
         Task::Setup(options) => setup::execute(&workspace, options),
         Task::Firmware => firmware::execute(&workspace).map(|_| ()),
         Task::LinuxGuest(options) => linux_guest::execute(&workspace, options),
+        Task::Package(options) => package::execute(&workspace, options),
         Task::Demo(options) => demo::execute(&workspace, options),
         Task::Test(options) => test::execute(&workspace, options),
         Task::Fuzz(options) => fuzz::execute(&workspace, options),

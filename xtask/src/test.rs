@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::failure::Result;
 use crate::workspace::Workspace;
-use crate::{dpdk, firmware, linux_guest, run, setup};
+use crate::{dpdk, firmware, linux_guest, package, run, setup};
 
 /// Packages whose tests run one at a time.
 const SERIAL: [&str; 3] = ["culvert-e2e", "culvert-hostile", "culvert-lockstep"];
@@ -68,11 +68,13 @@ fn run_tests(workspace: &Workspace, options: &Options, skipped: &Path) -> Result
     };
     // Tests start boards, daemons and guests that belong to other packages than their own.
     run::run(workspace.cargo("build").args(["--locked", "--bins"]))?;
+    let packages = package::build(workspace, &workspace.binaries(), &firmware, false)?;
     if options.arguments.is_empty() {
         run::run(workspace.cargo("test").args(["--locked", "--doc", "--quiet"]))?;
     }
     let run = |cargo: &mut Command, arguments: &[String]| {
         cargo.env("CULVERT_FIRMWARE", &firmware).env("CULVERT_LINUX_GUEST", &linux_guest);
+        cargo.envs(packages.first().map(|package| ("CULVERT_PACKAGE", package)));
         cargo.envs(testpmd.iter().map(|path| ("CULVERT_TESTPMD", path)));
         cargo.env(culvert_skip::REPORT, skipped);
         if options.no_skip {

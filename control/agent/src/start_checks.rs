@@ -33,13 +33,13 @@ pub(crate) fn missing(args: &Args) -> Vec<(String, &'static str)> {
             ));
         }
     }
-    if args.port == Port::Tap {
-        if let Err(error) = File::options().read(true).write(true).open("/dev/net/tun") {
-            all.push((
-                format!("TAPs need /dev/net/tun, which cannot be opened: {error}"),
-                "load the module tun, and let the unit have the device (DeviceAllow=)",
-            ));
-        }
+    if args.port == Port::Tap
+        && let Err(error) = File::options().read(true).write(true).open("/dev/net/tun")
+    {
+        all.push((
+            format!("TAPs need /dev/net/tun, which cannot be opened: {error}"),
+            "load the module tun, and let the unit have the device (DeviceAllow=)",
+        ));
     }
     all
 }

@@ -1,28 +1,28 @@
 //! Man pages and completions, made from the definition of a command line.
 
+use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::exit;
 
 use clap::error::ErrorKind;
-use clap::{Arg, Command, Parser, value_parser};
+use clap::{Command, Parser, ValueEnum as _};
 pub use clap_complete::Shell;
 
 /// Parses a program's command line. With `--completions SHELL` or `--man-pages DIR` in its place the program writes those and
-/// ends; they are for packages, so that its help does not show them.
+/// ends; they are for packages, and no part of the definition, whose required arguments they come without.
 pub fn parse<A: Parser>(section: &str) -> A {
-    let hidden = |name: &'static str| Arg::new(name).long(name).hide(true).exclusive(true).required(false);
-    let command = A::command()
-        .arg(hidden("completions").value_parser(value_parser!(Shell)))
-        .arg(hidden("man-pages").value_parser(value_parser!(PathBuf)));
-    let matches = command.get_matches();
-    if let Some(shell) = matches.get_one::<Shell>("completions") {
-        write_and_exit(completions(A::command(), *shell, &mut io::stdout()));
+    let asked: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let [option, value] = asked.as_slice() {
+        if option == "--man-pages" {
+            write_and_exit(man_pages(A::command(), section, Path::new(value)));
+        }
+        let shell = value.to_str().and_then(|name| Shell::from_str(name, true).ok());
+        if let Some(shell) = shell.filter(|_| option == "--completions") {
+            write_and_exit(completions(A::command(), shell, &mut io::stdout()));
+        }
     }
-    if let Some(folder) = matches.get_one::<PathBuf>("man-pages") {
-        write_and_exit(man_pages(A::command(), section, folder));
-    }
-    A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    A::parse()
 }
 
 fn write_and_exit(written: io::Result<()>) -> ! {

@@ -11,6 +11,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 mod typos;
+mod units;
 mod words;
 
 use std::time::{Duration, Instant};
@@ -50,6 +51,8 @@ enum Step {
     Typos,
     /// Words that the field does not use.
     Words,
+    /// The systemd unit and its drop-ins.
+    Units,
     /// Files of a crate that import each other in a circle.
     Circles,
     /// Lints of the host's crates and of the firmware image.
@@ -119,6 +122,7 @@ fn check(workspace: &Workspace, step: Step) -> Result<()> {
         Step::Sizes => sizes::check(workspace),
         Step::Typos => typos::check(workspace),
         Step::Words => words::check(workspace),
+        Step::Units => units::check(workspace),
         Step::Circles => circles::check(workspace),
         Step::Clippy => {
             run::run(workspace.cargo("clippy").args(["--locked", "--all-targets", "--", "-Dwarnings"]))?;

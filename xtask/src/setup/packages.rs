@@ -9,8 +9,15 @@ use crate::failure::Result;
 use crate::run;
 
 /// Programs that only checks of the sources need.
-pub(super) const CHECKS: &[Need] =
-    &[Need { program: "codespell", packages: &["codespell"], why: "finds typing errors", services: &[] }];
+pub(super) const CHECKS: &[Need] = &[
+    Need { program: "codespell", packages: &["codespell"], why: "finds typing errors", services: &[] },
+    Need {
+        program: "systemd-analyze",
+        packages: &["systemd"],
+        why: "checks the unit, and makes the package's group in its test",
+        services: &[],
+    },
+];
 
 /// What `cargo xtask fuzz` needs.
 pub(super) const FUZZING: &[Need] =
