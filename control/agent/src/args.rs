@@ -98,7 +98,7 @@ pub enum Driver {
     /// Packet sockets, on any interface.
     #[default]
     AfPacket,
-    /// XDP sockets, which receive frames before the kernel's network stack. Needs CAP_BPF, too.
+    /// XDP sockets, which receive frames before the kernel's network stack. Needs CAP_BPF and CAP_PERFMON, too.
     AfXdp,
 }
 

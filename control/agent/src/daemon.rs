@@ -51,7 +51,7 @@ pub async fn run(
         let address = args.socket.display().to_string();
         group.admit(&args.socket).map_err(|e| Error::Listen { address, detail: e.to_string() })?;
     }
-    info!(host = args.host, socket = %args.socket.display(), "ready");
+    info!(host = args.host, socket = %args.socket.display(), "serving the API");
 
     let (stopping, stopped) = watch::channel(false);
     let retry = tokio::spawn(retry(agent.clone(), stopped.clone()));

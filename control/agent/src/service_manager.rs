@@ -105,7 +105,7 @@ impl ServiceManager {
                 let mut words = String::new();
                 if state.is_ok() && !ready {
                     ready = true;
-                    info!("forwarding");
+                    info!(state = state.as_deref().unwrap_or_default(), "ready");
                     words.push_str("READY=1\n");
                 } else if !ready {
                     words.push_str(&format!("EXTEND_TIMEOUT_USEC={}\n", EXTENSION.as_micros()));

@@ -56,6 +56,7 @@ fn needed(args: &Args) -> Vec<(CapabilitySet, &'static str, &'static str)> {
     }
     if args.driver == Driver::AfXdp {
         all.push((CapabilitySet::BPF, "CAP_BPF", "--driver af-xdp needs"));
+        all.push((CapabilitySet::PERFMON, "CAP_PERFMON", "the program of --driver af-xdp needs"));
     }
     all
 }

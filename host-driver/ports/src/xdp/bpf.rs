@@ -140,7 +140,8 @@ struct Load {
 /// Loads an XDP program.
 ///
 /// # Errors
-/// The process lacks `CAP_BPF`, or the verifier refuses the program: the error has its log.
+/// The process lacks `CAP_BPF`, or the verifier refuses the program, as it does without `CAP_PERFMON`, because a pointer moves
+/// by a header's length: the error has its log.
 pub(super) fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
     const LICENCE: &CStr = c"MIT";
     let mut attributes = Load {

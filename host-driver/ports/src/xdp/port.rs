@@ -14,7 +14,7 @@
 //! * The port serves all receive queues that the driver reports (ethtool's channels), and sends on the first one, in order.
 //!   Several workers may each have a [part](AfXdpParts) of them.
 //!
-//! Needs Linux 5.11, for frames larger than a page 6.6, and `CAP_NET_ADMIN`, `CAP_NET_RAW` and `CAP_BPF`.
+//! Needs Linux 5.11, for frames larger than a page 6.6, and `CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_BPF` and `CAP_PERFMON`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use culvert_e2e::netns::{self, ip, run};
 use culvert_e2e::wait::poll;
@@ -73,6 +73,7 @@ impl Installed {
 struct Daemon {
     child: Child,
     notified: UnixDatagram,
+    heard: String,
     log: PathBuf,
 }
 
@@ -121,17 +122,17 @@ impl Daemon {
         let file = fs::File::options().create(true).append(true).open(&log).unwrap();
         command.stdout(file.try_clone().unwrap()).stderr(file);
         let child = filter::spawn_behind(unit, command);
-        Daemon { child, notified, log }
+        Daemon { child, notified, heard: String::new(), log }
     }
 
     /// Waits until it has told the service manager `word`.
-    fn hear(&self, word: &str) {
+    fn hear(&mut self, word: &str) {
         let mut buffer = [0; 4096];
-        let mut all = String::new();
-        while !all.contains(word) {
-            let n = self.notified.recv(&mut buffer);
-            let n = n.unwrap_or_else(|e| panic!("no {word} ({e}): {all}\n{}", self.tail()));
-            all += std::str::from_utf8(&buffer[..n]).unwrap();
+        let end = Instant::now() + LIMIT;
+        while !self.heard.contains(word) {
+            let n = self.notified.recv(&mut buffer).unwrap_or(0);
+            self.heard += std::str::from_utf8(&buffer[..n]).unwrap();
+            assert!(Instant::now() < end, "no {word}: {}\n{}", self.heard, self.tail());
         }
     }
 
@@ -181,6 +182,8 @@ fn the_package_is_installed_and_its_daemon_forwards_as_its_unit_starts_it() {
     ip(&["addr", "add", "192.168.1.10/24", "dev", "up0"]).unwrap();
     ip(&["link", "set", "up0", "up"]).unwrap();
     ip(&["link", "set", "peer0", "up"]).unwrap();
+    // The other host, which is not there.
+    ip(&["neigh", "add", "192.168.1.20", "lladdr", "02:00:00:00:00:20", "dev", "up0"]).unwrap();
     let policy = installed.path("usr/share/doc/culvert/examples/pair.json");
     for (drop_in, options) in [(None, ""), (Some("af-xdp.conf"), " --driver af-xdp")] {
         let mut unit = Unit::read(&installed.path("usr/lib/systemd/system/culvertd.service"));
@@ -190,7 +193,7 @@ fn the_package_is_installed_and_its_daemon_forwards_as_its_unit_starts_it() {
         // What the administrator writes.
         let default = format!("CULVERTD_ARGS=\"--host host1 --uplink up0 --port vhost-user{options}\"\n");
         fs::write(installed.path("etc/default/culvertd"), default).unwrap();
-        let daemon = Daemon::start(&installed, &unit);
+        let mut daemon = Daemon::start(&installed, &unit);
         daemon.hear("READY=1");
         let (code, text) =
             installed.culvert(installed.operators, &["policy", "apply", policy.to_str().unwrap()]);
