@@ -1,6 +1,7 @@
 //! The daemon as its clients and its disk meet it.
 
 mod nic;
+mod program;
 mod rest;
 mod restart;
 mod service_manager;
