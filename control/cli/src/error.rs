@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use culvert_api::{ErrorBody, ErrorReply};
 use culvert_capture::CaptureError;
+use culvert_program::escaped;
 use thiserror::Error;
 
 /// Why a command failed.
@@ -101,9 +102,9 @@ impl Error {
 
 /// Writing to a string cannot fail; its results are dropped for that reason.
 fn render(out: &mut String, lead: &str, body: &ErrorBody) {
-    let _ = writeln!(out, "{lead}{}", body.message);
+    let _ = writeln!(out, "{lead}{}", escaped(&body.message));
     if !body.remedy.is_empty() {
-        let _ = writeln!(out, "{:width$}-> {}", "", body.remedy, width = lead.len());
+        let _ = writeln!(out, "{:width$}-> {}", "", escaped(&body.remedy), width = lead.len());
     }
     for detail in &body.details {
         render(out, "  * ", detail);

@@ -133,10 +133,10 @@ fn a_reader_that_closes_the_pipe_is_no_error_and_a_full_disk_is() {
 fn names_forge_no_lines_on_the_terminal() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("api.sock");
-    let body = r#"{"error":{"code":"X","message":"port a\u001b[2J is gone","remedy":"","details":[]}}"#;
+    let body = r#"{"error":{"code":"X","message":"port a\u001b[2J\n is gone","remedy":"","details":[]}}"#;
     let server = answer(&socket, "404 Not Found", body.to_owned());
     let (_, _, err) = culvert(&["drops", "--host-socket", socket.to_str().unwrap()]);
-    assert_eq!(err, "error: port a\\u001b[2J is gone\n");
+    assert_eq!(err, "error: port a\\u001b[2J\\n is gone\n");
     server.join().unwrap();
 }
 

@@ -21,7 +21,7 @@ const WATCHDOG: Duration = Duration::from_secs(2);
 /// A daemon with a service manager: this test.
 struct Run {
     memory: Arc<Memory>,
-    heard: UnixDatagram,
+    received: UnixDatagram,
     stop: oneshot::Sender<()>,
     daemon: JoinHandle<Result<(), Error>>,
 }
@@ -29,7 +29,7 @@ struct Run {
 impl Run {
     fn start(directory: &Path) -> Self {
         let path = directory.join("notify");
-        let heard = UnixDatagram::bind(&path).unwrap();
+        let received = UnixDatagram::bind(&path).unwrap();
         let args = Args::parse_from(
             ["culvertd", "--host", "host1", "--nic", "test", "--port", "vhost-user", "--state"]
                 .map(Into::into)
@@ -48,18 +48,18 @@ impl Run {
         let daemon = tokio::spawn(culvert_agent::run(args, open, manager, async {
             let _ = stopped.await;
         }));
-        Run { memory, heard, stop, daemon }
+        Run { memory, received, stop, daemon }
     }
 
     /// Waits for a message that holds `word`; returns all messages up to it.
-    async fn hear(&self, word: &'static str) -> String {
-        let heard = self.heard.try_clone().unwrap();
+    async fn wait_for(&self, word: &'static str) -> String {
+        let received = self.received.try_clone().unwrap();
         let listen = move || {
             let (end, mut all) = (Instant::now() + LIMIT, String::new());
-            heard.set_read_timeout(Some(LIMIT)).unwrap();
+            received.set_read_timeout(Some(LIMIT)).unwrap();
             let mut buffer = [0; 4096];
             while Instant::now() < end && !all.contains(word) {
-                let n = heard.recv(&mut buffer).expect("a message in time");
+                let n = received.recv(&mut buffer).expect("a message in time");
                 all += std::str::from_utf8(&buffer[..n]).unwrap();
             }
             assert!(all.contains(word), "{word} is not in: {all}");
@@ -78,17 +78,17 @@ impl Run {
 async fn it_is_ready_when_it_forwards_and_says_what_it_lacks_until_then() {
     let directory = directory();
     let run = Run::start(directory.path());
-    let before = run.hear("EXTEND_TIMEOUT_USEC=").await;
+    let before = run.wait_for("EXTEND_TIMEOUT_USEC=").await;
     assert!(before.contains("STATUS=not forwarding: the datapath is not available: unplugged\n"), "{before}");
     let reply = send(&directory.path().join("api"), "POST", "/culvert/v1/bundle", &[], FIGURE8).await;
     assert_eq!(reply.json["applied"], false, "{}", reply.text);
     assert!(!before.contains("READY=1"));
     run.memory.broken.store(false, Ordering::Relaxed);
-    let after = run.hear("STATUS=forwarding by policy version 1\n").await;
+    let after = run.wait_for("STATUS=forwarding by policy version 1\n").await;
     assert!(after.contains("READY=1\n"), "{after}");
     // What goes later is told, too.
     run.memory.broken.store(true, Ordering::Relaxed);
-    let lost = run.hear("STATUS=not forwarding: NIC").await;
+    let lost = run.wait_for("STATUS=not forwarding: NIC").await;
     assert!(!lost.contains("READY=1"), "{lost}");
     run.stop().await;
 }
@@ -98,7 +98,7 @@ async fn the_watchdog_is_fed_only_while_all_threads_live() {
     let directory = directory();
     let run = Run::start(directory.path());
     run.memory.broken.store(false, Ordering::Relaxed);
-    run.hear("WATCHDOG=1").await;
+    run.wait_for("WATCHDOG=1").await;
     // A packet thread that hangs after its first turn.
     let (release, hang) = channel::<()>();
     let (begun, turn) = channel();
@@ -109,12 +109,12 @@ async fn the_watchdog_is_fed_only_while_all_threads_live() {
     });
     turn.recv().unwrap();
     // Until it is missed, which takes half the time, the watchdog is fed; then the silence is longer than systemd waits.
-    let heard = run.heard.try_clone().unwrap();
+    let received = run.received.try_clone().unwrap();
     let silence = move || {
         let (begun, mut last) = (Instant::now(), Instant::now());
-        heard.set_read_timeout(Some(WATCHDOG + Duration::from_millis(200))).unwrap();
+        received.set_read_timeout(Some(WATCHDOG + Duration::from_millis(200))).unwrap();
         let mut buffer = [0; 4096];
-        while heard.recv(&mut buffer).is_ok() {
+        while received.recv(&mut buffer).is_ok() {
             last = Instant::now();
             assert!(last - begun < LIMIT, "the watchdog is fed although a thread hangs");
         }
@@ -123,6 +123,6 @@ async fn the_watchdog_is_fed_only_while_all_threads_live() {
     tokio::task::spawn_blocking(silence).await.unwrap();
     drop(release);
     thread.unwrap().join().unwrap();
-    run.hear("WATCHDOG=1").await;
+    run.wait_for("WATCHDOG=1").await;
     run.stop().await;
 }

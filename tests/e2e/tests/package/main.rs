@@ -73,7 +73,7 @@ impl Installed {
 struct Daemon {
     child: Child,
     notified: UnixDatagram,
-    heard: String,
+    received: String,
     log: PathBuf,
 }
 
@@ -122,17 +122,17 @@ impl Daemon {
         let file = fs::File::options().create(true).append(true).open(&log).unwrap();
         command.stdout(file.try_clone().unwrap()).stderr(file);
         let child = filter::spawn_behind(unit, command);
-        Daemon { child, notified, heard: String::new(), log }
+        Daemon { child, notified, received: String::new(), log }
     }
 
     /// Waits until it has told the service manager `word`.
-    fn hear(&mut self, word: &str) {
+    fn wait_for(&mut self, word: &str) {
         let mut buffer = [0; 4096];
         let end = Instant::now() + LIMIT;
-        while !self.heard.contains(word) {
+        while !self.received.contains(word) {
             let n = self.notified.recv(&mut buffer).unwrap_or(0);
-            self.heard += std::str::from_utf8(&buffer[..n]).unwrap();
-            assert!(Instant::now() < end, "no {word}: {}\n{}", self.heard, self.tail());
+            self.received += std::str::from_utf8(&buffer[..n]).unwrap();
+            assert!(Instant::now() < end, "no {word}: {}\n{}", self.received, self.tail());
         }
     }
 
@@ -194,12 +194,12 @@ fn the_package_is_installed_and_its_daemon_forwards_as_its_unit_starts_it() {
         let default = format!("CULVERTD_ARGS=\"--host host1 --uplink up0 --port vhost-user{options}\"\n");
         fs::write(installed.path("etc/default/culvertd"), default).unwrap();
         let mut daemon = Daemon::start(&installed, &unit);
-        daemon.hear("READY=1");
+        daemon.wait_for("READY=1");
         let (code, text) =
             installed.culvert(installed.operators, &["policy", "apply", policy.to_str().unwrap()]);
         assert_eq!(code, Some(0), "{text}\n{}", daemon.tail());
-        daemon.hear("STATUS=forwarding by policy version");
-        daemon.hear("WATCHDOG=1");
+        daemon.wait_for("STATUS=forwarding by policy version");
+        daemon.wait_for("WATCHDOG=1");
         let (code, text) = installed.culvert(installed.operators, &["health"]);
         assert_eq!(code, Some(0), "{text}\n{}", daemon.tail());
         let (code, text) = installed.culvert(64_124, &["health"]);
