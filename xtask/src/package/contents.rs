@@ -44,14 +44,15 @@ pub(super) struct Package {
     scripts: &'static [(&'static str, &'static str)],
 }
 
-/// Removes nothing and starts nothing: which host this is stands in a file that is empty at first.
+/// Starts nothing: which host this is stands in a file that says nothing at first. A daemon that runs is started again, and the
+/// installation does not wait until it forwards.
 const POSTINST: &str = r#"#!/bin/sh
 set -e
 if [ "$1" = configure ]; then
     systemd-sysusers ${DPKG_ROOT:+--root="$DPKG_ROOT"} culvert.conf
     if [ -z "$DPKG_ROOT" ] && [ -d /run/systemd/system ]; then
         systemctl daemon-reload
-        systemctl try-restart culvertd.service
+        systemctl --no-block try-restart culvertd.service || true
     fi
 fi
 "#;
@@ -59,7 +60,7 @@ fi
 const PRERM: &str = r#"#!/bin/sh
 set -e
 if [ "$1" = remove ] && [ -z "$DPKG_ROOT" ] && [ -d /run/systemd/system ]; then
-    systemctl disable --now culvertd.service
+    systemctl disable --now culvertd.service || true
 fi
 "#;
 

@@ -31,6 +31,13 @@ struct Installed {
     operators: u32,
 }
 
+/// Runs dpkg for a folder. The package's scripts do nothing outside it, and there is no C library in it to depend on.
+fn dpkg(folder: &Path, action: &str, package: &Path) {
+    let mut dpkg = Command::new("dpkg");
+    dpkg.arg(format!("--root={}", folder.display())).args(["--log=/dev/null", "--force-depends"]);
+    run(dpkg.args(["--force-script-chrootless", action]).arg(package)).unwrap();
+}
+
 impl Installed {
     fn new(package: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -42,10 +49,7 @@ impl Installed {
             fs::create_dir_all(database.join("info")).unwrap();
             fs::write(database.join(file), "").unwrap();
         }
-        // Its scripts may do nothing outside the folder, and there is no C library in it to depend on.
-        let mut dpkg = Command::new("dpkg");
-        dpkg.arg(format!("--root={}", folder.path().display())).args(["--log=/dev/null", "--force-depends"]);
-        run(dpkg.args(["--force-script-chrootless", "--install"]).arg(package)).unwrap();
+        dpkg(folder.path(), "--install", package);
         let groups = fs::read_to_string(folder.path().join("etc/group")).unwrap();
         let line = groups.lines().find_map(|line| line.strip_prefix("culvert:")).expect("the group culvert");
         let operators = line.split(':').nth(1).unwrap().parse().unwrap();
@@ -212,5 +216,10 @@ fn the_package_is_installed_and_its_daemon_forwards_as_its_unit_starts_it() {
         assert_eq!(fs::metadata(socket).unwrap().mode() & 0o777, 0o660, "QEMU's group may open it");
         assert!(!daemon.tail().contains("ERROR"), "{}", daemon.tail());
         daemon.stop();
+    }
+    assert!(installed.path("var/lib/culvert/culvertd.redb").exists());
+    dpkg(installed.folder.path(), "--purge", Path::new("culvert"));
+    for gone in ["var/lib/culvert", "etc/default/culvertd", "usr/bin/culvertd"] {
+        assert!(!installed.path(gone).exists(), "{gone}");
     }
 }
