@@ -61,12 +61,14 @@ impl Error {
             Error::Capture { path, problem } => {
                 ErrorBody::new("Capture", self.to_string(), &path.display().to_string(), problem.remedy())
             }
-            Error::NoDaemon { socket, .. } => ErrorBody::new(
-                "NoDaemon",
-                self.to_string(),
-                &socket.display().to_string(),
-                "start culvertd, or name its socket with --host-socket",
-            ),
+            Error::NoDaemon { socket, detail } => {
+                let remedy = if detail.contains("Permission denied") {
+                    "become a member of the socket's group, which is culvert where the package is installed"
+                } else {
+                    "start culvertd, or name its socket with --host-socket or CULVERT_SOCKET"
+                };
+                ErrorBody::new("NoDaemon", self.to_string(), &socket.display().to_string(), remedy)
+            }
             Error::Answer { path, .. } => ErrorBody::new(
                 "Answer",
                 self.to_string(),

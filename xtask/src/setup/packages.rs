@@ -11,12 +11,7 @@ use crate::run;
 /// Programs that only checks of the sources need.
 pub(super) const CHECKS: &[Need] = &[
     Need { program: "codespell", packages: &["codespell"], why: "finds typing errors", services: &[] },
-    Need {
-        program: "systemd-analyze",
-        packages: &["systemd"],
-        why: "checks the unit, and makes the package's group in its test",
-        services: &[],
-    },
+    SYSTEMD,
 ];
 
 /// What `cargo xtask fuzz` needs.
@@ -33,8 +28,17 @@ pub(super) struct Need {
     services: &'static [&'static str],
 }
 
+/// Checks the unit; tests start the daemon behind the unit's filter.
+const SYSTEMD: Need = Need {
+    program: "systemd-analyze",
+    packages: &["systemd"],
+    why: "knows what the unit's settings mean, and makes the package's group in tests",
+    services: &[],
+};
+
 /// What the demo and the tests need.
 pub(super) const NEEDS: &[Need] = &[
+    SYSTEMD,
     Need {
         program: "qemu-system-riscv64",
         // Newer releases have a package of its own for RISC-V.

@@ -106,3 +106,17 @@ async fn the_log_level_changes_while_it_runs() {
     assert!(log.contains("log level changed") && log.contains("stopping"), "{log}");
     assert!(!log.contains("serving the API"), "it came before: {log}");
 }
+
+#[test]
+fn it_writes_its_man_page_and_completions() {
+    let directory = directory();
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_culvertd")).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run(&["--man-pages", directory.path().to_str().unwrap()]);
+    let page = std::fs::read_to_string(directory.path().join("culvertd.8")).unwrap();
+    assert!(page.contains("CULVERT_LOG") && page.contains("vm\\-socket\\-group"), "{page}");
+    assert!(run(&["--completions", "zsh"]).contains("--vm-socket-group"));
+}
