@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
+use culvert_program::escaped_lines;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -35,7 +36,9 @@ pub(super) fn view<T: DeserializeOwned + Serialize>(
     let print = |view: &T, before: Option<Before<'_, T>>| {
         let text = if json { line(view) } else { text(view, before) };
         let mut out = out.lock();
-        out.write_all(format!("{clear}{text}").as_bytes()).and_then(|()| out.flush()).is_ok()
+        out.write_all(format!("{clear}{}", escaped_lines(&text)).as_bytes())
+            .and_then(|()| out.flush())
+            .is_ok()
     };
     // A reader that closed the pipe does not want the rest.
     let mut wanted = print(&last.1, None);
@@ -49,7 +52,7 @@ pub(super) fn view<T: DeserializeOwned + Serialize>(
                 last = (at, view);
             }
             // The daemon may be restarting.
-            Err(error) => wanted = write!(std::io::stderr(), "{}", error.text()).is_ok(),
+            Err(error) => wanted = write!(std::io::stderr(), "{}", escaped_lines(&error.text())).is_ok(),
         }
     }
     Ok(String::new())
