@@ -1,5 +1,7 @@
 //! The slow path's thread: waits for upcalls, events, commands and timers, and handles them with the engine.
 
+mod publish;
+
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +12,7 @@ use culvert_policy::Snapshot;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::aging::{AGING_INTERVAL_MS, SWEEP_INTERVAL_MS};
-use crate::command::{Command, Status};
+use crate::command::Command;
 use crate::connection_store::monotonic_ms;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -19,8 +21,7 @@ use crate::kernel_uplinks::KernelUplinks;
 use crate::nic_state::NicState;
 use crate::nic_tables::{NicTables, mapping_generations_of};
 use crate::policy::Policy as _;
-use crate::published::{Place, Published, VportDrops};
-use crate::rule_hits::RuleHits;
+use crate::published::{Place, Published};
 use crate::timer::{Clock, Timers, elapsed_ms};
 
 /// Upcalls handled in one round.
@@ -105,35 +106,6 @@ impl SlowPathThread {
         self.problems.clone()
     }
 
-    /// What the thread publishes.
-    pub(crate) fn published(&self) -> Place<Published> {
-        self.published.clone()
-    }
-
-    /// Dropped packets of vports.
-    pub(crate) fn vport_drops(&self) -> Place<VportDrops> {
-        self.engine.vport_drops.clone()
-    }
-
-    /// How often each rule decided.
-    pub(crate) fn hits(&mut self) -> RuleHits {
-        self.engine.policy().hits()
-    }
-
-    /// Publishes what changes with each packet.
-    fn publish(&mut self) {
-        let connections = self.engine.policy().connections();
-        let mut published = self.published.lock();
-        published.connections = connections;
-        published.counters = self.engine.counters();
-        published.lost_in_restarts = self.lost_in_restarts;
-    }
-
-    /// Publishes what changes with the policy and the links.
-    fn publish_addresses(&mut self) {
-        self.published.lock().addresses = self.engine.addresses();
-    }
-
     /// Runs until a command stops it or all handles are gone.
     pub(crate) fn run(mut self) {
         loop {
@@ -188,18 +160,6 @@ impl SlowPathThread {
             }
         }
         Progress::Busy
-    }
-
-    fn status(&mut self) -> Status {
-        Status {
-            next_hops: self.engine.next_hops(),
-            addresses: self.engine.addresses(),
-            links: self.engine.links(),
-            connections: self.engine.policy().connections(),
-            counters: self.engine.counters(),
-            lost_in_restarts: self.lost_in_restarts,
-            is_recovering: self.nic_state.is_recovering(),
-        }
     }
 
     /// The tables of a policy for the NIC that is there now.

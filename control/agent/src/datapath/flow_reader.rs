@@ -30,6 +30,9 @@ pub(super) struct FlowReader {
     pub(super) not_offloaded: Option<Reason>,
 }
 
+/// Who sends: the VSID, and the address or else the MAC.
+type Talker = (u32, Result<IpAddr, [u8; 6]>);
+
 /// A record with its idle milliseconds, ordered by a rank and then by when it was found.
 struct Ranked {
     rank: u64,
@@ -149,7 +152,7 @@ impl FlowReader {
     pub(super) fn talkers(&self, query: &FlowQuery) -> Result<Vec<TalkerView>, DatapathError> {
         let filter = filter(query)?;
         let names = Names::new(self.snapshot.as_deref());
-        let mut all: HashMap<(u32, Result<IpAddr, [u8; 6]>), [u64; 3]> = HashMap::new();
+        let mut all: HashMap<Talker, [u64; 3]> = HashMap::new();
         self.visit(&filter, |record, _| {
             let source = addresses(&record.key).map(|(src, _)| src).ok_or(record.key.src_mac);
             let sums = all.entry((names.vsid(record), source)).or_default();
@@ -157,7 +160,7 @@ impl FlowReader {
             sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
             ControlFlow::Continue(())
         })?;
-        let view = |((vsid, source), [flows, packets, bytes]): ((u32, Result<IpAddr, [u8; 6]>), [u64; 3])| {
+        let view = |((vsid, source), [flows, packets, bytes]): (Talker, [u64; 3])| {
             let source = source.map_or_else(|mac| MacAddr(mac).to_string(), |address| address.to_string());
             TalkerView { vsid, source, flows, packets, bytes }
         };

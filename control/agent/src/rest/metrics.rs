@@ -35,6 +35,9 @@ pub(super) async fn metrics(State(agent): State<Arc<Agent>>) -> Reply {
 /// Name, help, and which of a port's counters.
 type PortColumn = (&'static str, &'static str, fn(&PortCounters) -> u64);
 
+/// Name, help, and which of a worker's gauges.
+type WorkerColumn = (&'static str, &'static str, fn(&WorkerCounters) -> u64);
+
 const PORT_COLUMNS: [PortColumn; 5] = [
     ("in_packets", "Packets received", |c| c.in_packets),
     ("in_bytes", "Inner bytes received", |c| c.in_bytes),
@@ -143,7 +146,7 @@ fn vports(out: &mut Exposition, vports: &[VportView]) {
 }
 
 fn workers(out: &mut Exposition, counters: &CountersView) {
-    let gauges: [(&str, &str, fn(&WorkerCounters) -> u64); 5] = [
+    let gauges: [WorkerColumn; 5] = [
         ("vports", "Vports that a worker of the switch serves.", |c| c.vports),
         ("flow_records", "Flow records of a worker in use.", |c| c.flows.used),
         ("flow_records_capacity", "Flow records that a worker can hold.", |c| c.flows.capacity),

@@ -67,7 +67,7 @@ fn path(view: &str, query: &[(&str, String)]) -> String {
         for byte in value.bytes() {
             match byte {
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b':' | b'/' => {
-                    path.push(byte.into())
+                    path.push(byte.into());
                 }
                 byte => drop(write!(path, "%{byte:02X}")),
             }

@@ -61,7 +61,7 @@ fn attach(bridge: &VmqBridge, n: u16) -> Vm {
         Ok(Box::new(port) as Box<dyn SwitchPort>)
     });
     bridge.attach(VportId(10 + n), n, open).unwrap();
-    until("the VM's port is open", || links(&bridge).contains(&(VportId(10 + n), true)));
+    until("the VM's port is open", || links(bridge).contains(&(VportId(10 + n), true)));
     vm
 }
 
