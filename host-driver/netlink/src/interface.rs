@@ -25,6 +25,8 @@ pub struct Interface {
     pub mac: MacAddr,
     /// Length of the longest IP packet.
     pub mtu: u32,
+    /// Whether it is set up (`IFF_UP`).
+    pub enabled: bool,
     /// Whether it is up and has a link (`IFF_UP` and `IFF_LOWER_UP`).
     pub up: bool,
     /// Its addresses, each with its prefix length, sorted.
@@ -45,6 +47,14 @@ impl Interface {
             let kind = if missing { io::ErrorKind::NotFound } else { error.kind() };
             io::Error::new(kind, format!("interface {name}: {error}"))
         })
+    }
+
+    /// The name that the interface of this index has now.
+    ///
+    /// # Errors
+    /// There is none in this network namespace.
+    pub fn name_of(index: u32) -> io::Result<String> {
+        Ok(Self::by_index(&mut Netlink::open(None, 0)?, index)?.name)
     }
 
     /// Reads the interface of this index.
@@ -93,6 +103,7 @@ impl Interface {
             name: name?,
             mac: MacAddr(mac?),
             mtu: mtu?,
+            enabled: message.header.flags.contains(LinkFlags::Up),
             up: message.header.flags.contains(on),
             addresses: Vec::new(),
         })

@@ -323,6 +323,10 @@ impl SwitchPort for AfPacket {
         !self.removed && self.state.has_carrier()
     }
 
+    fn mtu(&self) -> Option<u32> {
+        u32::try_from(self.state.mtu()).ok()
+    }
+
     fn monitor(&mut self) -> Option<Box<dyn PortMonitor>> {
         Some(Box::new(self.monitor.take()?))
     }

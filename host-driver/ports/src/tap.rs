@@ -35,6 +35,8 @@ pub struct Tap {
     monitor: Option<TapMonitor>,
     /// Frames that were too long for the buffers, or had an invalid header.
     unusable: u64,
+    /// The MTU that it was opened with.
+    mtu: u16,
 }
 
 impl Tap {
@@ -74,7 +76,7 @@ impl Tap {
         let tx_drops = TxDrops::open(interface)?;
         let state = Arc::new(TapState { up: AtomicBool::new(true), tx_drops: AtomicU64::new(0) });
         let monitor = Some(TapMonitor { socket, tx_drops, state: Arc::clone(&state) });
-        Ok(Tap { tap, state, monitor, unusable: 0 })
+        Ok(Tap { tap, state, monitor, unusable: 0, mtu })
     }
 
     /// The same, but the interface outlives this value, with its addresses and other settings: the next TAP of this name
@@ -241,6 +243,10 @@ impl SwitchPort for Tap {
         let attached = !events.intersects(PollFlags::ERR | PollFlags::NVAL);
         // An interface that is down is not writable, wherever it is; one whose queue is half full is not, either.
         attached && (events.contains(PollFlags::OUT) || self.state.up.load(Ordering::Relaxed))
+    }
+
+    fn mtu(&self) -> Option<u32> {
+        Some(self.mtu.into())
     }
 
     fn monitor(&mut self) -> Option<Box<dyn PortMonitor>> {

@@ -1,6 +1,7 @@
 //! An attached port: the place of a port in a switch, which reopens it when it breaks, queues packets for it and counts.
 
 use std::io;
+use std::sync::Arc;
 
 use culvert_flow::Port;
 use culvert_offload::PortCounters;
@@ -11,6 +12,7 @@ use crate::packet::Packet;
 use crate::pool::Pool;
 use crate::port::{Opener, Sent, SwitchPort};
 use crate::port_control::{Closing, OpenPort, Opening, PortControlTx};
+use crate::port_state::{LengthDrops, PortState};
 use crate::turn::Turn;
 use crate::work;
 
@@ -36,6 +38,10 @@ pub struct AttachedPort {
     opening: Option<Opening>,
     port: Option<OpenPort>,
     next_try: u32,
+    /// Why the port broke or does not open, until it is open.
+    problem: Option<Arc<str>>,
+    /// Frames that were too long.
+    too_long: u64,
     name: String,
 }
 
@@ -53,6 +59,8 @@ impl AttachedPort {
             opening: None,
             port: None,
             next_try: now,
+            problem: None,
+            too_long: 0,
             name: name(at),
         };
         port.reopen_if_due(now);
@@ -68,6 +76,22 @@ impl AttachedPort {
     /// Whether the link was up when it was last polled: whether there is an other side.
     pub fn link(&self) -> bool {
         self.link
+    }
+
+    /// Its state, with the link as it was when it was last polled.
+    pub fn state(&self) -> PortState {
+        match (&self.port, &self.problem) {
+            (Some(_), _) if self.link => PortState::Up,
+            (Some(_), _) => PortState::NoLink,
+            (None, Some(why)) => PortState::Failed(Arc::clone(why)),
+            (None, None) => PortState::Opening,
+        }
+    }
+
+    /// Frames that were too long for it.
+    pub fn length_drops(&self) -> LengthDrops {
+        let mtu = self.port.as_ref().and_then(|open| open.port.mtu());
+        LengthDrops { packets: self.too_long, mtu }
     }
 
     /// Takes a port that was opened, has a broken one opened if the time for another attempt has come, and polls the link.
@@ -95,11 +119,25 @@ impl AttachedPort {
         };
         (self.opening, self.open) = (None, Some(opened.open));
         match opened.port {
-            Ok(port) => self.port = Some(port),
+            Ok(port) => {
+                if self.problem.take().is_some() {
+                    tracing::info!(port = self.name, "the port is open");
+                }
+                self.port = Some(port);
+            }
             Err(error) => {
                 self.next_try = now.wrapping_add(RETRY_MS);
-                tracing::warn!(port = self.name, %error, "cannot open the port; will retry");
+                self.set_problem(&error, "cannot open the port; will retry");
             }
+        }
+    }
+
+    /// Notes why the port is not open. Says it once: it is tried again every second.
+    fn set_problem(&mut self, error: &io::Error, what: &str) {
+        let text = error.to_string();
+        if self.problem.as_deref() != Some(&text) {
+            tracing::warn!(port = self.name, error = text, "{what}");
+            self.problem = Some(text.into());
         }
     }
 
@@ -109,7 +147,7 @@ impl AttachedPort {
     }
 
     fn close_broken(&mut self, error: &io::Error, now: u32) {
-        tracing::warn!(port = self.name, %error, "port broken; will reopen it");
+        self.set_problem(error, "port broken; will reopen it");
         self.close(false);
         (self.link, self.next_try) = (false, now.wrapping_add(RETRY_MS));
     }
@@ -148,6 +186,7 @@ impl AttachedPort {
                 self.counters.out_packets += sent.packets;
                 self.counters.out_bytes += sent.bytes;
                 self.counters.drops += sent.full + sent.down + sent.refused;
+                self.too_long += sent.refused;
                 let all = [(Reason::RingFull, sent.full), (down, sent.down), (Reason::TooLong, sent.refused)];
                 drops.extend(all.iter().filter(|(_, n)| *n > 0));
                 sent
@@ -172,6 +211,7 @@ impl AttachedPort {
         let taken = |open: &mut OpenPort| (open.port.take_rx_drops(), open.port.take_rx_too_long());
         let (full, too_long) = self.port.as_mut().map_or((0, 0), taken);
         self.counters.drops += full + too_long;
+        self.too_long += too_long;
         [(Reason::RingFull, full), (Reason::TooLong, too_long)]
     }
 

@@ -64,6 +64,11 @@ pub trait SwitchPort: Send {
         true
     }
 
+    /// Longest IP packet that it sends, if it knows.
+    fn mtu(&self) -> Option<u32> {
+        None
+    }
+
     /// What monitors the port, if there is something to monitor. Called once, after the port was opened.
     fn monitor(&mut self) -> Option<Box<dyn PortMonitor>> {
         None

@@ -1,6 +1,7 @@
 //! Reads the whole switch for views: a worker answers in bounded parts, between two bursts each, and copies only what its
 //! threads have published already. It asks neither the kernel nor another process.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use culvert_flow::tables::Vport;
@@ -9,6 +10,7 @@ use culvert_offload::{NicCounters, Reading, Result, Scan, VportReading, WorkerRe
 use culvert_packet::{Reason, VportId};
 
 use crate::forwarder::Forwarder;
+use crate::port_state::{LengthDrops, PortState};
 use crate::switch::Switch;
 
 /// Vports that a worker reads between two bursts: about ten microseconds.
@@ -115,6 +117,26 @@ fn add_vports(sum: &mut [VportReading], more: Vec<VportReading>) {
 }
 
 impl Switch {
+    /// The attached ports with their states, as the workers saw them last, and the frames that were too long for them.
+    ///
+    /// # Errors
+    /// The switch has stopped.
+    pub fn port_states(&self) -> Result<BTreeMap<Port, (PortState, LengthDrops)>> {
+        let all = self.ask_all(|f, _| {
+            let ports = f.out.ports.local().iter();
+            ports.map(|port| (port.at(), port.state(), port.length_drops())).collect::<Vec<_>>()
+        })?;
+        let mut ports: BTreeMap<Port, (PortState, LengthDrops)> = BTreeMap::new();
+        for (at, state, drops) in all.into_iter().flatten() {
+            let merged = match ports.remove(&at) {
+                Some((known, sum)) => (known.worse(state), sum.with(drops)),
+                None => (state, drops),
+            };
+            ports.insert(at, merged);
+        }
+        Ok(ports)
+    }
+
     /// Reads the whole switch.
     pub(super) fn read(&self) -> Result<Reading> {
         let mut reading = Reading::default();

@@ -7,7 +7,9 @@ use culvert_flow::Port;
 use culvert_offload::OffloadNic;
 use culvert_packet::{Reason, VportId};
 use culvert_ports::NicQueue;
-use culvert_switch::{AttachedPort, BURST, Drops, Opener, Packet, Pool, PortControlTx, Sent, SwitchPort};
+use culvert_switch::{
+    AttachedPort, BURST, Drops, Opener, Packet, Pool, PortControlTx, PortState, Sent, SwitchPort,
+};
 
 /// Milliseconds between two attempts to open a VMQ: a NIC that returns is used again within two seconds.
 const RETRY_MS: u32 = 250;
@@ -21,8 +23,8 @@ pub(super) struct VmqPort {
     nic: Arc<dyn OffloadNic>,
     queue: Option<NicQueue>,
     next_try: u32,
-    /// Whether the attempts since the VMQ was last open have been reported.
-    has_warned: bool,
+    /// Why the VMQ is not open, since the attempts to open it fail.
+    problem: Option<Arc<str>>,
     pub(super) vm_port: AttachedPort,
     /// Empty between two rounds.
     burst: Vec<Packet>,
@@ -41,6 +43,8 @@ pub struct VmqReading {
     pub vport: VportId,
     /// Whether the link of the VM's port is up.
     pub link: bool,
+    /// The state of the vport's two ports.
+    pub state: PortState,
     /// Frames between NIC and VM that the bridge dropped, by reason. The NIC counts them, too.
     pub drops: Drops,
 }
@@ -68,7 +72,7 @@ impl VmqPort {
             nic: Arc::clone(nic),
             queue: None,
             next_try: now,
-            has_warned: false,
+            problem: None,
             vm_port: AttachedPort::new(Port::Vport(vport), open, now, control.clone()),
             burst: Vec::with_capacity(BURST),
             unreported: Vec::new(),
@@ -88,12 +92,16 @@ impl VmqPort {
             match NicQueue::open(&self.nic, self.vport, self.vmq) {
                 Ok(queue) => {
                     self.queue = Some(queue);
-                    self.has_warned = false;
+                    self.problem = None;
                 }
-                Err(error) if !std::mem::replace(&mut self.has_warned, true) => {
-                    tracing::warn!(vmq = self.vmq, %error, "cannot open the VMQ; will retry");
+                Err(error) => {
+                    let text = error.to_string();
+                    // Said once: it is tried again several times a second.
+                    if self.problem.is_none() {
+                        tracing::warn!(vmq = self.vmq, error = text, "cannot open the VMQ; will retry");
+                    }
+                    self.problem = Some(format!("VMQ {}: {text}", self.vmq).into());
                 }
-                Err(_) => {}
             }
         }
         for (reason, dropped) in self.vm_port.take_rx_drops() {
@@ -102,6 +110,14 @@ impl VmqPort {
         let truncated = self.queue.as_mut().map_or(0, SwitchPort::take_rx_drops);
         self.count(Reason::TooLong, truncated);
         self.report();
+    }
+
+    /// The state of both ports: without its VMQ, a vport passes nothing.
+    fn state(&self) -> PortState {
+        match &self.problem {
+            Some(why) if self.queue.is_none() => PortState::Failed(Arc::clone(why)),
+            _ => self.vm_port.state(),
+        }
     }
 
     /// Moves one burst in each direction. `true`: at least one frame moved.
@@ -144,7 +160,8 @@ impl VmqPort {
     /// The link of the VM's port, and the drops.
     pub(super) fn read(&mut self) -> VmqReading {
         self.vm_port.poll_link();
-        VmqReading { vport: self.vport, link: self.vm_port.link(), drops: self.dropped.clone() }
+        let (link, state) = (self.vm_port.link(), self.state());
+        VmqReading { vport: self.vport, link, state, drops: self.dropped.clone() }
     }
 
     /// Reports drops to the NIC, which counts them for the vport. They wait while the firmware does not run.

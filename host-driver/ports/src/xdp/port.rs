@@ -273,6 +273,10 @@ impl SwitchPort for AfXdp {
         self.state.has_carrier()
     }
 
+    fn mtu(&self) -> Option<u32> {
+        u32::try_from(self.mtu).ok()
+    }
+
     fn monitor(&mut self) -> Option<Box<dyn PortMonitor>> {
         Some(Box::new(self.monitor.take()?))
     }
