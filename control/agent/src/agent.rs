@@ -1,15 +1,17 @@
 //! [`Agent`]: checks, stores and applies one change of the desired policy at a time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use culvert_api::view::HealthView;
+use culvert_api::view::{HealthView, ProgressView};
 use culvert_api::{ResourcePath, Warning};
 use culvert_model::{Fabric, HostConfig, Indices, Site, host_config};
 use tracing::{error, info, warn};
 
+use crate::datapath::Conditions;
 use crate::store::Stored;
+use crate::store_watch::StoreWatch;
 use crate::{Datapath, DatapathError, Documents, Error, Store};
 
 /// VMQs of the largest NIC.
@@ -24,6 +26,9 @@ pub struct Agent {
     writing: Mutex<()>,
     current: RwLock<Arc<Current>>,
     started: Instant,
+    store_watch: StoreWatch,
+    /// The problems that the log has.
+    told: Mutex<BTreeSet<String>>,
 }
 
 /// The state that replies are made from.
@@ -34,6 +39,8 @@ pub(crate) struct Current {
     pub(crate) config: Option<Arc<HostConfig>>,
     pub(crate) applied: Applied,
     pub(crate) warnings: Vec<Warning>,
+    /// Knows the states of ports. None: nothing was published yet.
+    datapath: Option<Arc<dyn Datapath>>,
 }
 
 /// What the daemon makes of a policy.
@@ -84,8 +91,11 @@ impl Agent {
             vfs: nic.as_ref().map_or_else(|| datapath.planned_vfs(), |n| n.num_vfs),
             vmqs: nic.as_ref().map_or(MAX_VMQS, |n| n.vmqs),
         };
+        let store_watch = StoreWatch::new(store.path());
         let agent = Self {
             site,
+            store_watch,
+            told: Mutex::default(),
             store,
             datapath,
             writing: Mutex::new(()),
@@ -96,7 +106,7 @@ impl Agent {
             Ok(Derived { config, indices, warnings }) => {
                 let next = Stored { indices, ..stored.clone() };
                 agent.store.commit(&stored, &next)?;
-                Current { stored: next, config: Some(config), warnings, applied: Applied::default() }
+                Current { stored: next, config: Some(config), warnings, ..Current::default() }
             }
             Err(e) => {
                 error!(error = %e, "cannot use the stored policy; the NIC keeps its tables until a new policy is applied");
@@ -135,13 +145,16 @@ impl Agent {
                 (e, _) => e,
             })?;
         let next = Stored { documents: after.clone(), indices, version: now.stored.version + 1 };
-        self.store.commit(&now.stored, &next)?;
+        let stored = self.store.commit(&now.stored, &next);
+        self.store_watch.note(&stored);
+        stored?;
         let version = next.version;
         let mut current = Current {
             stored: next,
             config: Some(config),
             warnings: warnings.clone(),
             applied: now.applied.clone(),
+            datapath: None,
         };
         self.apply(&mut current);
         let applied = current.applied.clone();
@@ -198,21 +211,15 @@ impl Agent {
             Some(_) => {}
         }
         problems.extend(now.applied.problem.as_ref().map(ToString::to_string));
+        problems.extend(self.store_watch.problem());
         let datapath = self.datapath.problems();
-        let firmware_alive = match self.datapath.nic() {
-            Ok(nic) if nic.firmware.alive => true,
-            Ok(_) => {
-                if datapath.is_empty() {
-                    problems.push("the NIC's firmware does not answer".to_owned());
-                }
-                false
-            }
-            Err(e) => {
-                problems.push(e.to_string());
-                false
-            }
-        };
+        let firmware_alive = self.datapath.firmware();
+        if firmware_alive == Some(false) && datapath.is_empty() {
+            problems.push("the NIC's firmware does not answer".to_owned());
+        }
         problems.extend(datapath);
+        let (conditions, name) = (self.datapath.conditions(), now.vport_names());
+        problems.extend(conditions.problems(&name));
         let mut told: Vec<String> = Vec::new();
         for problem in problems {
             // The same cause may be a part of what it led to.
@@ -229,7 +236,23 @@ impl Agent {
             firmware_alive,
             uptime_s: self.started.elapsed().as_secs(),
             problems: told,
+            progress: conditions.progress(&name),
         }
+    }
+
+    /// How far the policy in the store is carried out.
+    pub fn progress(&self) -> ProgressView {
+        self.datapath.conditions().progress(self.current().vport_names())
+    }
+
+    /// Looks at all ports, and logs what has become wrong, and what is right again.
+    pub fn watch(&self) {
+        self.datapath.watch();
+        let now: BTreeSet<String> = self.health().problems.into_iter().collect();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        now.difference(&told).for_each(|problem| error!(problem, "not ok"));
+        told.difference(&now).for_each(|problem| info!(problem, "no longer"));
+        *told = now;
     }
 
     /// The packet path.
@@ -247,6 +270,7 @@ impl Agent {
     }
 
     fn publish(&self, current: Current) {
+        let current = Current { datapath: Some(self.datapath.clone()), ..current };
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(current);
     }
 
@@ -277,6 +301,20 @@ impl Agent {
 }
 
 impl Current {
+    /// The states of ports when they were last looked at.
+    pub(crate) fn conditions(&self) -> Arc<Conditions> {
+        self.datapath.as_ref().map(|datapath| datapath.conditions()).unwrap_or_default()
+    }
+
+    /// The names of this host's network interfaces, by number of the vport.
+    pub(crate) fn vport_names(&self) -> impl Fn(u16) -> String + use<> {
+        let (config, vports) = (self.config.clone(), self.vports());
+        move |id| {
+            let known = config.as_ref().zip(vports.get(&id));
+            known.map_or_else(String::new, |(config, n)| config.fabric.interfaces[*n].name.clone())
+        }
+    }
+
     /// Indices into the fabric's interfaces, by number of this host's vports.
     pub(crate) fn vports(&self) -> HashMap<u16, usize> {
         self.config.iter().flat_map(|p| p.vports.iter()).map(|v| (v.id.0, v.interface)).collect()

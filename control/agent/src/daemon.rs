@@ -8,12 +8,15 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 
+use crate::listen::ensure_unused;
 use crate::{
     Agent, Args, Datapath, Error, ServiceManager, Store, bind_tcp, bind_unix, rest, serve, start_checks,
 };
 
 /// Interval between attempts to apply a policy that is not applied yet.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval in which the states of ports are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 /// Every how many attempts the datapath's views are read, for times in which it does not answer.
 const REFRESH_TICKS: u64 = 5;
 
@@ -41,6 +44,7 @@ pub async fn run(
     let started = args.clone();
     let start = tokio::task::spawn_blocking(move || {
         let store = Store::open(&started.state)?;
+        ensure_unused(&started.socket)?;
         let datapath = open(&started)?;
         Agent::start(&started.host, store, datapath)
     });
@@ -56,6 +60,7 @@ pub async fn run(
     let (stopping, stopped) = watch::channel(false);
     let retry = tokio::spawn(retry(agent.clone(), stopped.clone()));
     let inform = tokio::spawn(service_manager.inform(agent.clone(), stopped.clone()));
+    let watch = tokio::spawn(watch(agent.clone(), stopped.clone()));
     let stop = tokio::spawn(async move {
         stop.await;
         info!("stopping");
@@ -66,12 +71,28 @@ pub async fn run(
     stop.abort();
     retry.abort();
     inform.abort();
+    watch.abort();
     // The path is ours: bind_unix refuses a second daemon.
     let _ = std::fs::remove_file(&args.socket);
     if let Err(e) = &result {
         error!(error = %e, "the API server failed");
     }
     result
+}
+
+async fn watch(agent: Arc<Agent>, mut stop: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = stop.wait_for(|s| *s) => return,
+        }
+        let agent = agent.clone();
+        if tokio::task::spawn_blocking(move || agent.watch()).await.is_err() {
+            error!("looking at the ports panicked");
+        }
+    }
 }
 
 async fn retry(agent: Arc<Agent>, mut stop: watch::Receiver<bool>) {

@@ -96,7 +96,8 @@ impl Error {
             Error::Snapshot(_) => 422,
             Error::Datapath(DatapathError::Invalid { .. }) => 400,
             Error::Datapath(DatapathError::Unavailable { .. }) => 503,
-            Error::Datapath(DatapathError::Failed { .. }) | Error::Store { .. } => 500,
+            Error::Datapath(DatapathError::Failed { .. } | DatapathError::InUse { .. })
+            | Error::Store { .. } => 500,
             Error::Listen { .. } | Error::NotLoopback { .. } => 500,
         }
     }

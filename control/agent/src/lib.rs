@@ -28,11 +28,14 @@ mod service_manager;
 mod socket_group;
 mod start_checks;
 mod store;
+mod store_watch;
 
 pub use agent::{Agent, Applied, Change};
 pub use args::Args;
 pub use daemon::run;
-pub use datapath::{Datapath, DatapathError, HostDatapath, Measurement};
+pub use datapath::{
+    Conditions, Datapath, DatapathError, HostDatapath, Measurement, UplinkCondition, VportCondition,
+};
 pub use documents::{Documents, Precondition};
 pub use error::Error;
 pub use listen::{bind_tcp, bind_unix, serve};

@@ -14,6 +14,23 @@ use crate::Error;
 /// Time that requests in progress have to end when the daemon stops.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Checks that no other daemon has a socket, before anything of the host is touched.
+///
+/// # Errors
+/// Another process answers on the path.
+pub(crate) fn ensure_unused(path: &Path) -> Result<(), Error> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let answers = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .and_then(|socket| connect(&socket, &SocketAddrUnix::new(path)?));
+    // A queue that is full belongs to a listener, too.
+    if matches!(answers, Ok(()) | Err(rustix::io::Errno::AGAIN)) {
+        let detail = "another culvertd answers on it: stop that one, or give this one another --socket";
+        return Err(Error::Listen { address: path.display().to_string(), detail: detail.to_owned() });
+    }
+    Ok(())
+}
+
 /// Listens on a UNIX socket that only its owner and group may use. Replaces the socket of a dead daemon.
 ///
 /// # Errors

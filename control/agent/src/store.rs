@@ -57,6 +57,11 @@ impl Store {
         Ok(store)
     }
 
+    /// Its file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Secret of the entropy in outer headers, created with the store. It is kept, so that a restart does not move flows
     /// to other paths.
     ///

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::collection::valid_id;
 use crate::lenient::{Findings, canonical, describe, resource_id};
+use crate::view::ProgressView;
 use crate::{
     AccessControlList, Collection, Error, LogicalNetwork, NetworkInterface, NetworkManager, Resource,
     ResourcePath, Server, VirtualNetwork, Warning,
@@ -75,6 +76,8 @@ pub struct ApplyReply {
     pub applied: bool,
     /// Why it does not; may be empty.
     pub problem: String,
+    /// Which vports and uplinks do not do yet what the policy asks.
+    pub progress: ProgressView,
     /// What was left out, and what is odd.
     pub warnings: Vec<Warning>,
 }

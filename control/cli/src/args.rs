@@ -102,6 +102,10 @@ pub(crate) enum Policy {
         /// Only show what would change.
         #[arg(long)]
         dry_run: bool,
+        /// Do not wait until the host carries the policy out: exit 0 once it is stored. Without this, the command waits at
+        /// most --timeout seconds, says what it waits for, and exits 1 if something is not carried out then.
+        #[arg(long, conflicts_with = "dry_run")]
+        no_wait: bool,
     },
     /// Print the host's policy.
     Show {
@@ -148,6 +152,9 @@ pub(crate) struct Trace {
     /// Destination port; TCP and UDP need one.
     #[arg(long)]
     pub(crate) dport: Option<u16>,
+    /// Length of the IP packet in bytes; left out: as short as it can be.
+    #[arg(long)]
+    pub(crate) size: Option<u32>,
     /// Source MAC; left out: the port's own.
     #[arg(long)]
     pub(crate) src_mac: Option<String>,
@@ -155,7 +162,7 @@ pub(crate) struct Trace {
     #[arg(long)]
     pub(crate) dst_mac: Option<String>,
     /// A whole frame in hexadecimal digits, instead of addresses.
-    #[arg(long, conflicts_with_all = ["to", "from", "sport", "dport", "src_mac", "dst_mac"])]
+    #[arg(long, conflicts_with_all = ["to", "from", "sport", "dport", "size", "src_mac", "dst_mac"])]
     pub(crate) frame: Option<String>,
 }
 
@@ -235,7 +242,9 @@ mod tests {
         let cli = parse("policy apply --merge x.json --json --host-socket /tmp/s").unwrap();
         assert!(cli.json);
         assert_eq!(cli.host_socket, PathBuf::from("/tmp/s"));
-        let Command::Policy(Policy::Apply { file, merge: true, dry_run: false }) = cli.command else {
+        let Command::Policy(Policy::Apply { file, merge: true, dry_run: false, no_wait: false }) =
+            cli.command
+        else {
             panic!("apply")
         };
         assert_eq!(file, PathBuf::from("x.json"));

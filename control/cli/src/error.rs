@@ -35,6 +35,28 @@ pub(crate) enum Error {
         /// What happened.
         detail: String,
     },
+    /// The daemon took the request, but its reply did not come.
+    #[error("culvertd on {socket} took the request, but did not answer: {detail}")]
+    NoReply {
+        /// Its socket.
+        socket: PathBuf,
+        /// What happened.
+        detail: String,
+    },
+    /// The same, of a change.
+    #[error("culvertd on {socket} did not answer: {detail}; the change may be in force all the same")]
+    OutcomeUnknown {
+        /// Its socket.
+        socket: PathBuf,
+        /// What happened.
+        detail: String,
+    },
+    /// The command has its output, but did not reach what it is for.
+    #[error("{text}")]
+    Shown {
+        /// The output.
+        text: String,
+    },
     /// The daemon's reply cannot be read.
     #[error("cannot read culvertd's reply to {path}: {detail}")]
     Answer {
@@ -69,6 +91,20 @@ impl Error {
                 };
                 ErrorBody::new("NoDaemon", self.to_string(), &socket.display().to_string(), remedy)
             }
+            Error::NoReply { socket, .. } => ErrorBody::new(
+                "NoReply",
+                self.to_string(),
+                &socket.display().to_string(),
+                "try again with a longer --timeout; see culvertd's log",
+            ),
+            Error::OutcomeUnknown { socket, .. } => ErrorBody::new(
+                "OutcomeUnknown",
+                self.to_string(),
+                &socket.display().to_string(),
+                "see culvert health and culvert policy show, and apply again with a longer --timeout: applying twice does \
+                 no harm",
+            ),
+            Error::Shown { text } => ErrorBody::new("NotOk", text.clone(), "", ""),
             Error::Answer { path, .. } => ErrorBody::new(
                 "Answer",
                 self.to_string(),
@@ -82,8 +118,12 @@ impl Error {
     /// The process's exit code, as `--help` lists them.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Error::NoDaemon { .. } => 3,
-            Error::File { .. } | Error::Capture { .. } | Error::Answer { .. } | Error::Refused(_) => 1,
+            Error::NoDaemon { .. } | Error::NoReply { .. } | Error::OutcomeUnknown { .. } => 3,
+            Error::File { .. }
+            | Error::Capture { .. }
+            | Error::Answer { .. }
+            | Error::Shown { .. }
+            | Error::Refused(_) => 1,
         }
     }
 

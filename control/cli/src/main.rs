@@ -12,6 +12,7 @@ mod error;
 mod output;
 mod replay;
 mod table;
+mod text;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let (text, code) = match command::run(&cli) {
         Ok(text) => (text, ExitCode::SUCCESS),
+        Err(error::Error::Shown { text }) => (text, ExitCode::from(1)),
         Err(error) if cli.json => (error.json(), ExitCode::from(error.exit_code())),
         Err(error) => {
             let _ = write!(std::io::stderr(), "{}", escaped_lines(&error.text()));

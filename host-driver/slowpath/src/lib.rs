@@ -28,6 +28,7 @@ mod kernel_uplinks;
 mod nic_state;
 mod nic_tables;
 mod policy;
+mod problems;
 mod published;
 mod rule_hits;
 mod slow_path;

@@ -4,7 +4,7 @@ mod publish;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use culvert_offload::{Event, EventFd, EventQueue, FlowCommand, OffloadNic, Scan, UpcallQueue};
 use culvert_packet::Reason;
@@ -21,6 +21,7 @@ use crate::kernel_uplinks::KernelUplinks;
 use crate::nic_state::NicState;
 use crate::nic_tables::{NicTables, mapping_generations_of};
 use crate::policy::Policy as _;
+use crate::problems::Problems;
 use crate::published::{Place, Published};
 use crate::timer::{Clock, Timers, elapsed_ms};
 
@@ -59,7 +60,7 @@ pub(crate) struct SlowPathThread {
     tables: NicTables,
     lost_in_restarts: u64,
     /// What is wrong, for the handles.
-    problems: Arc<Mutex<Vec<String>>>,
+    problems: Problems,
     published: Place<Published>,
     clock: Clock,
     timers: Timers,
@@ -94,7 +95,7 @@ impl SlowPathThread {
             snapshot: None,
             tables: NicTables::default(),
             lost_in_restarts: 0,
-            problems: Arc::default(),
+            problems: Problems::default(),
             published: Place::default(),
             clock,
             timers: Timers::new(now, AGING_INTERVAL_MS, SWEEP_INTERVAL_MS, KERNEL_CHECK_INTERVAL_MS),
@@ -103,7 +104,7 @@ impl SlowPathThread {
 
     /// What is wrong, as the thread notes it.
     pub(crate) fn problems(&self) -> Arc<Mutex<Vec<String>>> {
-        self.problems.clone()
+        self.problems.shared()
     }
 
     /// Runs until a command stops it or all handles are gone.
@@ -192,6 +193,7 @@ impl SlowPathThread {
         }
         self.engine.apply(&*self.nic, &tables, &self.tables, now)?;
         self.tables = tables;
+        self.problems.note_kernel(&Ok::<_, Error>(()));
         if !self.nic_state.is_configured() {
             self.nic.start()?;
             self.nic_state = self.nic_state.configured();
@@ -313,11 +315,10 @@ impl SlowPathThread {
         {
             return;
         }
-        if let Some(snapshot) = self.snapshot.clone()
-            && let Err(error) = self.apply(&snapshot)
-        {
-            tracing::warn!(%error, "the uplinks do not match the policy; trying again");
-        }
+        let Some(snapshot) = self.snapshot.clone() else { return };
+        let applied = self.apply(&snapshot);
+        self.problems.note_kernel(&applied);
+        self.problems.publish(self.engine.policy().problem());
     }
 
     fn handle_timers(&mut self) {
@@ -326,8 +327,7 @@ impl SlowPathThread {
         self.follow_kernel(now);
         if self.timers.aging.fires(now) {
             self.engine.policy().keep_alive(now, monotonic_ms());
-            let problem = self.engine.policy().problem();
-            *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problem.into_iter().collect();
+            self.problems.publish(self.engine.policy().problem());
             self.publish_addresses();
             self.try_recover();
             if self.nic.is_alive() && !self.nic_state.is_recovering() {

@@ -43,6 +43,8 @@ pub(crate) fn example() -> Result<Vec<u8>, Box<dyn Error>> {
     let key = key::outbound(VportId(0), &frame, &headers);
     switch.insert(&[FlowRecord { key, hot, ..FlowRecord::default() }])?;
 
+    // A frame for a port that is not open yet is dropped.
+    switch.wait_opened(Duration::from_secs(10))?;
     first.push(frame);
     let end = Instant::now() + Duration::from_secs(10);
     while Instant::now() < end {

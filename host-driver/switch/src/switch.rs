@@ -1,6 +1,5 @@
 //! A running switch: its worker threads, and how other threads use them.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
@@ -20,7 +19,6 @@ use crate::placement::Placement;
 use crate::poll_loop::{self, PollLoop as _};
 use crate::port::Opener;
 use crate::port_control::PortControl;
-use crate::port_state::{LengthDrops, PortState};
 use crate::settings::SwitchSettings;
 use crate::worker::{Job, Worker};
 use crate::worker_set::WorkerSet;
@@ -213,26 +211,6 @@ impl Switch {
                 }
                 None => ports.push((at, link, counters)),
             }
-        }
-        Ok(ports)
-    }
-
-    /// The attached ports with their states, as the workers saw them last, and the frames that were too long for them.
-    ///
-    /// # Errors
-    /// The switch has stopped.
-    pub fn port_states(&self) -> Result<BTreeMap<Port, (PortState, LengthDrops)>> {
-        let all = self.ask_all(|f, _| {
-            let ports = f.out.ports.local().iter();
-            ports.map(|port| (port.at(), port.state(), port.length_drops())).collect::<Vec<_>>()
-        })?;
-        let mut ports: BTreeMap<Port, (PortState, LengthDrops)> = BTreeMap::new();
-        for (at, state, drops) in all.into_iter().flatten() {
-            let merged = match ports.remove(&at) {
-                Some((known, sum)) => (known.worse(state), sum.with(drops)),
-                None => (state, drops),
-            };
-            ports.insert(at, merged);
         }
         Ok(ports)
     }

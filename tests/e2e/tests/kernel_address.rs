@@ -164,7 +164,7 @@ fn the_error_for_a_missing_address_says_what_to_do() {
         "192.168.1.77".into();
     std::fs::write(d.dir().join("other.json"), other.to_string()).unwrap();
     let path = d.dir().join("other.json").display().to_string();
-    let said = d.cli(0, &["policy", "apply", &path]);
+    let said = d.cli(0, &["policy", "apply", "--no-wait", &path]);
     let text = said.map_or_else(|e| e, |v| v.to_string());
     for word in ["192.168.1.77", "h1u0", "ip addr add", "--provider-address own"] {
         assert!(text.contains(word), "no {word} in {text}");

@@ -178,7 +178,7 @@ fn change_the_stored_policy(d: &Deployment, policy: &Value) {
     let mut daemon = Service::start("meanwhile", &mut command, d.dir()).unwrap();
     daemon.until(LIMIT, "it listens", || socket.exists()).unwrap();
     let mut apply = Command::new(programs.path("culvert"));
-    apply.arg("--host-socket").arg(&socket).args(["policy", "apply"]).arg(&file);
+    apply.arg("--host-socket").arg(&socket).args(["policy", "apply", "--no-wait"]).arg(&file);
     let said = apply.output().unwrap();
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     daemon.stop(LIMIT).unwrap();

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use culvert_api::Offload;
-use culvert_api::view::{FirmwareView, NicInfo, UplinkView, VportState};
+use culvert_api::view::{FirmwareView, LengthDrop, NicInfo, UplinkView, VportState};
+use culvert_flow::Port;
 use culvert_model::HostConfig;
 use culvert_offload::VportReading;
 use culvert_packet::{Reason, VportId};
 use culvert_pf::{AttachedNic, NicStatus};
 use culvert_policy::snapshot::Target;
 use culvert_slowpath::Handle;
+use culvert_switch::PortState;
 
+use super::flow_view;
 use super::interface::DatapathError;
 use super::offloads;
 use super::switch::SwitchBackend;
@@ -51,6 +54,44 @@ impl Backend {
         match self {
             Backend::Nic { vmqs, .. } => vmqs.commit(config),
             Backend::Switch(switch) => switch.commit(config),
+        }
+    }
+
+    /// The states of the ports that it serves itself.
+    pub(super) fn port_states(&self) -> BTreeMap<Port, PortState> {
+        match self {
+            Backend::Nic { vmqs, .. } => vmqs.port_states(),
+            Backend::Switch(switch) => {
+                switch.ports().into_iter().map(|(at, (state, _))| (at, state)).collect()
+            }
+        }
+    }
+
+    /// Why the port of a vport has no link.
+    pub(super) fn no_link(&self, id: VportId) -> String {
+        match self {
+            Backend::Nic { vmqs, .. } => vmqs.no_link(id),
+            Backend::Switch(switch) => switch.no_link(id),
+        }
+    }
+
+    /// The ports for which frames were too long.
+    pub(super) fn length_drops(&self) -> Vec<LengthDrop> {
+        let Backend::Switch(switch) = self else { return Vec::new() };
+        let ports = switch.ports().into_iter().filter(|(_, (_, drops))| drops.packets > 0);
+        let shown = ports.map(|(at, (_, drops))| LengthDrop {
+            port: flow_view::port_name(at),
+            packets: drops.packets,
+            mtu: drops.mtu,
+        });
+        shown.collect()
+    }
+
+    /// Whether its firmware answers; `None`: it has none.
+    pub(super) fn firmware(&self) -> Option<bool> {
+        match self {
+            Backend::Nic { nic, .. } => Some(nic.status().alive),
+            Backend::Switch(_) => None,
         }
     }
 
@@ -139,6 +180,7 @@ impl Backend {
                 mac: pa.map(|a| a.pa.mac.to_string()).unwrap_or_default(),
                 link: links.get(usize::from(n)).copied().unwrap_or(false),
                 provider_address: pa.map(|a| a.pa.addr.to_string()).unwrap_or_default(),
+                ..UplinkView::default()
             }
         });
         info.uplinks = uplinks.collect();

@@ -15,11 +15,13 @@ use culvert_policy::snapshot::{Snapshot, Target};
 use culvert_slowpath::{ForwardOutcome, Handle, PacketTrace, Published, RuleHit, SlowPath};
 
 use super::backend::{Backend, PortView};
+use super::conditions::Conditions;
 use super::flow_reader::FlowReader;
 use super::flow_view::{self, Names};
+use super::host_watch::HostWatch;
 use super::interface::{Datapath, DatapathError, Measurement};
 use super::last_known::LastKnown;
-use super::trace_frame;
+use super::{trace_frame, trace_length};
 
 /// The slow path and its backend.
 pub struct HostDatapath {
@@ -27,6 +29,7 @@ pub struct HostDatapath {
     slow_path: SlowPath,
     /// The configuration applied last: it has the names of vports.
     config: Mutex<Option<Arc<HostConfig>>>,
+    watch: HostWatch,
     /// The views as last read, for times in which the NIC does not answer.
     vports: LastKnown<Vec<VportView>>,
     counters: LastKnown<CountersView>,
@@ -36,7 +39,8 @@ pub struct HostDatapath {
 impl HostDatapath {
     pub(super) fn new(backend: Backend, slow_path: SlowPath) -> Self {
         let (vports, counters, drops) = Default::default();
-        Self { backend, slow_path, config: Mutex::new(None), vports, counters, drops }
+        let watch = HostWatch::default();
+        Self { backend, slow_path, config: Mutex::new(None), watch, vports, counters, drops }
     }
 
     fn handle(&self) -> Handle {
@@ -92,7 +96,22 @@ impl HostDatapath {
             view.uplink = pa.map_or(0, |pa| pa.uplink);
             view
         };
-        vports.iter().zip(ports).map(view).collect()
+        let conditions = self.conditions();
+        let mut views: Vec<VportView> = vports.iter().zip(ports).map(view).collect();
+        for view in &mut views {
+            if let Some(seen) = conditions.vports.get(&view.id) {
+                (view.state, view.state_reason) = (seen.state, seen.reason.clone());
+            }
+        }
+        views
+    }
+
+    fn try_apply(&self, config: &Arc<HostConfig>) -> Result<(), DatapathError> {
+        self.backend.prepare(config)?;
+        self.handle().apply(config.snapshot.clone())?;
+        self.backend.commit(config)?;
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Some(config.clone());
+        Ok(())
     }
 
     fn counters_of(&self, reading: &Reading) -> Result<CountersView, DatapathError> {
@@ -140,6 +159,7 @@ impl HostDatapath {
             packets,
             by: self.backend.name().to_owned(),
             meaning: reason.describe().to_owned(),
+            ports: if reason == Reason::TooLong { self.backend.length_drops() } else { Vec::new() },
         });
         DropsView { drops: drops.collect(), total, stale_s: None }
     }
@@ -193,19 +213,32 @@ fn named(drops: &[(Reason, u64)]) -> BTreeMap<String, u64> {
 
 impl Datapath for HostDatapath {
     fn apply(&self, config: Arc<HostConfig>) -> Result<(), DatapathError> {
-        self.backend.prepare(&config)?;
-        self.handle().apply(config.snapshot.clone())?;
-        self.backend.commit(&config)?;
-        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
-        self.refresh();
-        Ok(())
+        let result = self.try_apply(&config);
+        let problem = result.as_ref().err().map(ToString::to_string);
+        self.watch.set_wanted(config, problem);
+        self.watch();
+        if result.is_ok() {
+            self.refresh();
+        }
+        result
     }
 
     fn nic(&self) -> Result<NicInfo, DatapathError> {
-        self.backend.info(&self.handle())
+        let mut info = self.backend.info(&self.handle())?;
+        self.watch.look_if_due(&self.backend, &self.handle());
+        let conditions = self.conditions();
+        for view in &mut info.uplinks {
+            if let Some(seen) = conditions.uplinks.get(&view.uplink) {
+                (view.state, view.state_reason) = (seen.state, seen.reason.clone());
+                (view.mtu, view.needed_mtu) = (seen.mtu, seen.needed_mtu);
+                view.interface.clone_from(&seen.interface);
+            }
+        }
+        Ok(info)
     }
 
     fn vports(&self) -> Result<Vec<VportView>, DatapathError> {
+        self.watch.look_if_due(&self.backend, &self.handle());
         self.show_vports(self.read().as_ref().map_err(Clone::clone))
     }
 
@@ -262,13 +295,27 @@ impl Datapath for HostDatapath {
         self.backend.problem().into_iter().chain(self.handle().problems()).collect()
     }
 
+    fn watch(&self) {
+        self.watch.look(&self.backend, &self.handle());
+    }
+
+    fn conditions(&self) -> Arc<Conditions> {
+        self.watch.conditions()
+    }
+
+    fn firmware(&self) -> Option<bool> {
+        self.backend.firmware()
+    }
+
     fn trace(&self, request: &TraceRequest) -> Result<TraceReply, DatapathError> {
         let snapshot = self
             .snapshot()
             .ok_or_else(|| DatapathError::Unavailable { detail: "no policy is applied yet".to_owned() })?;
         let (port, frame) = trace_frame::resolve(request, &snapshot)?;
         let traced = self.handle().trace(port, frame)?;
-        Ok(reply(&traced, &Names::new(Some(&snapshot))))
+        let mut answer = reply(&traced, &Names::new(Some(&snapshot)));
+        trace_length::explain(&traced, &snapshot, &self.conditions(), &mut answer);
+        Ok(answer)
     }
 }
 

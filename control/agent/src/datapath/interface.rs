@@ -10,6 +10,8 @@ use culvert_model::HostConfig;
 use culvert_slowpath::RuleHit;
 use thiserror::Error;
 
+use super::conditions::Conditions;
+
 /// Virtual functions of the largest NIC.
 const MAX_VFS: u16 = 64;
 
@@ -99,9 +101,22 @@ pub trait Datapath: Send + Sync + 'static {
     /// Reads the views again, so that they are known when the NIC does not answer. Call it every few seconds.
     fn refresh(&self) {}
 
-    /// What is wrong, one sentence each. Does not wait for the NIC.
+    /// What is wrong, one sentence each, beside the conditions of ports. Does not wait for the NIC.
     fn problems(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Looks at all ports anew. Call it twice a second.
+    fn watch(&self) {}
+
+    /// The states of all ports when they were last looked at. Does not wait.
+    fn conditions(&self) -> Arc<Conditions> {
+        Arc::default()
+    }
+
+    /// Whether the NIC's firmware answers; `None`: there is no NIC.
+    fn firmware(&self) -> Option<bool> {
+        Some(self.nic().is_ok_and(|nic| nic.firmware.alive))
     }
 }
 
@@ -133,6 +148,14 @@ pub enum DatapathError {
         /// What happened.
         detail: String,
     },
+    /// Another daemon has an uplink.
+    #[error("another culvertd (process {process}) uses the interface {interface} in this network namespace")]
+    InUse {
+        /// The uplink's interface.
+        interface: String,
+        /// The other daemon.
+        process: i32,
+    },
     /// The request is invalid.
     #[error("{detail}")]
     Invalid {
@@ -151,6 +174,7 @@ impl DatapathError {
         match self {
             DatapathError::Unavailable { .. } => "DatapathUnavailable",
             DatapathError::Failed { .. } => "DatapathFailed",
+            DatapathError::InUse { .. } => "UplinkInUse",
             DatapathError::Invalid { .. } => "BadRequest",
         }
     }
@@ -163,6 +187,7 @@ impl DatapathError {
                  culvertd retries by itself"
             }
             DatapathError::Failed { .. } => "see culvertd's log; culvertd retries by itself",
+            DatapathError::InUse { .. } => "stop the other one, or start this one with another --uplink",
             DatapathError::Invalid { .. } => "correct the request",
         }
     }

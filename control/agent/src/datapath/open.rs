@@ -15,6 +15,7 @@ use super::backend::Backend;
 use super::host::HostDatapath;
 use super::interface::DatapathError;
 use super::switch::SwitchBackend;
+use super::uplink_lock;
 use super::vmq_ports::VmqPorts;
 use crate::args::ProviderAddress;
 use crate::{Args, Error, secret};
@@ -71,6 +72,10 @@ fn open_switch(args: &Args) -> Result<(Backend, SlowPath), Error> {
         let detail =
             format!("--uplink names {} interfaces ({all}): a host has at most {max}", args.uplink.len());
         return Err(DatapathError::Invalid { detail }.into());
+    }
+    // Before anything on the interfaces is touched.
+    for interface in &args.uplink {
+        uplink_lock::take(interface)?;
     }
     let secret = secret::from_bytes(&secret::random().map_err(|e| unavailable(&e))?);
     let flows = args.flows.clamp(64, SwitchSettings::MAX_FLOWS).next_power_of_two();

@@ -13,10 +13,11 @@ use culvert_offload::DeviceInfo as _;
 use culvert_packet::VportId;
 use culvert_policy::snapshot::LocalPa;
 use culvert_ports::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, AfXdpParts, Filter, OverlaySources};
-use culvert_switch::{Switch, SwitchPort};
+use culvert_switch::{LengthDrops, PortState, Switch, SwitchPort};
 
 use super::interface::DatapathError;
 use super::offloads;
+use super::open_error::{Opened, explain};
 use super::overlay_sources::overlay_sources;
 use super::vm_ports::VmPorts;
 use crate::Args;
@@ -68,8 +69,20 @@ impl SwitchBackend {
         self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn own_addresses(&self) -> bool {
+    /// Whether the provider addresses are our own, not the kernel's.
+    pub(super) fn own_addresses(&self) -> bool {
         self.addresses == ProviderAddress::Own
+    }
+
+    /// Why a provider address has no interface.
+    pub(super) fn no_interface(&self, pa: &LocalPa) -> String {
+        format!(
+            "the policy gives uplink {} of this host the provider address {}, but culvertd has only {} uplinks: start \
+             it with one more --uplink",
+            pa.uplink,
+            pa.addr,
+            self.interfaces.len()
+        )
     }
 
     /// Attaches the uplinks that have provider addresses in a configuration, and detaches the others. They take the packets of
@@ -95,15 +108,8 @@ impl SwitchBackend {
             if attached.get(&n) == Some(&attachment) {
                 continue;
             }
-            let Some(interface) = self.interfaces.get(usize::from(n)) else {
-                return Err(DatapathError::Failed {
-                    detail: format!(
-                        "the policy gives uplink {n} of this host the provider address {}, but culvertd has only {} \
-                         uplinks: start it with one more --uplink",
-                        attachment.pa.addr,
-                        self.interfaces.len()
-                    ),
-                });
+            let Some(interface) = self.interface(n) else {
+                return Err(DatapathError::Failed { detail: self.no_interface(&attachment.pa) });
             };
             self.attach_uplink(n, interface, &attachment)?;
             attached.insert(n, attachment);
@@ -143,7 +149,10 @@ impl SwitchBackend {
                 self.switch.attach_to_all(Port::Uplink(n), move |worker| {
                     let options = AfPacketOptions { fanout, guard: !own && worker == 0, ..common.clone() };
                     let interface = interface.clone();
-                    Box::new(move || Ok(Box::new(AfPacket::open(&interface, &options)?)))
+                    Box::new(move || match AfPacket::open(&interface, &options) {
+                        Ok(port) => Ok(Box::new(port)),
+                        Err(error) => Err(explain(Opened::PacketSocket(&interface), &error)),
+                    })
                 })
             }
             Driver::AfXdp => {
@@ -151,18 +160,38 @@ impl SwitchBackend {
                 let workers = self.switch.workers() as u32;
                 // An interface that does not exist yet has no queues.
                 if AfXdp::receive_queues(&interface).unwrap_or(1) < workers {
-                    let open =
-                        move || Ok(Box::new(AfXdp::open(&interface, &options)?) as Box<dyn SwitchPort>);
+                    let open = move || match AfXdp::open(&interface, &options) {
+                        Ok(port) => Ok(Box::new(port) as Box<dyn SwitchPort>),
+                        Err(error) => Err(explain(Opened::XdpSocket(&interface), &error)),
+                    };
                     return self.switch.attach(Port::Uplink(n), Box::new(open));
                 }
                 let parts = AfXdpParts::new(workers);
                 self.switch.attach_to_all(Port::Uplink(n), move |worker| {
                     let (interface, parts, options) = (interface.clone(), parts.clone(), options.clone());
-                    let open = move || AfXdp::open_part(&interface, &options, &parts, worker as u32);
-                    Box::new(move || Ok(Box::new(open()?)))
+                    Box::new(move || match AfXdp::open_part(&interface, &options, &parts, worker as u32) {
+                        Ok(port) => Ok(Box::new(port)),
+                        Err(error) => Err(explain(Opened::XdpSocket(&interface), &error)),
+                    })
                 })
             }
         }
+    }
+
+    /// The states of the ports, with the frames that were too long for them.
+    pub(super) fn ports(&self) -> BTreeMap<Port, (PortState, LengthDrops)> {
+        // If the switch does not answer, other calls report it.
+        self.switch.port_states().unwrap_or_default()
+    }
+
+    /// Why the port of a vport has no link.
+    pub(super) fn no_link(&self, id: VportId) -> String {
+        self.ports.no_link(id)
+    }
+
+    /// The interface of an uplink.
+    pub(super) fn interface(&self, n: u8) -> Option<&str> {
+        self.interfaces.get(usize::from(n)).map(String::as_str)
     }
 
     /// Where the virtual machine of each vport attaches.

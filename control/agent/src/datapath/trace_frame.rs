@@ -14,6 +14,10 @@ use super::interface::DatapathError;
 const DEFAULT_SOURCE_PORT: u16 = 49152;
 /// Longest frame that can be traced.
 const MAX_FRAME: usize = 9216;
+/// Length of an Ethernet header.
+const ETHERNET: usize = 14;
+/// Room for the headers of a packet that is made.
+const MAX_HEADERS: usize = 256;
 
 fn invalid(detail: impl Into<String>) -> DatapathError {
     DatapathError::Invalid { detail: detail.into() }
@@ -63,9 +67,23 @@ fn build(tuple: &TraceTuple, vport: &Vport, snapshot: &Snapshot) -> Result<Vec<u
         mac(&tuple.destination_mac)?
     };
     let ends = Ends { src_mac, dst_mac, src, dst };
+    let shortest = packet(tuple, &ends, &[])?;
+    let Some(size) = tuple.size else { return Ok(shortest) };
+    let least = shortest.len() - ETHERNET;
+    if (size as usize) < least || size as usize > MAX_FRAME - ETHERNET {
+        let most = MAX_FRAME - ETHERNET;
+        return Err(invalid(format!(
+            "an IP packet of {size} bytes: give {least} to {most} for this protocol"
+        )));
+    }
+    packet(tuple, &ends, &vec![0; size as usize - least])
+}
+
+/// A packet of the request's protocol and ports with this payload.
+fn packet(tuple: &TraceTuple, ends: &Ends, payload: &[u8]) -> Result<Vec<u8>, DatapathError> {
     let (from, to) = (tuple.source_port.unwrap_or(DEFAULT_SOURCE_PORT), tuple.destination_port);
     let to = || to.ok_or_else(|| invalid("TCP and UDP need a destination port"));
-    let mut out = [0; 256];
+    let mut out = vec![0; MAX_HEADERS + payload.len()];
     let length = match tuple.protocol.to_ascii_lowercase().as_str() {
         "tcp" => {
             let header = tcp::Header {
@@ -77,15 +95,16 @@ fn build(tuple: &TraceTuple, vport: &Vport, snapshot: &Snapshot) -> Result<Vec<u
                 window: u16::MAX,
                 urgent: 0,
             };
-            craft::tcp(&mut out, &ends, &header, &[])
+            craft::tcp(&mut out, ends, &header, payload)
         }
-        "udp" => craft::udp(&mut out, &ends, from, to()?, &[]),
-        "icmp" => craft::ping(&mut out, &ends, 1, 1, &[]),
+        "udp" => craft::udp(&mut out, ends, from, to()?, payload),
+        "icmp" => craft::ping(&mut out, ends, 1, 1, payload),
         other => return Err(invalid(format!("protocol \"{other}\": use tcp, udp or icmp"))),
     };
     let length =
         length.map_err(|reason| invalid(format!("cannot build the packet: {}", reason.describe())))?;
-    Ok(out[..length].to_vec())
+    out.truncate(length);
+    Ok(out)
 }
 
 /// The MAC address that a guest would send to: the destination's within its subnet, else the router's.

@@ -12,6 +12,7 @@ use culvert_ports::{Tap, VhostUser};
 use culvert_switch::Opener;
 
 use super::interface::DatapathError;
+use super::open_error::{Opened, explain};
 use crate::args::Port as PortKind;
 use crate::{Args, SocketGroup};
 
@@ -103,14 +104,23 @@ impl VmPorts {
         let Attachment { kind, tap_mac, mtu, .. } = attachment.clone();
         match kind {
             SoftwarePort::Tap => {
-                Box::new(move || Ok(Box::new(Tap::open_persistent(&tap_name(id), mtu, Some(tap_mac))?)))
+                let name = tap_name(id);
+                Box::new(move || match Tap::open_persistent(&name, mtu, Some(tap_mac)) {
+                    Ok(tap) => Ok(Box::new(tap)),
+                    Err(error) => Err(explain(Opened::Tap(&name), &error)),
+                })
             }
             SoftwarePort::VhostUser => {
                 let (socket, group) = (self.socket(id), self.group.clone());
-                Box::new(move || {
+                let open = move || {
                     let port = VhostUser::open(&socket, QUEUE_PAIRS)?;
                     group.as_ref().map_or(Ok(()), |group| group.admit(&socket))?;
-                    Ok(Box::new(port))
+                    Ok(port)
+                };
+                let path = self.socket(id);
+                Box::new(move || match open() {
+                    Ok(port) => Ok(Box::new(port)),
+                    Err(error) => Err(explain(Opened::VhostUser(&path), &error)),
                 })
             }
         }
@@ -130,6 +140,19 @@ impl VmPorts {
             (*id, place)
         };
         self.attached().iter().map(shown).collect()
+    }
+}
+
+impl VmPorts {
+    /// Why the port of a vport has no link.
+    pub(super) fn no_link(&self, id: VportId) -> String {
+        match self.attached().get(&id).map(|a| a.kind) {
+            Some(SoftwarePort::Tap) => {
+                let name = tap_name(id);
+                format!("the TAP {name} is down in its network namespace: ip link set {name} up there")
+            }
+            _ => "no virtual machine is connected to its socket".to_owned(),
+        }
     }
 }
 

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use culvert_flow::Port;
 use culvert_model::HostConfig;
 use culvert_packet::VportId;
 use culvert_pf::AttachedNic;
 use culvert_policy::snapshot::Target;
+use culvert_switch::PortState;
 use culvert_vmq_bridge::{VmqBridge, VmqReading};
 
 use super::interface::DatapathError;
@@ -51,6 +53,16 @@ impl VmqPorts {
     /// Where the virtual machine of each vport attaches.
     pub(super) fn attachments(&self) -> BTreeMap<VportId, String> {
         self.ports.attachments()
+    }
+
+    /// The states of the ports.
+    pub(super) fn port_states(&self) -> BTreeMap<Port, PortState> {
+        self.read().into_iter().map(|(id, port)| (Port::Vport(id), port.state)).collect()
+    }
+
+    /// Why the port of a vport has no link.
+    pub(super) fn no_link(&self, id: VportId) -> String {
+        self.ports.no_link(id)
     }
 
     /// What the bridge knows of each vport.

@@ -33,6 +33,7 @@ pub(super) async fn apply(
         let edit = |documents: &mut crate::Documents| documents.put_bundle(&parsed, keep);
         let change = if query.dry_run { agent.dry_run(edit)? } else { agent.change(None, edit)? };
         let mut answer = compare(&change);
+        answer.progress = agent.progress();
         answer.warnings = parsed.warnings;
         answer.warnings.extend(change.warnings);
         Ok(answer)

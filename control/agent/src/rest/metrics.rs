@@ -50,18 +50,21 @@ fn render(health: &HealthView, measured: Option<&Measurement>, hits: &[RuleHit])
     let mut out = Exposition::default();
     out.metric("build_info", "gauge", "The daemon's version.");
     out.sample(&[("version", &health.version)], 1);
+    let firmware = health.firmware_alive.map(|alive| {
+        ("firmware_up", "Whether the NIC's firmware answers; only on a host with a NIC.", u64::from(alive))
+    });
+    let progress = &health.progress;
     let gauges = [
         ("up", "Whether the host has no problems.", u64::from(health.ok)),
-        (
-            "firmware_up",
-            "Whether the NIC's firmware answers; the software switch always does.",
-            health.firmware_alive.into(),
-        ),
         ("uptime_seconds", "Seconds since the daemon started.", health.uptime_s),
         ("policy_desired_version", "Version of the policy in the store.", health.desired_version),
         ("policy_applied_version", "Version of the applied policy.", health.applied_version),
+        ("vports_wanted", "Vports of the policy on this host.", progress.vports as u64),
+        ("vports_done", "Those to which a virtual machine can attach.", progress.vports_done as u64),
+        ("uplinks_wanted", "Uplinks that the policy uses.", progress.uplinks as u64),
+        ("uplinks_done", "Those that carry all that the policy needs.", progress.uplinks_done as u64),
     ];
-    for (name, help, value) in gauges {
+    for (name, help, value) in gauges.into_iter().chain(firmware) {
         out.metric(name, "gauge", help);
         out.sample(&[], value);
     }

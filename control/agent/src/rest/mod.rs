@@ -1,6 +1,7 @@
 //! The HTTP API: resources under `/networking/v1`, runtime under `/culvert/v1`.
 
 mod bundle;
+mod configuration_state;
 mod log_level;
 mod metrics;
 mod openapi;

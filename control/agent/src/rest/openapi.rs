@@ -68,7 +68,8 @@ pub(super) fn describe() -> Value {
     view("mappings", "get", "customer addresses and their locations", None, list(add.of::<MappingView>()));
     let request = add.of::<TraceRequest>();
     view("trace", "post", "decide on a packet without sending it", Some(request), add.of::<TraceReply>());
-    view("health", "get", "state of the daemon", None, add.of::<HealthView>());
+    let health = add.of::<HealthView>();
+    view("health", "get", "state of the daemon", None, health.clone());
     let level = add.of::<LogLevelView>();
     view("log-level", "get", "which lines the daemon's log has", None, level.clone());
     view(
@@ -79,6 +80,10 @@ pub(super) fn describe() -> Value {
         level,
     );
     add.of::<ErrorReply>();
+    paths["/culvert/v1/health"]["get"]["responses"]["503"] = json!({
+        "description": "something is wrong",
+        "content": { "application/json": { "schema": health } },
+    });
     json!({
         "openapi": "3.1.0",
         "info": { "title": "Culvert", "version": env!("CARGO_PKG_VERSION") },

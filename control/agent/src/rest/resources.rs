@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use culvert_api::{Collection, ResourcePath};
 use serde_json::{Value, json};
 
+use super::configuration_state::configuration_state;
 use super::reply::{self, Reply, blocking};
 use crate::agent::Current;
 use crate::{Agent, Error, Precondition};
@@ -157,12 +158,10 @@ fn with_etag(mut response: Response, etag: &str) -> Response {
     response
 }
 
-/// Adds the configuration state: whether the host has applied the policy.
+/// Adds the configuration state: whether the host carries the resource out.
 fn with_state(mut value: Value, current: &Current) -> Value {
-    let state = match &current.applied.problem {
-        None => json!({ "status": "Success" }),
-        Some(problem) => json!({ "status": "Failure", "detailedInfo": [problem.to_string()] }),
-    };
+    let reference = value.get("resourceRef").and_then(Value::as_str).unwrap_or_default();
+    let state = configuration_state(reference, current);
     if let Some(properties) = value.get_mut("properties").and_then(Value::as_object_mut) {
         properties.insert("configurationState".into(), state);
     }

@@ -1,14 +1,16 @@
 //! `/culvert/v1/...`: the running host.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use culvert_api::view::{FlowQuery, MappingView, RuleView, TraceRequest, VportView};
 use culvert_api::{Direction, Offload, RuleAction};
 use culvert_model::Fabric;
 use culvert_policy::ListDirection;
+use culvert_policy::snapshot::Target;
 use culvert_slowpath::RuleHit;
 
 use super::reply::{self, Reply, blocking};
@@ -37,6 +39,7 @@ pub(super) async fn nic(State(agent): State<Arc<Agent>>) -> Reply {
 pub(super) async fn vports(State(agent): State<Arc<Agent>>) -> Reply {
     let view = blocking(agent, |agent| {
         let mut vports = agent.datapath().vports()?;
+        vports.extend(missing(agent, &vports));
         name_vports(&agent.current(), &mut vports);
         Ok(vports)
     });
@@ -70,6 +73,27 @@ pub(super) fn name_vports(current: &Current, vports: &mut [VportView]) {
     }
 }
 
+/// The vports of the policy that the datapath does not have, with the reason.
+fn missing(agent: &Agent, known: &[VportView]) -> Vec<VportView> {
+    let known: BTreeSet<u16> = known.iter().map(|vport| vport.id).collect();
+    let (conditions, current) = (agent.datapath().conditions(), agent.current());
+    let vports = current.config.iter().flat_map(|config| &config.vports);
+    let targets: BTreeMap<u16, Target> = vports.map(|vport| (vport.id.0, vport.target)).collect();
+    let missing = conditions.vports.iter().filter(|(id, _)| !known.contains(id));
+    let shown = missing.map(|(id, seen)| VportView {
+        id: *id,
+        state: seen.state,
+        state_reason: seen.reason.clone(),
+        served_by: match targets.get(id) {
+            Some(Target::Vf(_)) => Offload::Vf,
+            Some(Target::Vmq(_)) => Offload::Vmq,
+            Some(Target::Software) | None => Offload::Software,
+        },
+        ..VportView::default()
+    });
+    shown.collect()
+}
+
 pub(super) async fn flows(State(agent): State<Arc<Agent>>, Query(query): Query<FlowQuery>) -> Reply {
     reply::ok(&blocking(agent, move |agent| Ok(agent.datapath().flows(&query)?)).await?)
 }
@@ -96,7 +120,9 @@ pub(super) async fn drops(State(agent): State<Arc<Agent>>) -> Reply {
 }
 
 pub(super) async fn health(State(agent): State<Arc<Agent>>) -> Reply {
-    reply::ok(&blocking(agent, |agent| Ok(agent.health())).await?)
+    let health = blocking(agent, |agent| Ok(agent.health())).await?;
+    let status = if health.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok(reply::json(status, &health))
 }
 
 pub(super) async fn mappings(State(agent): State<Arc<Agent>>) -> Reply {

@@ -1,9 +1,13 @@
 //! The REST API as clients meet it, over a UNIX socket.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use culvert_agent::{Conditions, VportCondition};
+use culvert_api::view::VportState;
+use serde_json::{Value, json};
+
 use crate::support::{Daemon, FIGURE8, directory};
-use serde_json::json;
 
 #[tokio::test]
 async fn a_bundle_is_taken_over_and_shown() {
@@ -127,10 +131,12 @@ async fn a_datapath_that_is_away_gets_the_policy_later() {
     assert_eq!(server.json["properties"]["configurationState"]["status"], "Failure");
     let health = daemon.get("/culvert/v1/health").await;
     assert_eq!((health.json["ok"].as_bool(), health.json["appliedVersion"].as_u64()), (Some(false), Some(0)));
+    assert_eq!(health.status, 503, "a load balancer reads the status alone");
     assert!(!daemon.agent.reconcile());
     daemon.memory.broken.store(false, Ordering::Relaxed);
     assert!(daemon.agent.reconcile());
-    assert_eq!(daemon.get("/culvert/v1/health").await.json["appliedVersion"], 1);
+    let health = daemon.get("/culvert/v1/health").await;
+    assert_eq!((health.status, &health.json["appliedVersion"]), (200, &json!(1)));
     daemon.stop().await;
 }
 
@@ -190,4 +196,39 @@ async fn tcp_is_for_this_machine_only() {
     let error = culvert_agent::bind_tcp("0.0.0.0:0".parse().unwrap()).await.unwrap_err();
     assert!(error.to_string().contains("0.0.0.0:0 is not a loopback address"), "{error}");
     culvert_agent::bind_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_port_lacks_is_in_every_answer() {
+    let directory = directory();
+    let daemon = Daemon::start(directory.path()).await;
+    let reply = daemon.apply(FIGURE8).await;
+    assert_eq!(reply.json["progress"]["pending"], json!([]));
+    let mut seen = Conditions::default();
+    let why = "the TAP vport1 cannot be opened: device or resource busy";
+    seen.vports.insert(0, VportCondition::default());
+    seen.vports.insert(1, VportCondition { state: VportState::Failed, reason: why.into() });
+    *daemon.memory.conditions.lock().unwrap() = Arc::new(seen);
+    let health = daemon.get("/culvert/v1/health").await;
+    assert_eq!((health.status, &health.json["progress"]["vportsDone"]), (503, &json!(1)));
+    assert_eq!(health.json["problems"][0], format!("vport 1 (fabrikam-sql): {why}"));
+    let applied = daemon.apply(FIGURE8).await;
+    let pending = &applied.json["progress"]["pending"][0];
+    assert_eq!((&pending["port"], &pending["name"]), (&json!("vport 1"), &json!("fabrikam-sql")));
+    let state = |json: &Value| json["properties"]["configurationState"].clone();
+    let failed = state(&daemon.get("/networking/v1/networkInterfaces/fabrikam-sql").await.json);
+    assert_eq!((&failed["status"], &failed["detailedInfo"][0]["message"]), (&json!("Failure"), &json!(why)));
+    let other = state(&daemon.get("/networking/v1/networkInterfaces/contoso-sql").await.json);
+    assert_eq!(other, json!({ "status": "Success" }));
+
+    *daemon.memory.conditions.lock().unwrap() = Arc::default();
+    assert_eq!(daemon.get("/culvert/v1/health").await.status, 200);
+    // The store's file goes away under the daemon.
+    std::fs::rename(directory.path().join("state"), directory.path().join("moved")).unwrap();
+    let health = daemon.get("/culvert/v1/health").await;
+    assert_eq!(health.status, 503);
+    assert!(health.text.contains("was deleted or replaced"), "{}", health.text);
+    std::fs::rename(directory.path().join("moved"), directory.path().join("state")).unwrap();
+    assert_eq!(daemon.get("/culvert/v1/health").await.status, 200);
+    daemon.stop().await;
 }

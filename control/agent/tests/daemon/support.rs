@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use culvert_agent::{Agent, Datapath, DatapathError, Error, Store, bind_unix, rest, serve};
+use culvert_agent::{Agent, Conditions, Datapath, DatapathError, Error, Store, bind_unix, rest, serve};
 use culvert_api::view::{
     CountersView, DropEntry, DropsView, FlowQuery, FlowView, NicInfo, PortCounters, TraceReply, TraceRequest,
     Verdict, VportView, WorkerCounters,
@@ -30,6 +30,7 @@ pub(crate) const FIGURE8: &str = include_str!("../../../../docs/examples/figure8
 pub(crate) struct Memory {
     pub(crate) configs: Mutex<Vec<Arc<HostConfig>>>,
     pub(crate) broken: AtomicBool,
+    pub(crate) conditions: Mutex<Arc<Conditions>>,
 }
 
 impl Memory {
@@ -71,8 +72,12 @@ impl Datapath for Memory {
 
     fn drops(&self) -> Result<DropsView, DatapathError> {
         let entry =
-            DropEntry { reason: "acl_deny".into(), packets: 3, by: "nic".into(), meaning: String::new() };
+            DropEntry { reason: "acl_deny".into(), packets: 3, by: "nic".into(), ..DropEntry::default() };
         Ok(DropsView { drops: vec![entry], total: 3, ..DropsView::default() })
+    }
+
+    fn conditions(&self) -> Arc<Conditions> {
+        self.conditions.lock().unwrap().clone()
     }
 
     fn trace(&self, request: &TraceRequest) -> Result<TraceReply, DatapathError> {

@@ -94,4 +94,20 @@ pub struct DropEntry {
     pub by: String,
     /// The reason in a sentence; may be empty.
     pub meaning: String,
+    /// Of frames that were too long: the ports that they were too long for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<LengthDrop>,
+}
+
+/// Frames that were too long for a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LengthDrop {
+    /// `vport 3` or `uplink 0`.
+    pub port: String,
+    /// Packets, since the port was attached.
+    pub packets: u64,
+    /// Longest IP packet that it sends, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
 }

@@ -5,14 +5,16 @@ mod flow;
 mod log_level;
 mod nic;
 mod rule;
+mod state;
 mod trace;
 mod vport;
 
-pub use counters::{CountersView, DropEntry, DropsView, PortCounters, Usage, WorkerCounters};
+pub use counters::{CountersView, DropEntry, DropsView, LengthDrop, PortCounters, Usage, WorkerCounters};
 pub use flow::{FlowFilter, FlowOrder, FlowQuery, FlowState, FlowView, FlushReply, TalkerView};
 pub use log_level::LogLevelView;
 pub use nic::{FirmwareView, NicInfo, OffloadView, UplinkView};
 pub use rule::RuleView;
+pub use state::{PendingView, ProgressView, UplinkState};
 pub use trace::{TraceHop, TraceReply, TraceRequest, TraceTuple, Verdict};
 pub use vport::{MappingView, VportState, VportView};
 
@@ -33,10 +35,13 @@ pub struct HealthView {
     pub desired_version: u64,
     /// The policy's version that the datapath has applied.
     pub applied_version: u64,
-    /// The firmware answers.
-    pub firmware_alive: bool,
+    /// Whether the NIC's firmware answers; left out on a host without a NIC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware_alive: Option<bool>,
     /// Seconds since the daemon started.
     pub uptime_s: u64,
     /// What is wrong, one sentence each.
     pub problems: Vec<String>,
+    /// How far the policy in the store is carried out.
+    pub progress: ProgressView,
 }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::UplinkState;
+
 /// A NIC and its state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -71,6 +73,19 @@ pub struct UplinkView {
     pub link: bool,
     /// Its provider address, where policy gives one.
     pub provider_address: String,
+    /// Its interface, on a host without a NIC.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub interface: String,
+    /// Whether it carries the overlay's packets.
+    pub state: UplinkState,
+    /// Why its state is not `up`, and what to do; may be empty.
+    pub state_reason: String,
+    /// Longest IP packet of its interface, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Longest IP packet that the policy needs: the virtual machines' MTU with the outer headers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needed_mtu: Option<u32>,
 }
 
 /// An offload that a NIC may have.

@@ -34,6 +34,9 @@ pub struct TraceTuple {
     /// Destination port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination_port: Option<u16>,
+    /// Length of the IP packet in bytes; left out: as short as it can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u32>,
     /// Source MAC.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub source_mac: String,

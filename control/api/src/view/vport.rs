@@ -44,8 +44,10 @@ pub struct VportView {
     /// Where the virtual machine attaches: the socket or the PCI address of its virtual function, or without one
     /// `vhost-user:` and a socket or `tap:` and an interface; may be empty.
     pub attachment: String,
-    /// Whether a driver has bound it.
+    /// Whether a driver has bound it, or why none can.
     pub state: VportState,
+    /// Why its state is not `up`, and what to do; may be empty.
+    pub state_reason: String,
     /// Largest IP packet.
     pub mtu: u16,
     /// Policy generation.
@@ -74,6 +76,10 @@ pub enum VportState {
     Up,
     /// Its queues are stopped after a fault.
     Stopped,
+    /// Its port is being opened.
+    Opening,
+    /// Its port cannot be opened, or the policy that has it is not applied; it is tried again.
+    Failed,
 }
 
 impl VportState {
@@ -83,6 +89,8 @@ impl VportState {
             VportState::Down => "down",
             VportState::Up => "up",
             VportState::Stopped => "stopped",
+            VportState::Opening => "opening",
+            VportState::Failed => "failed",
         }
     }
 }

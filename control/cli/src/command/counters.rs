@@ -1,6 +1,8 @@
 //! Counters and drops.
 
-use culvert_api::view::{CountersView, DropsView, PortCounters, Usage};
+use std::fmt::Write;
+
+use culvert_api::view::{CountersView, DropEntry, DropsView, PortCounters, Usage};
 
 use super::views::stale;
 use super::watch::{self, Before, rate};
@@ -92,7 +94,7 @@ fn drop_table(view: &DropsView, before: Option<&Before<'_, DropsView>>) -> Table
     let Some(before) = before else {
         let mut table = Table::new(["reason", "packets", "by", "meaning"]);
         for d in &view.drops {
-            table.row([d.reason.clone(), d.packets.to_string(), d.by.clone(), or_dash(&d.meaning)]);
+            table.row([d.reason.clone(), d.packets.to_string(), d.by.clone(), or_dash(&meaning(d))]);
         }
         return table;
     };
@@ -100,14 +102,23 @@ fn drop_table(view: &DropsView, before: Option<&Before<'_, DropsView>>) -> Table
     for d in &view.drops {
         let old = before.view.drops.iter().find(|o| (&o.reason, &o.by) == (&d.reason, &d.by));
         let per_s = rate(d.packets, old.map_or(0, |o| o.packets), before.seconds);
-        table.row([d.reason.clone(), d.packets.to_string(), per_s, d.by.clone(), or_dash(&d.meaning)]);
+        table.row([d.reason.clone(), d.packets.to_string(), per_s, d.by.clone(), or_dash(&meaning(d))]);
     }
     table
 }
 
+/// The reason in a sentence, with the ports that frames were too long for.
+fn meaning(drop: &DropEntry) -> String {
+    let mut meaning = drop.meaning.clone();
+    for port in &drop.ports {
+        let limit = port.mtu.map_or_else(String::new, |mtu| format!(" (MTU {mtu})"));
+        let _ = write!(meaning, " {}{limit}: {}.", port.port, port.packets);
+    }
+    meaning
+}
+
 #[cfg(test)]
 mod tests {
-    use culvert_api::view::DropEntry;
 
     use super::*;
 
@@ -127,7 +138,7 @@ mod tests {
             reason: "acl_deny".into(),
             packets,
             by: "nic".into(),
-            meaning: String::new(),
+            ..DropEntry::default()
         };
         let drops = |packets| DropsView { drops: vec![entry(packets)], total: packets, stale_s: None };
         let text = drop_table(&drops(30), Some(&Before { view: &drops(10), seconds: 4.0 })).render("");

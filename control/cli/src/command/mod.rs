@@ -1,5 +1,6 @@
 //! The commands: each asks the daemon, or reads a file, and renders the result.
 
+mod apply;
 mod counters;
 mod flows;
 mod log_level;

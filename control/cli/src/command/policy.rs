@@ -1,22 +1,26 @@
 //! `culvert policy`.
 
-use std::fmt::Write;
 use std::io::Read;
 use std::path::Path;
 
-use culvert_api::{ApplyReply, Bundle, ErrorBody, ResourcePath, Warning};
+use culvert_api::{Bundle, ErrorBody, ResourcePath, Warning};
 use culvert_model::Fabric;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::apply::{self, Options};
 use crate::args::Policy;
 use crate::client::Client;
 use crate::error::Error;
 use crate::output::show;
+use crate::text::{line, warnings};
 
 pub(super) fn run(command: &Policy, client: &Client, json: bool) -> Result<String, Error> {
     match command {
-        Policy::Apply { file, merge, dry_run } => apply(&read(file)?, *merge, *dry_run, client, json),
+        Policy::Apply { file, merge, dry_run, no_wait } => {
+            let options = Options { merge: *merge, dry_run: *dry_run, no_wait: *no_wait };
+            apply::run(&read(file)?, options, client, json)
+        }
         Policy::Show { path } => show_policy(path.as_deref(), client),
         Policy::Validate { file } => validate(&read(file)?, json),
         Policy::Rules => super::views::rules(client, json),
@@ -31,31 +35,6 @@ pub(super) fn read(path: &Path) -> Result<String, Error> {
         return Ok(text);
     }
     std::fs::read_to_string(path).map_err(failed)
-}
-
-fn apply(text: &str, merge: bool, dry_run: bool, client: &Client, json: bool) -> Result<String, Error> {
-    let mode = if merge { "merge" } else { "replace" };
-    let path = format!("/culvert/v1/bundle?mode={mode}&dryRun={dry_run}");
-    let reply: ApplyReply = client.post(&path, text.to_owned())?;
-    Ok(show(&reply, json, |reply| {
-        let mut out = String::new();
-        for (sign, paths) in [("+", &reply.created), ("~", &reply.updated), ("-", &reply.deleted)] {
-            paths.iter().for_each(|path| line(&mut out, &format!("{sign} {path}")));
-        }
-        let (new, changed, gone) = (reply.created.len(), reply.updated.len(), reply.deleted.len());
-        let counts = format!("{new} new, {changed} changed, {gone} deleted, {} unchanged", reply.unchanged);
-        line(&mut out, &if dry_run { format!("would be {counts}") } else { counts });
-        warnings(&mut out, &reply.warnings);
-        if !dry_run && !reply.applied {
-            line(
-                &mut out,
-                &format!("stored as version {}, but not applied yet: {}", reply.version, reply.problem),
-            );
-        } else if !dry_run {
-            line(&mut out, &format!("version {} is applied", reply.version));
-        }
-        out
-    }))
 }
 
 /// Policies are JSON, with or without `--json`.
@@ -125,18 +104,9 @@ fn validate(text: &str, json: bool) -> Result<String, Error> {
     }))
 }
 
-fn warnings(out: &mut String, warnings: &[Warning]) {
-    warnings.iter().for_each(|w| line(out, &format!("warning: {}: {}", w.target, w.message)));
-}
-
 /// A number of things.
 fn count(n: usize, thing: &str) -> String {
     if n == 1 { format!("1 {thing}") } else { format!("{n} {thing}s") }
-}
-
-/// Writing to a string cannot fail; the result is dropped for that reason.
-fn line(out: &mut String, text: &str) {
-    let _ = writeln!(out, "{text}");
 }
 
 #[cfg(test)]

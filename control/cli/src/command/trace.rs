@@ -24,6 +24,7 @@ fn request(packet: &Trace) -> TraceRequest {
         protocol: packet.protocol.as_str().to_owned(),
         source_port: packet.sport,
         destination_port: packet.dport,
+        size: packet.size,
         source_mac: text(&packet.src_mac),
         destination_mac: text(&packet.dst_mac),
     });

@@ -77,13 +77,19 @@ fn nic_details(nic: &NicInfo) -> String {
     }
     for uplink in &nic.uplinks {
         let link = if uplink.link { "up" } else { "down" };
+        let mtu = uplink.mtu.map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
+        let needed = uplink.needed_mtu.map_or_else(String::new, |needed| format!(" of {needed} needed"));
         let _ = writeln!(
             out,
-            "uplink {}  {}, link {link}, provider address {}",
+            "uplink {}  {}, link {link}, provider address {}, {}{mtu}{needed}",
             uplink.uplink,
             or_dash(&uplink.mac),
-            or_dash(&uplink.provider_address)
+            or_dash(&uplink.provider_address),
+            uplink.state.as_str()
         );
+        if !uplink.state_reason.is_empty() {
+            let _ = writeln!(out, "          {}", uplink.state_reason);
+        }
     }
     if hardware {
         let _ = writeln!(out, "VFs       {} of {}", nic.num_vfs, nic.total_vfs);
@@ -137,21 +143,28 @@ pub(super) fn mappings(client: &Client, json: bool) -> Result<String, Error> {
 }
 
 pub(super) fn health(client: &Client, json: bool) -> Result<String, Error> {
-    let health: HealthView = client.get("/culvert/v1/health")?;
-    Ok(show(&health, json, |h| {
-        let mut out = format!(
-            "{}: culvertd {} on {}, up {} s, policy {} applied, {} desired, firmware {}\n",
-            if h.ok { "ok" } else { "not ok" },
-            h.version,
-            h.host,
-            h.uptime_s,
-            h.applied_version,
-            h.desired_version,
-            if h.firmware_alive { "answers" } else { "does not answer" }
-        );
-        h.problems.iter().for_each(|p| out.push_str(&format!("  * {p}\n")));
-        out
-    }))
+    let health = client.health()?;
+    let text = show(&health, json, health_text);
+    if health.ok { Ok(text) } else { Err(Error::Shown { text }) }
+}
+
+fn health_text(h: &HealthView) -> String {
+    let firmware = match h.firmware_alive {
+        None => "",
+        Some(true) => ", firmware answers",
+        Some(false) => ", firmware does not answer",
+    };
+    let mut out = format!(
+        "{}: culvertd {} on {}, up {} s, policy {} applied, {} desired{firmware}\n",
+        if h.ok { "ok" } else { "not ok" },
+        h.version,
+        h.host,
+        h.uptime_s,
+        h.applied_version,
+        h.desired_version,
+    );
+    h.problems.iter().for_each(|p| out.push_str(&format!("  * {p}\n")));
+    out
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use culvert_api::ErrorBody;
-use culvert_api::view::{PortCounters, VportView};
+use culvert_api::view::{PortCounters, VportState, VportView};
 
 use super::views::stale;
 use super::watch::{self, Before, rate, short};
@@ -73,6 +73,8 @@ fn heads(rates: bool) -> [&'static str; 3] {
     if rates { ["in/s", "out/s", "drops/s"] } else { ["in", "out", "drops"] }
 }
 
+/// Vports whose reasons the list has.
+const REASONS: usize = 10;
 const NONE: &str = "no vports: the policy places no network interface on this host";
 
 fn list(vports: &[VportView], before: Option<&Before<'_, Vec<VportView>>>) -> String {
@@ -98,7 +100,17 @@ fn list(vports: &[VportView], before: Option<&Before<'_, Vec<VportView>>>) -> St
         ]);
     }
     let note = if other { "* not what the policy asks for: see -o wide\n" } else { "" };
-    stale(vports.iter().find_map(|v| v.stale_s)) + &table.render_within(WIDTH, &[1, 3], NONE) + note
+    let mut out =
+        stale(vports.iter().find_map(|v| v.stale_s)) + &table.render_within(WIDTH, &[1, 3], NONE) + note;
+    let broken = |v: &&VportView| matches!(v.state, VportState::Opening | VportState::Failed);
+    let mut broken = vports.iter().filter(broken);
+    for v in broken.by_ref().take(REASONS) {
+        let _ = writeln!(out, "vport {} is {}: {}", v.id, v.state.as_str(), v.state_reason);
+    }
+    if broken.next().is_some() {
+        out += "and more: see -o wide\n";
+    }
+    out
 }
 
 fn wide(vports: &[VportView], before: Option<&Before<'_, Vec<VportView>>>) -> String {
@@ -119,6 +131,7 @@ fn wide(vports: &[VportView], before: Option<&Before<'_, Vec<VportView>>>) -> St
         "MTU",
         "uplink",
         "attach",
+        "why not up",
     ]);
     for v in vports {
         let mut cells = cells(v, before.as_ref());
@@ -146,6 +159,7 @@ fn wide(vports: &[VportView], before: Option<&Before<'_, Vec<VportView>>>) -> St
             v.mtu.to_string(),
             v.uplink.to_string(),
             or_dash(&v.attachment),
+            or_dash(&v.state_reason),
         ]);
     }
     stale(vports.iter().find_map(|v| v.stale_s)) + &table.render(NONE)
@@ -169,6 +183,9 @@ fn details(v: &VportView) -> String {
         line("asked for", &format!("{}: {}", v.requested.as_str(), v.reason));
     }
     line("state", v.state.as_str());
+    if !v.state_reason.is_empty() {
+        line("because", &v.state_reason);
+    }
     line("attach", &v.attachment);
     line("MTU", &v.mtu.to_string());
     line("uplink", &v.uplink.to_string());

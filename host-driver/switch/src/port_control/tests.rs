@@ -10,7 +10,7 @@ use super::*;
 use crate::packet::Packet;
 use crate::pool::Pool;
 use crate::port::Sent;
-use crate::{AttachedPort, Switch, SwitchSettings};
+use crate::{AttachedPort, PortState, Switch, SwitchSettings};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const FIRST: Port = Port::Vport(VportId(1));
@@ -236,4 +236,22 @@ fn a_port_is_monitored_while_it_is_open() {
     let count = polls.load(Ordering::SeqCst);
     std::thread::sleep(3 * INTERVAL);
     assert_eq!(polls.load(Ordering::SeqCst), count, "a closed port is no longer monitored");
+}
+
+#[test]
+fn a_port_says_why_it_is_not_open_and_opens_when_it_can() {
+    let switch = switch();
+    let (log, allowed) = (Log::default(), Arc::new(AtomicBool::new(false)));
+    let (mut open, may_open) = (opener("a", &log, &Gate::default(), &Gate::default()), Arc::clone(&allowed));
+    let open_if_allowed = move || match may_open.load(Ordering::Acquire) {
+        true => open(),
+        false => Err(io::Error::other("the thing is busy")),
+    };
+    switch.attach(FIRST, Box::new(open_if_allowed)).unwrap();
+    let state = || switch.port_states().unwrap().remove(&FIRST).map(|(state, _)| state);
+    until("failed", || state() == Some(PortState::Failed("the thing is busy".into())));
+    allowed.store(true, Ordering::Release);
+    until("up", || state() == Some(PortState::Up));
+    switch.detach(FIRST).unwrap();
+    assert_eq!(state(), None);
 }

@@ -205,7 +205,8 @@ impl Deployment {
     pub fn change_policy(&self, policy: &Value) -> Result<(), String> {
         let path = self.policy.display().to_string();
         std::fs::write(&self.policy, policy.to_string()).map_err(|e| format!("{path}: {e}"))?;
-        (0..self.hosts.len()).try_for_each(|host| self.cli(host, &["policy", "apply", &path]).map(drop))
+        (0..self.hosts.len())
+            .try_for_each(|host| self.cli(host, &["policy", "apply", "--no-wait", &path]).map(drop))
     }
 
     /// Where a host's daemon has its sockets and its state.
@@ -219,6 +220,14 @@ impl Deployment {
     /// What it printed.
     pub fn cli(&self, host: usize, args: &[&str]) -> Result<Value, String> {
         self.hosts[host].cli(&self.programs, args)
+    }
+
+    /// Runs `culvert` against a host's daemon, for people. Returns its exit code and what it printed.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not end.
+    pub fn run(&self, host: usize, args: &[&str]) -> Result<(Option<i32>, String), String> {
+        self.hosts[host].run(&self.programs, args)
     }
 
     /// Starts a guest on the VF or the TAP of a vport.

@@ -33,7 +33,7 @@ fn example() -> String {
         ..CountersView::default()
     };
     let drop =
-        DropEntry { reason: "acl_deny".into(), packets: 3, by: "software".into(), meaning: String::new() };
+        DropEntry { reason: "acl_deny".into(), packets: 3, by: "software".into(), ..DropEntry::default() };
     let measured = Measurement {
         links: vec![true, false],
         vports: vec![vport(0, "web"), vport(3, "a \"quoted\" \\ name\nwith a line")],
