@@ -18,6 +18,7 @@ mod fuzz;
 mod linux_guest;
 mod package;
 mod run;
+mod schemathesis;
 mod setup;
 mod soak;
 mod test;

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::failure::Result;
 use crate::workspace::Workspace;
-use crate::{dpdk, firmware, linux_guest, package, run, setup};
+use crate::{dpdk, firmware, linux_guest, package, run, schemathesis, setup};
 
 /// Packages whose tests run one at a time.
 const SERIAL: [&str; 3] = ["culvert-e2e", "culvert-hostile", "culvert-lockstep"];
@@ -66,6 +66,13 @@ fn run_tests(workspace: &Workspace, options: &Options, skipped: &Path) -> Result
         }
         found => Some(found?),
     };
+    let schemathesis = match schemathesis::python(workspace) {
+        Err(failure) if !options.no_skip => {
+            eprintln!("{failure}: the test that needs it is skipped");
+            None
+        }
+        found => Some(found?),
+    };
     // Tests start boards, daemons and guests that belong to other packages than their own.
     run::run(workspace.cargo("build").args(["--locked", "--bins"]))?;
     let packages = package::build(workspace, &workspace.binaries(), &firmware, false)?;
@@ -76,6 +83,7 @@ fn run_tests(workspace: &Workspace, options: &Options, skipped: &Path) -> Result
         cargo.env("CULVERT_FIRMWARE", &firmware).env("CULVERT_LINUX_GUEST", &linux_guest);
         cargo.envs(packages.first().map(|package| ("CULVERT_PACKAGE", package)));
         cargo.envs(testpmd.iter().map(|path| ("CULVERT_TESTPMD", path)));
+        cargo.envs(schemathesis.iter().map(|path| ("CULVERT_SCHEMATHESIS", path)));
         cargo.env(culvert_skip::REPORT, skipped);
         if options.no_skip {
             cargo.env(culvert_skip::FORBIDDEN, "1");

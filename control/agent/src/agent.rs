@@ -1,6 +1,7 @@
 //! [`Agent`]: checks, stores and applies one change of the desired policy at a time.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -29,6 +30,7 @@ pub struct Agent {
     store_watch: StoreWatch,
     /// The problems that the log has.
     told: Mutex<BTreeSet<String>>,
+    stopping: AtomicBool,
 }
 
 /// The state that replies are made from.
@@ -41,6 +43,7 @@ pub(crate) struct Current {
     pub(crate) warnings: Vec<Warning>,
     /// Knows the states of ports. None: nothing was published yet.
     datapath: Option<Arc<dyn Datapath>>,
+    pub(crate) more_warnings: usize,
 }
 
 /// What the daemon makes of a policy.
@@ -48,6 +51,7 @@ struct Derived {
     config: Arc<HostConfig>,
     indices: Indices,
     warnings: Vec<Warning>,
+    more_warnings: usize,
 }
 
 /// Which policy the datapath has applied.
@@ -72,8 +76,10 @@ pub struct Change<T> {
     pub version: u64,
     /// Whether the datapath has applied it.
     pub applied: Applied,
-    /// What is unusual in the policy, but not wrong.
+    /// What is unusual in the policy, but not wrong: the first hundred.
     pub warnings: Vec<Warning>,
+    /// Warnings beyond those.
+    pub more_warnings: usize,
 }
 
 impl Agent {
@@ -82,6 +88,7 @@ impl Agent {
     /// # Errors
     /// The store cannot be read or written.
     pub fn start(host: &str, store: Store, datapath: Arc<dyn Datapath>) -> Result<Arc<Self>, Error> {
+        store.claim(host)?;
         let stored = store.load()?;
         // As long as the NIC does not answer, assume the largest one.
         let nic = datapath.nic().ok();
@@ -101,12 +108,13 @@ impl Agent {
             writing: Mutex::new(()),
             current: RwLock::default(),
             started: Instant::now(),
+            stopping: AtomicBool::new(false),
         };
         let mut current = match agent.derive(&stored.documents, &stored.indices) {
-            Ok(Derived { config, indices, warnings }) => {
+            Ok(Derived { config, indices, warnings, more_warnings }) => {
                 let next = Stored { indices, ..stored.clone() };
                 agent.store.commit(&stored, &next)?;
-                Current { stored: next, config: Some(config), warnings, ..Current::default() }
+                Current { stored: next, config: Some(config), warnings, more_warnings, ..Current::default() }
             }
             Err(e) => {
                 error!(error = %e, "cannot use the stored policy; the NIC keeps its tables until a new policy is applied");
@@ -131,28 +139,30 @@ impl Agent {
         edit: impl FnOnce(&mut Documents) -> Result<T, Error>,
     ) -> Result<Change<T>, Error> {
         let _serialized = self.lock();
+        self.is_running()?;
         let now = self.current();
         let before = now.stored.documents.clone();
         let mut after = before.clone();
         let value = edit(&mut after)?;
         if after == before && now.config.is_some() {
             let (version, applied) = (now.stored.version, now.applied.clone());
-            return Ok(Change { value, before, after, version, applied, warnings: now.warnings.clone() });
+            let (warnings, more_warnings) = (now.warnings.clone(), now.more_warnings);
+            return Ok(Change { value, before, after, version, applied, warnings, more_warnings });
         }
-        let Derived { config, indices, warnings } =
+        let Derived { config, indices, warnings, more_warnings } =
             self.derive(&after, &now.stored.indices).map_err(|e| match (e, deleting) {
                 (Error::Policy(problems), Some(path)) => Error::InUse { path: path.clone(), problems },
                 (e, _) => e,
             })?;
         let next = Stored { documents: after.clone(), indices, version: now.stored.version + 1 };
-        let stored = self.store.commit(&now.stored, &next);
-        self.store_watch.note(&stored);
-        stored?;
+        self.is_running()?;
+        self.store.commit(&now.stored, &next)?;
         let version = next.version;
         let mut current = Current {
             stored: next,
             config: Some(config),
             warnings: warnings.clone(),
+            more_warnings,
             applied: now.applied.clone(),
             datapath: None,
         };
@@ -160,7 +170,7 @@ impl Agent {
         let applied = current.applied.clone();
         self.publish(current);
         info!(version, applied = applied.version, "policy changed");
-        Ok(Change { value, before, after, version, applied, warnings })
+        Ok(Change { value, before, after, version, applied, warnings, more_warnings })
     }
 
     /// Checks a change without making it.
@@ -175,14 +185,15 @@ impl Agent {
         let before = now.stored.documents.clone();
         let mut after = before.clone();
         let value = edit(&mut after)?;
-        let Derived { warnings, .. } = self.derive(&after, &now.stored.indices)?;
+        let Derived { warnings, more_warnings, .. } = self.derive(&after, &now.stored.indices)?;
         let (version, applied) = (now.stored.version, now.applied.clone());
-        Ok(Change { value, before, after, version, applied, warnings })
+        Ok(Change { value, before, after, version, applied, warnings, more_warnings })
     }
 
     /// Applies the desired policy if it is not applied yet. Returns whether it is now.
     pub fn reconcile(&self) -> bool {
         let _serialized = self.lock();
+        self.store.recover();
         let now = self.current();
         if now.applied.problem.is_none() {
             return true;
@@ -212,6 +223,7 @@ impl Agent {
         }
         problems.extend(now.applied.problem.as_ref().map(ToString::to_string));
         problems.extend(self.store_watch.problem());
+        problems.extend(self.store.problem());
         let datapath = self.datapath.problems();
         let firmware_alive = self.datapath.firmware();
         if firmware_alive == Some(false) && datapath.is_empty() {
@@ -280,10 +292,22 @@ impl Agent {
     }
 
     fn derive(&self, documents: &Documents, indices: &Indices) -> Result<Derived, Error> {
-        let checked = Fabric::check(&documents.bundle()?).map_err(Error::Policy)?;
+        self.is_running()?;
+        let checked = Fabric::check(&documents.bundle()).map_err(Error::Policy)?;
+        self.is_running()?;
         let mut indices = indices.clone();
         let config = host_config(Arc::new(checked.fabric), &self.site, &mut indices)?;
-        Ok(Derived { config: Arc::new(config), indices, warnings: checked.warnings })
+        let (warnings, more_warnings) = (checked.warnings, checked.more_warnings);
+        Ok(Derived { config: Arc::new(config), indices, warnings, more_warnings })
+    }
+
+    /// Makes changes in progress end early, with nothing changed.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn is_running(&self) -> Result<(), Error> {
+        if self.stopping.load(Ordering::Relaxed) { Err(Error::Stopping) } else { Ok(()) }
     }
 
     fn apply(&self, current: &mut Current) {

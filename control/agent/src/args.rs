@@ -25,6 +25,7 @@ Exit codes:
 /// Culvert's control daemon: keeps a host's policy and applies it to the NIC or to the software datapath.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "culvertd", version, after_help = AFTER_HELP)]
+#[command(group(ArgGroup::new("clients").multiple(true)))]
 #[command(group(ArgGroup::new("backend").required(true).args(["nic", "uplink"])))]
 pub struct Args {
     /// This host's name: the resourceId of its server in the policy.
@@ -74,9 +75,24 @@ pub struct Args {
     /// Group whose members may open the vhost-user sockets: that of QEMU's processes. Left out: culvertd's own.
     #[arg(long, value_name = "GROUP")]
     pub vm_socket_group: Option<SocketGroup>,
-    /// Also serve the API on this loopback address and port.
-    #[arg(long)]
+    /// Also serve the API on this address and port, with TLS, to clients that have a certificate.
+    #[arg(long, requires = "tls_cert", requires = "tls_key", requires = "clients")]
     pub listen: Option<SocketAddr>,
+    /// A name of this daemon that requests on --listen may be for, beside its addresses; may be repeated.
+    #[arg(long, value_name = "NAME", num_args = 1, requires = "listen")]
+    pub listen_name: Vec<String>,
+    /// Certificate of --listen, with its chain (PEM).
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    pub tls_cert: Option<PathBuf>,
+    /// Key of the certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    pub tls_key: Option<PathBuf>,
+    /// Authorities that sign the certificates of clients which may change the policy (PEM).
+    #[arg(long, value_name = "FILE", requires = "listen", group = "clients")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Authorities that sign the certificates of clients which may only look (PEM).
+    #[arg(long, value_name = "FILE", requires = "listen", group = "clients")]
+    pub tls_reader_ca: Option<PathBuf>,
     /// Log lines as JSON.
     #[arg(long)]
     pub log_json: bool,

@@ -10,7 +10,8 @@ use tracing::{error, info};
 
 use crate::listen::ensure_unused;
 use crate::{
-    Agent, Args, Datapath, Error, ServiceManager, Store, bind_tcp, bind_unix, rest, serve, start_checks,
+    Agent, Args, Datapath, Error, ServiceManager, Store, TcpApi, Tls, bind_tcp, bind_unix, rest, serve,
+    start_checks,
 };
 
 /// Interval between attempts to apply a policy that is not applied yet.
@@ -38,7 +39,14 @@ pub async fn run(
         error!(remedy, "{problem}");
     }
     let tcp = match args.listen {
-        Some(address) => Some(bind_tcp(address).await?),
+        Some(address) => {
+            let missing = |what: &str| Error::Tls { detail: format!("--listen needs {what}") };
+            let cert = args.tls_cert.as_deref().ok_or_else(|| missing("--tls-cert"))?;
+            let key = args.tls_key.as_deref().ok_or_else(|| missing("--tls-key"))?;
+            let tls = Tls::new(cert, key, args.tls_client_ca.as_deref(), args.tls_reader_ca.as_deref())?;
+            let names = args.listen_name.iter().chain([&args.host]).cloned().collect();
+            Some(TcpApi { listener: bind_tcp(address).await?, tls, names })
+        }
         None => None,
     };
     let started = args.clone();
@@ -61,9 +69,11 @@ pub async fn run(
     let retry = tokio::spawn(retry(agent.clone(), stopped.clone()));
     let inform = tokio::spawn(service_manager.inform(agent.clone(), stopped.clone()));
     let watch = tokio::spawn(watch(agent.clone(), stopped.clone()));
+    let stopped_agent = agent.clone();
     let stop = tokio::spawn(async move {
         stop.await;
         info!("stopping");
+        stopped_agent.stop();
         // There is no receiver when the server has already ended.
         let _ = stopping.send(true);
     });

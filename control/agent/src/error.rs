@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use culvert_api::{ErrorBody, ResourcePath};
-use culvert_model::Problem;
+use culvert_model::Problems;
 use thiserror::Error;
 
 use crate::DatapathError;
@@ -13,17 +13,17 @@ use crate::DatapathError;
 pub enum Error {
     /// The request's document cannot be read.
     #[error("the document cannot be read")]
-    Form(Vec<culvert_api::Error>),
+    Form(culvert_api::Findings),
     /// The policy has problems.
-    #[error("the policy has {} problems", .0.len())]
-    Policy(Vec<Problem>),
+    #[error("the policy has {} problems", .0.count())]
+    Policy(Problems),
     /// Other resources refer to the resource.
     #[error("{path} is in use")]
     InUse {
         /// The resource to delete.
         path: ResourcePath,
         /// The problems that the policy would have without it.
-        problems: Vec<Problem>,
+        problems: Problems,
     },
     /// No such resource.
     #[error("{path} does not exist")]
@@ -58,6 +58,43 @@ pub enum Error {
         /// What to do.
         remedy: String,
     },
+    /// A policy that would delete most virtual machines' interfaces.
+    #[error("this policy deletes {deleted} of {of} network interfaces")]
+    ManyDeleted {
+        /// How many it deletes.
+        deleted: usize,
+        /// How many there are.
+        of: usize,
+    },
+    /// The body is too long.
+    #[error("the body has more than {limit} bytes")]
+    TooLong {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// A method that a resource does not have.
+    #[error("{method} is not allowed on {path}")]
+    Method {
+        /// As sent.
+        method: String,
+        /// As sent.
+        path: String,
+        /// The methods that it has, for `Allow`; empty: the router knows.
+        allow: &'static str,
+    },
+    /// A request that may come from a page in a browser, or for another host.
+    #[error("{message}")]
+    Foreign {
+        /// The HTTP status.
+        status: u16,
+        /// One sentence.
+        message: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The daemon is stopping.
+    #[error("culvertd is stopping; nothing was changed")]
+    Stopping,
     /// The store failed.
     #[error("store {path}: {detail}")]
     Store {
@@ -77,11 +114,11 @@ pub enum Error {
         /// The system's error.
         detail: String,
     },
-    /// The TCP address is not a loopback address.
-    #[error("{address} is not a loopback address, and the API has no authentication on TCP")]
-    NotLoopback {
-        /// As given.
-        address: String,
+    /// What TLS needs is missing or cannot be read.
+    #[error("TLS: {detail}")]
+    Tls {
+        /// The file, and what is wrong with it.
+        detail: String,
     },
 }
 
@@ -91,14 +128,18 @@ impl Error {
         match self {
             Error::Form(_) | Error::Policy(_) | Error::OtherId { .. } | Error::BadRequest { .. } => 400,
             Error::NotFound { .. } => 404,
-            Error::InUse { .. } => 409,
+            Error::InUse { .. } | Error::ManyDeleted { .. } => 409,
+            Error::TooLong { .. } => 413,
+            Error::Method { .. } => 405,
+            Error::Foreign { status, .. } => *status,
+            Error::Stopping => 503,
             Error::Precondition { .. } => 412,
             Error::Snapshot(_) => 422,
             Error::Datapath(DatapathError::Invalid { .. }) => 400,
             Error::Datapath(DatapathError::Unavailable { .. }) => 503,
             Error::Datapath(DatapathError::Failed { .. } | DatapathError::InUse { .. })
             | Error::Store { .. } => 500,
-            Error::Listen { .. } | Error::NotLoopback { .. } => 500,
+            Error::Listen { .. } | Error::Tls { .. } => 500,
         }
     }
 
@@ -107,22 +148,30 @@ impl Error {
         let simple =
             |code: &str, target: &str, remedy: &str| ErrorBody::new(code, self.to_string(), target, remedy);
         match self {
-            Error::Form(errors) => ErrorBody::many(
-                "InvalidDocument",
-                "the document",
-                errors.iter().map(ErrorBody::from).collect(),
-            ),
-            Error::Policy(problems) => {
-                ErrorBody::many("InvalidPolicy", "the policy", problems.iter().map(ErrorBody::from).collect())
-            }
+            Error::Form(findings) => findings.body(),
+            Error::Policy(problems) => problems.body(),
             Error::InUse { path, problems } => ErrorBody {
-                details: problems.iter().map(ErrorBody::from).collect(),
+                details: problems.list.iter().map(ErrorBody::from).collect(),
+                more: problems.more,
                 ..simple(
                     "ResourceInUse",
                     &path.to_string(),
                     "first change or delete the resources that refer to it",
                 )
             },
+            Error::ManyDeleted { .. } => simple(
+                "ManyDeleted",
+                "/networkInterfaces",
+                "if that is meant, repeat it with force=true (--force); mode=merge (--merge) deletes nothing",
+            ),
+            Error::TooLong { .. } => {
+                simple("BodyTooLong", "", "divide the policy, and apply its parts with mode=merge")
+            }
+            Error::Method { path, .. } => {
+                simple("MethodNotAllowed", path, "use a method that the answer's Allow header lists")
+            }
+            Error::Foreign { remedy, .. } => simple("RequestRefused", "", remedy),
+            Error::Stopping => simple("Stopping", "", "repeat the request when culvertd runs again"),
             Error::NotFound { path } => {
                 simple("ResourceNotFound", path, "list the collection to see its resources")
             }
@@ -149,10 +198,10 @@ impl Error {
                 address,
                 "check the path's permissions, and that no other culvertd uses it",
             ),
-            Error::NotLoopback { address } => simple(
-                "NotLoopback",
-                address,
-                "use 127.0.0.1 or [::1], and ssh -L or a proxy for other machines",
+            Error::Tls { .. } => simple(
+                "TlsFailed",
+                "",
+                "give --tls-cert, --tls-key, and --tls-client-ca or --tls-reader-ca, each a PEM file",
             ),
         }
     }

@@ -22,6 +22,7 @@ mod documents;
 mod error;
 mod forwarding;
 mod listen;
+mod peer;
 pub mod rest;
 mod secret;
 mod service_manager;
@@ -29,6 +30,7 @@ mod socket_group;
 mod start_checks;
 mod store;
 mod store_watch;
+mod tls;
 
 pub use agent::{Agent, Applied, Change};
 pub use args::Args;
@@ -38,7 +40,8 @@ pub use datapath::{
 };
 pub use documents::{Documents, Precondition};
 pub use error::Error;
-pub use listen::{bind_tcp, bind_unix, serve};
+pub use listen::{TcpApi, bind_tcp, bind_unix, serve};
 pub use service_manager::ServiceManager;
 pub use socket_group::SocketGroup;
 pub use store::{Store, Stored};
+pub use tls::Tls;

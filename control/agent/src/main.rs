@@ -15,11 +15,19 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How long the end waits until the sockets of vhost-user ports are removed.
 const SOCKETS_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long the end waits for requests that are still worked on.
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+
 fn main() -> ExitCode {
     let args: Args = manual::parse("8");
     log::init("CULVERT_LOG", args.log_json);
     raise_file_limit();
-    let ended = tokio::runtime::Runtime::new().map(|runtime| runtime.block_on(start(args)));
+    let ended = tokio::runtime::Runtime::new().map(|runtime| {
+        let ended = runtime.block_on(start(args));
+        // A change that is still checked sees that it is to stop; what hangs is not waited for.
+        runtime.shutdown_timeout(STOP_LIMIT);
+        ended
+    });
     // Not longer: a client of one may have hung its thread.
     VhostUser::wait_removed(SOCKETS_LIMIT);
     match ended {

@@ -3,7 +3,6 @@
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 /// Free bytes of the file system below which a change of the policy is at risk.
 const LOW: u64 = 1 << 20;
@@ -14,20 +13,12 @@ pub(crate) struct StoreWatch {
     path: PathBuf,
     /// Device and inode of the file that is open; none: it could not be read.
     file: Option<(u64, u64)>,
-    /// Why the last change was not stored.
-    failed: Mutex<Option<String>>,
 }
 
 impl StoreWatch {
     /// Watches an open file.
     pub(crate) fn new(path: &Path) -> Self {
-        StoreWatch { path: path.to_owned(), file: identity(path).ok(), failed: Mutex::default() }
-    }
-
-    /// Notes whether a change was stored.
-    pub(crate) fn note<T, E: ToString>(&self, result: &Result<T, E>) {
-        let why = result.as_ref().err().map(ToString::to_string);
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        StoreWatch { path: path.to_owned(), file: identity(path).ok() }
     }
 
     /// What is wrong, and what to do.
@@ -47,10 +38,7 @@ impl StoreWatch {
                 free >> 10
             ));
         }
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed
-            .as_ref()
-            .map(|why| format!("the last change of the policy was not stored: {why}; apply it again"))
+        None
     }
 }
 
@@ -69,15 +57,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_replaced_and_a_change_that_failed_are_told() {
+    fn a_file_that_is_deleted_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("culvertd.redb");
         std::fs::write(&path, "x").unwrap();
         let watch = StoreWatch::new(&path);
-        assert_eq!(watch.problem(), None);
-        watch.note(&Err::<(), _>("no space left on device"));
-        assert!(watch.problem().unwrap().contains("no space left on device"));
-        watch.note(&Ok::<_, String>(()));
         assert_eq!(watch.problem(), None);
         std::fs::remove_file(&path).unwrap();
         assert!(watch.problem().unwrap().contains("was deleted"), "{:?}", watch.problem());

@@ -42,9 +42,6 @@ pub struct AclRule {
     /// 1 to 65535; the lowest number is checked first; unique per direction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<u64>,
-    /// Whether matches are logged.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub logging: Option<Switch>,
 }
 
 /// What a rule does.
@@ -72,13 +69,4 @@ impl std::fmt::Display for Direction {
             Direction::Outbound => "Outbound",
         })
     }
-}
-
-/// On or off, in the API's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub enum Switch {
-    /// On.
-    Enabled,
-    /// Off.
-    Disabled,
 }

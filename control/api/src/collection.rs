@@ -4,6 +4,7 @@ use std::fmt;
 
 use utoipa::ToSchema;
 
+use crate::names::{nearest, short};
 use crate::resource::Resource;
 use crate::{
     AccessControlList, Error, LogicalNetwork, NetworkInterface, NetworkManager, Server, Shape, VirtualNetwork,
@@ -60,7 +61,8 @@ impl Collection {
     /// [`Error::UnknownCollection`].
     pub fn from_name(name: &str) -> Result<Self, Error> {
         Self::ALL.into_iter().find(|c| c.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
-            Error::UnknownCollection { name: name.to_owned(), known: Self::names().join(", ") }
+            let near = nearest(name, Self::names()).map(str::to_owned);
+            Error::UnknownCollection { name: short(name), known: Self::names().join(", "), near }
         })
     }
 
@@ -143,7 +145,7 @@ impl ResourcePath {
     /// # Errors
     /// [`Error::BadPath`] and [`Error::UnknownCollection`].
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let bad = || Error::BadPath { path: text.to_owned() };
+        let bad = || Error::BadPath { path: short(text) };
         let mut parts: Vec<&str> = text.trim_matches('/').split('/').collect();
         if parts.len() > 2 && parts[0].eq_ignore_ascii_case("networking") {
             parts.drain(..2);
@@ -180,4 +182,25 @@ pub(crate) fn valid_id(id: &str) -> bool {
         && id.len() <= 128
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
         && id.bytes().any(|b| b != b'.')
+}
+
+impl ResourcePath {
+    /// The form of the resource or child at this path.
+    pub fn shape(&self) -> &'static Shape {
+        let mut shape = self.collection.shape();
+        for (name, _) in &self.children {
+            let below = match shape {
+                Shape::Object(envelope) => match envelope.get("properties") {
+                    Some((_, Shape::Object(properties))) => properties.get(&name.to_ascii_lowercase()),
+                    _ => None,
+                },
+                _ => None,
+            };
+            match below {
+                Some((_, Shape::List(element))) => shape = element,
+                _ => return &Shape::Any,
+            }
+        }
+        shape
+    }
 }

@@ -1,13 +1,17 @@
 //! The envelope that every resource has, at the top of a collection or inside another resource.
 
-use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeSeed, IntoDeserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
+
+use crate::JsonText;
 
 /// A resource: identity and bookkeeping around its properties (MS-NCNBI 2.2).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", bound(deserialize = "P: Deserialize<'de> + Default"))]
 pub struct Resource<P> {
     /// The name the client chose: unique within its collection.
     #[serde(default)]
@@ -22,11 +26,17 @@ pub struct Resource<P> {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub etag: String,
     /// Free labels; the daemon keeps and ignores them.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tags: BTreeMap<String, serde_json::Value>,
+    #[schema(value_type = Option<Object>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<JsonText>,
     /// The client's own notes; the daemon keeps and ignores them.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub resource_metadata: BTreeMap<String, serde_json::Value>,
+    #[schema(value_type = Option<Object>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_metadata: Option<JsonText>,
+    /// Properties of the document that this version does not know and has left out, by their path in the resource. Set
+    /// by the daemon when it reads leniently.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored_properties: Vec<String>,
     /// The content.
     #[serde(default)]
     pub properties: Properties<P>,
@@ -40,8 +50,9 @@ impl<P> Resource<P> {
             resource_ref: String::new(),
             instance_id: String::new(),
             etag: String::new(),
-            tags: BTreeMap::new(),
-            resource_metadata: BTreeMap::new(),
+            tags: None,
+            resource_metadata: None,
+            ignored_properties: Vec::new(),
             properties: Properties { spec, provisioning_state: None, configuration_state: None },
         }
     }
@@ -53,7 +64,7 @@ impl<P> Resource<P> {
 }
 
 /// The properties object: the content that the client wants, and its state.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Properties<P> {
     /// The content that the client wants.
@@ -67,6 +78,51 @@ pub struct Properties<P> {
     pub configuration_state: Option<ConfigurationState>,
 }
 
+/// By hand: serde's `flatten` would copy all of the content before it reads it, at many times its size.
+impl<'de, P: Deserialize<'de>> Deserialize<'de> for Properties<P> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Content<P>(PhantomData<P>);
+        impl<'de, P: Deserialize<'de>> Visitor<'de> for Content<P> {
+            type Value = Properties<P>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Properties<P>, A::Error> {
+                let mut own = Own { map, provisioning_state: None, configuration_state: None };
+                let spec = P::deserialize(MapAccessDeserializer::new(&mut own))?;
+                let Own { provisioning_state, configuration_state, .. } = own;
+                Ok(Properties { spec, provisioning_state, configuration_state })
+            }
+        }
+        deserializer.deserialize_map(Content(PhantomData))
+    }
+}
+
+/// A map without the two properties that the daemon sets, which it keeps.
+struct Own<A> {
+    map: A,
+    provisioning_state: Option<ProvisioningState>,
+    configuration_state: Option<ConfigurationState>,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for &mut Own<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        while let Some(key) = self.map.next_key::<std::borrow::Cow<'de, str>>()? {
+            match key.as_ref() {
+                "provisioningState" => self.provisioning_state = self.map.next_value()?,
+                "configurationState" => self.configuration_state = self.map.next_value()?,
+                _ => return seed.deserialize(key.into_deserializer()).map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
+}
 /// Progress of a change in the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum ProvisioningState {

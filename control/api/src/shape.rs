@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-/// The form of a JSON value: enough to read it leniently.
+/// The form of a JSON value: enough to read it in any notation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shape {
     /// Known properties: lower-case name to canonical name and form.
@@ -23,6 +23,8 @@ pub enum Shape {
     Integer,
     /// A truth value.
     Boolean,
+    /// An object with names of the client's; left as it is.
+    Map,
     /// Anything; left as it is.
     Any,
 }
@@ -65,7 +67,7 @@ impl Shape {
                         })
                         .collect(),
                 ),
-                None => Shape::Any,
+                None => Shape::Map,
             },
             "array" => {
                 Shape::List(Box::new(schema.get("items").map_or(Shape::Any, |s| Self::read(s, components))))

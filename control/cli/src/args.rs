@@ -106,6 +106,12 @@ pub(crate) enum Policy {
         /// most --timeout seconds, says what it waits for, and exits 1 if something is not carried out then.
         #[arg(long, conflicts_with = "dry_run")]
         no_wait: bool,
+        /// Leave out properties that are not known or not implemented, with a warning for each, instead of refusing them.
+        #[arg(long)]
+        lenient: bool,
+        /// Also if it deletes more than half of the network interfaces.
+        #[arg(long)]
+        force: bool,
     },
     /// Print the host's policy.
     Show {
@@ -118,6 +124,9 @@ pub(crate) enum Policy {
     Validate {
         /// Bundle of resources; - for standard input.
         file: PathBuf,
+        /// Leave out properties that are not known or not implemented, with a warning for each, instead of refusing them.
+        #[arg(long)]
+        lenient: bool,
     },
 }
 
@@ -242,7 +251,7 @@ mod tests {
         let cli = parse("policy apply --merge x.json --json --host-socket /tmp/s").unwrap();
         assert!(cli.json);
         assert_eq!(cli.host_socket, PathBuf::from("/tmp/s"));
-        let Command::Policy(Policy::Apply { file, merge: true, dry_run: false, no_wait: false }) =
+        let Command::Policy(Policy::Apply { file, merge: true, dry_run: false, no_wait: false, .. }) =
             cli.command
         else {
             panic!("apply")

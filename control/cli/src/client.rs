@@ -36,7 +36,7 @@ impl Client {
     /// The state of the daemon, whose status is 503 if something is wrong.
     pub(crate) fn health(&self) -> Result<HealthView, Error> {
         let path = "/culvert/v1/health";
-        let (status, bytes) = self.request(&Method::GET, path, String::new())?;
+        let (status, bytes) = self.request(&Method::GET, path, Bytes::new())?;
         if status == StatusCode::SERVICE_UNAVAILABLE
             && let Ok(view) = serde_json::from_slice::<HealthView>(&bytes)
             && !view.problems.is_empty()
@@ -47,27 +47,27 @@ impl Client {
     }
 
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        self.call(&Method::GET, path, String::new())
+        self.call(&Method::GET, path, Bytes::new())
     }
 
-    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: String) -> Result<T, Error> {
-        self.call(&Method::POST, path, body)
+    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: impl Into<Bytes>) -> Result<T, Error> {
+        self.call(&Method::POST, path, body.into())
     }
 
     pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        self.call(&Method::DELETE, path, String::new())
+        self.call(&Method::DELETE, path, Bytes::new())
     }
 
     pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: String) -> Result<T, Error> {
-        self.call(&Method::PUT, path, body)
+        self.call(&Method::PUT, path, body.into())
     }
 
-    fn call<T: DeserializeOwned>(&self, method: &Method, path: &str, body: String) -> Result<T, Error> {
+    fn call<T: DeserializeOwned>(&self, method: &Method, path: &str, body: Bytes) -> Result<T, Error> {
         let (status, bytes) = self.request(method, path, body)?;
         read(path, status, &bytes)
     }
 
-    fn request(&self, method: &Method, path: &str, body: String) -> Result<(StatusCode, Bytes), Error> {
+    fn request(&self, method: &Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), Error> {
         let no_daemon = |detail: String| Error::NoDaemon { socket: self.socket.clone(), detail };
         let no_reply = |detail: String| Error::NoReply { socket: self.socket.clone(), detail };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -103,7 +103,7 @@ async fn exchange(
     stream: UnixStream,
     method: &Method,
     path: &str,
-    body: String,
+    body: Bytes,
 ) -> Result<(StatusCode, Bytes), String> {
     let text = |e: hyper::Error| e.to_string();
     let (mut sender, connection) =
@@ -113,7 +113,7 @@ async fn exchange(
         .uri(path)
         .header("host", "culvertd")
         .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(body)))
+        .body(Full::new(body))
         .map_err(|e| e.to_string())?;
     // The task ends with the connection or the runtime.
     tokio::spawn(connection);

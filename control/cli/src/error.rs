@@ -151,4 +151,13 @@ fn render(out: &mut String, lead: &str, body: &ErrorBody) {
     for detail in &body.details {
         render(out, "  * ", detail);
     }
+    if body.more > 0 {
+        let _ = writeln!(out, "  * and {} more", body.more);
+    }
+    for warning in &body.warnings {
+        let _ = writeln!(out, "warning: {}: {}", warning.target, warning.message);
+    }
+    if body.more_warnings > 0 {
+        let _ = writeln!(out, "warning: and {} more", body.more_warnings);
+    }
 }

@@ -29,8 +29,10 @@ pub struct Fabric {
 pub struct Checked {
     /// The policy.
     pub fabric: Fabric,
-    /// One sentence each.
+    /// One sentence each: the first hundred.
     pub warnings: Vec<Warning>,
+    /// Warnings beyond those.
+    pub more_warnings: usize,
 }
 
 /// Settings of all networks.
@@ -119,8 +121,6 @@ pub struct AclEntry {
     pub destination: Option<Prefix>,
     /// What happens.
     pub action: RuleAction,
-    /// Whether matches are logged.
-    pub logging: bool,
 }
 
 /// A range of ports, both ends included.

@@ -29,16 +29,28 @@ pub struct Indices {
 
 /// Allocates numbers for names; a name keeps its number as long as it is in use. A free number is reused as late as
 /// possible, so that the datapath has forgotten its old meaning.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Allocator {
     held: BTreeMap<String, u16>,
     next: u16,
+    /// The numbers in `held`, once one was asked for.
+    #[serde(skip)]
+    taken: Option<BTreeSet<u16>>,
 }
+
+impl PartialEq for Allocator {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.held, self.next) == (&other.held, other.next)
+    }
+}
+
+impl Eq for Allocator {}
 
 impl Allocator {
     /// Frees the numbers of names that are no longer in use.
     pub(crate) fn keep(&mut self, used: &BTreeSet<String>) {
         self.held.retain(|name, _| used.contains(name));
+        self.taken = None;
     }
 
     /// The number of `name`, below `limit`. `None`: all are in use.
@@ -46,9 +58,13 @@ impl Allocator {
         if let Some(number) = self.held.get(name) {
             return Some(*number);
         }
-        let taken: BTreeSet<u16> = self.held.values().copied().collect();
+        let taken = self.taken.get_or_insert_with(|| self.held.values().copied().collect());
+        if taken.len() >= limit.into() && taken.range(..limit).count() == usize::from(limit) {
+            return None;
+        }
         let start = if self.next < limit { self.next } else { 0 };
         let number = (start..limit).chain(0..start).find(|n| !taken.contains(n))?;
+        taken.insert(number);
         self.next = number + 1;
         self.held.insert(name.to_owned(), number);
         Some(number)

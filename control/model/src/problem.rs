@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use culvert_api::ErrorBody;
+use culvert_api::{ErrorBody, MAX_LISTED, Warning};
 use culvert_packet::Prefix;
 use thiserror::Error;
 
@@ -13,6 +13,51 @@ pub struct Problem {
     pub target: String,
     /// What is wrong with it.
     pub kind: Kind,
+}
+
+/// The problems of a policy: a bounded number, and how many there are; and what is unusual beside them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problems {
+    /// The first [`MAX_LISTED`].
+    pub list: Vec<Problem>,
+    /// Problems beyond those.
+    pub more: usize,
+    /// What is unusual, but not wrong: the first [`MAX_LISTED`].
+    pub warnings: Vec<Warning>,
+    /// Warnings beyond those.
+    pub more_warnings: usize,
+}
+
+impl Problems {
+    /// How many problems there are.
+    pub fn count(&self) -> usize {
+        self.list.len() + self.more
+    }
+
+    /// The error as an answer shows it, with the warnings.
+    pub fn body(&self) -> ErrorBody {
+        let details = self.list.iter().map(ErrorBody::from).collect();
+        let mut body = ErrorBody::many("InvalidPolicy", "the policy", details, self.more);
+        body.warnings.clone_from(&self.warnings);
+        body.more_warnings = self.more_warnings;
+        body
+    }
+
+    pub(crate) fn add(&mut self, make: impl FnOnce() -> Problem) {
+        if self.list.len() < MAX_LISTED {
+            self.list.push(make());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    pub(crate) fn warn(&mut self, make: impl FnOnce() -> Warning) {
+        if self.warnings.len() < MAX_LISTED {
+            self.warnings.push(make());
+        } else {
+            self.more_warnings += 1;
+        }
+    }
 }
 
 /// What is wrong with a resource. Texts are values as the policy has them; `other` is the path of the resource that

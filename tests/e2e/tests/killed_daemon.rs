@@ -45,7 +45,6 @@ fn policy(ports: &[u16]) -> Value {
                     "type": kind, "priority": 100 + rules.len(), "protocol": protocol, "action": "Allow",
                     "sourceAddressPrefix": "*", "sourcePortRange": "*",
                     "destinationAddressPrefix": "*", "destinationPortRange": port.to_string(),
-                    "logging": "Disabled",
                 },
             }));
         }

@@ -118,7 +118,7 @@ pub fn run(data: &[u8]) {
         assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{}", String::from_utf8_lossy(path));
     }
     // Each input finds an empty policy.
-    let clear = build(1, 0, b"/culvert/v1/bundle", b"{}").expect("a request");
+    let clear = build(1, 0, b"/culvert/v1/bundle?force=true", b"{}").expect("a request");
     assert_eq!(answer(clear), StatusCode::OK);
 }
 
@@ -131,6 +131,7 @@ fn build(method: u8, headers: u8, path: &[u8], body: &[u8]) -> Option<Request<Bo
             request = request.header(name, value);
         }
     }
+    request = request.header("host", "culvertd").header("content-type", "application/json");
     request.body(Body::from(body.to_vec())).ok()
 }
 

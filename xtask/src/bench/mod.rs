@@ -42,6 +42,8 @@ enum Benchmark {
     Workers,
     /// What looking at a switch with 1,000 vports costs: a scrape, a list of vports, and a ping beside them.
     Scrape,
+    /// What large and hostile documents cost the daemon, and a change of one rule of many.
+    Api,
 }
 
 pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
@@ -56,6 +58,7 @@ pub(crate) fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
         Benchmark::Connections => "connections",
         Benchmark::Workers => "workers",
         Benchmark::Scrape => "scrape",
+        Benchmark::Api => "api",
     };
     let package = ["--locked", "--release", "--quiet", "--package", "culvert-benches"];
     let mut cargo = workspace.cargo("run");

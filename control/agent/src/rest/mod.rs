@@ -1,24 +1,27 @@
 //! The HTTP API: resources under `/networking/v1`, runtime under `/culvert/v1`.
 
+mod body_schema;
 mod bundle;
 mod configuration_state;
+mod guard;
 mod log_level;
 mod metrics;
 mod openapi;
 mod reply;
+mod request;
 mod resources;
 mod views;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, OriginalUri};
+use axum::http::Method;
+use axum::middleware::from_fn;
 use axum::routing::{get, post};
 
-use crate::Agent;
-
-/// Longest request body: a policy of some hundred thousand interfaces.
-const LONGEST_BODY: usize = 256 << 20;
+use self::request::LONGEST_BODY;
+use crate::{Agent, Error};
 
 /// All routes. Paths under `/networking/v1` are read in any case, as MS-NCNBI clients write them.
 pub fn router(agent: Arc<Agent>) -> Router {
@@ -38,6 +41,13 @@ pub fn router(agent: Arc<Agent>) -> Router {
         .route("/culvert/v1/log-level", get(log_level::show).put(log_level::set))
         .route("/culvert/v1/openapi.json", get(openapi::document))
         .fallback(resources::any)
+        .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
+        .layer(from_fn(guard::guard))
         .with_state(agent)
+}
+
+/// A method that a path of its own does not have. The router adds `Allow`.
+async fn not_allowed(method: Method, OriginalUri(uri): OriginalUri) -> Error {
+    Error::Method { method: method.to_string(), path: uri.path().to_owned(), allow: "" }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use culvert_api::ErrorReply;
+use culvert_api::{ErrorReply, Findings, json_error};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -16,7 +16,13 @@ pub(super) type Reply = Result<Response, Error>;
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        json(status, &ErrorReply { error: self.body() })
+        let mut response = json(status, &ErrorReply { error: self.body().bounded() });
+        if let Error::Method { allow, .. } = self
+            && !allow.is_empty()
+        {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        response
     }
 }
 
@@ -51,6 +57,5 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 /// Reads a body as JSON.
 pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(body)
-        .map_err(|e| Error::Form(vec![culvert_api::Error::NotJson { detail: e.to_string() }]))
+    serde_json::from_slice(body).map_err(|e| Error::Form(Findings::one(json_error(&e))))
 }

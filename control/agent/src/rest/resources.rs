@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::extract::{FromRequest as _, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use culvert_api::{Collection, ResourcePath};
+use culvert_api::{Collection, Findings, Node, ResourcePath, Unknown};
 use serde_json::{Value, json};
 
 use super::configuration_state::configuration_state;
 use super::reply::{self, Reply, blocking};
+use super::request::{Body, how_to_read};
 use crate::agent::Current;
+use crate::documents::lists;
 use crate::{Agent, Error, Precondition};
 
 /// What a path under `/networking/v1` names.
@@ -25,39 +27,36 @@ enum Target {
 }
 
 /// Handles every path without a route of its own.
-pub(super) async fn any(
-    State(agent): State<Arc<Agent>>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Reply {
-    let target = target(uri.path())?;
+pub(super) async fn any(State(agent): State<Arc<Agent>>, request: Request) -> Reply {
+    let (mut parts, body) = request.into_parts();
+    let target = target(parts.uri.path())?;
     let precondition = Precondition {
-        if_match: text(&headers, header::IF_MATCH),
-        if_none_match: text(&headers, header::IF_NONE_MATCH).is_some_and(|v| v.trim() == "*"),
+        if_match: text(&parts.headers, header::IF_MATCH),
+        if_none_match: text(&parts.headers, header::IF_NONE_MATCH),
     };
-    match (method, target) {
-        (Method::GET, Target::Root) => {
+    match (parts.method.clone(), target) {
+        (Method::GET | Method::HEAD, Target::Root) => {
             let names: Vec<Value> =
                 Collection::names().into_iter().map(|n| json!({"resourceRef": format!("/{n}")})).collect();
             reply::ok(&json!({ "value": names }))
         }
-        (Method::GET, Target::List(parent, name)) => list(&agent.current(), parent.as_ref(), &name),
-        (Method::GET, Target::One(path)) => get(&agent.current(), &path, &headers),
-        (Method::PUT, Target::One(path)) => put(agent, path, precondition, &body).await,
+        (Method::GET | Method::HEAD, Target::List(parent, name)) => {
+            list(&agent.current(), parent.as_ref(), &name)
+        }
+        (Method::GET | Method::HEAD, Target::One(path)) => get(&agent.current(), &path, precondition),
+        (Method::PUT, Target::One(path)) => {
+            let unknown = how_to_read(&mut parts).await?;
+            let Body(body) = Body::from_request(Request::from_parts(parts, body), &()).await?;
+            put(agent, path, precondition, body, unknown).await
+        }
         (Method::DELETE, Target::One(path)) => delete(agent, path, precondition).await,
-        (method, _) => Ok(reply::json(
-            StatusCode::METHOD_NOT_ALLOWED,
-            &culvert_api::ErrorReply {
-                error: culvert_api::ErrorBody::new(
-                    "MethodNotAllowed",
-                    format!("{method} is not allowed here"),
-                    uri.path(),
-                    "use GET on collections, and GET, PUT or DELETE on resources",
-                ),
-            },
-        )),
+        (method, target) => {
+            let allow = match target {
+                Target::One(_) => "GET, HEAD, PUT, DELETE",
+                Target::Root | Target::List(..) => "GET, HEAD",
+            };
+            Err(Error::Method { method: method.to_string(), path: parts.uri.path().to_owned(), allow })
+        }
     }
 }
 
@@ -90,7 +89,7 @@ fn form(error: culvert_api::Error) -> Error {
         culvert_api::Error::UnknownCollection { name, .. } => {
             Error::NotFound { path: format!("the collection {name}") }
         }
-        other => Error::Form(vec![other]),
+        other => Error::Form(Findings::one(other)),
     }
 }
 
@@ -103,37 +102,45 @@ fn list(current: &Current, parent: Option<&ResourcePath>, name: &str) -> Reply {
     let values: Vec<Value> = match parent {
         None => {
             let collection = Collection::from_name(name).map_err(form)?;
-            documents.list(collection).into_iter().map(|v| with_state(v.as_ref().clone(), current)).collect()
+            documents.list(collection).map(|r| with_state(r.json(), current)).collect()
         }
         Some(path) => {
-            let parent = documents.get(path).ok_or_else(|| Error::NotFound { path: path.to_string() })?;
-            let list = parent.pointer(&format!("/properties/{name}")).and_then(Value::as_array);
-            list.into_iter().flatten().map(|v| with_state(v.clone(), current)).collect()
+            let parent = documents.node(path).ok_or_else(|| Error::NotFound { path: path.to_string() })?;
+            parent.children_json().into_iter().map(|v| with_state(v, current)).collect()
         }
     };
     reply::ok(&json!({ "value": values, "nextLink": "" }))
 }
 
-fn get(current: &Current, path: &ResourcePath, headers: &HeaderMap) -> Reply {
-    let value =
-        current.stored.documents.get(path).ok_or_else(|| Error::NotFound { path: path.to_string() })?.clone();
-    let etag = value.get("etag").and_then(Value::as_str).unwrap_or_default().to_owned();
-    if text(headers, header::IF_NONE_MATCH).is_some_and(|known| known.split(',').any(|k| k.trim() == etag)) {
-        return Ok(StatusCode::NOT_MODIFIED.into_response());
+fn get(current: &Current, path: &ResourcePath, mut precondition: Precondition) -> Reply {
+    let node = current.stored.documents.node(path);
+    let node = node.ok_or_else(|| Error::NotFound { path: path.to_string() })?;
+    let etag = node.etag();
+    // RFC 9110 13.2.2: If-Match first; If-None-Match then only decides between 200 and 304.
+    let known = precondition.if_none_match.take();
+    precondition.check(path, Some(etag))?;
+    if known.is_some_and(|tags| lists(&tags, Some(etag))) {
+        return Ok(with_etag(StatusCode::NOT_MODIFIED.into_response(), etag));
     }
-    Ok(with_etag(reply::json(StatusCode::OK, &with_state(value, current)), &etag))
+    Ok(with_etag(reply::json(StatusCode::OK, &with_state(node.json(), current)), etag))
 }
 
-async fn put(agent: Arc<Agent>, path: ResourcePath, precondition: Precondition, body: &[u8]) -> Reply {
-    let body = reply::read(body)?;
+async fn put(
+    agent: Arc<Agent>,
+    path: ResourcePath,
+    precondition: Precondition,
+    body: Bytes,
+    unknown: Unknown,
+) -> Reply {
     let (is_new, value, etag) = blocking(agent, move |agent| {
-        let change = agent.change(None, |documents| documents.put(&path, &body, &precondition))?;
-        let (is_new, warnings) = change.value;
-        for warning in warnings {
+        let change = agent.change(None, |documents| documents.put(&path, &body, unknown, &precondition))?;
+        let (is_new, findings) = change.value;
+        for warning in findings.warnings {
             tracing::warn!(target = warning.target, "{}", warning.message);
         }
-        let value = change.after.get(&path).cloned().unwrap_or_default();
-        let etag = value.get("etag").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let node = change.after.node(&path);
+        let etag = node.map(Node::etag).unwrap_or_default().to_owned();
+        let value = node.map(Node::json).unwrap_or_default();
         Ok((is_new, with_state(value, &agent.current()), etag))
     })
     .await?;

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use culvert_api::view::{FlowQuery, MappingView, RuleView, TraceRequest, VportView};
 use culvert_api::{Direction, Offload, RuleAction};
@@ -14,6 +13,7 @@ use culvert_policy::snapshot::Target;
 use culvert_slowpath::RuleHit;
 
 use super::reply::{self, Reply, blocking};
+use super::request::{Body, Query};
 use crate::agent::Current;
 use crate::{Agent, Error};
 
@@ -129,7 +129,7 @@ pub(super) async fn mappings(State(agent): State<Arc<Agent>>) -> Reply {
     reply::ok(&mapping_views(&agent.current()))
 }
 
-pub(super) async fn trace(State(agent): State<Arc<Agent>>, body: Bytes) -> Reply {
+pub(super) async fn trace(State(agent): State<Arc<Agent>>, Body(body): Body) -> Reply {
     let mut request: TraceRequest = reply::read(&body)?;
     let view = blocking(agent, move |agent| {
         request.port = port(&agent.current(), &request.port)?;

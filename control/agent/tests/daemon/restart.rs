@@ -55,6 +55,64 @@ async fn what_was_answered_survives_a_crash() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_stops_gives_up_changes() {
+    let directory = directory();
+    let daemon = Daemon::start(directory.path()).await;
+    daemon.apply(FIGURE8).await;
+    daemon.agent.stop();
+    let late = daemon.send("POST", "/culvert/v1/bundle?force=true", &[], "{}").await;
+    assert_eq!((late.status, &late.json["error"]["code"]), (503, &json!("Stopping")));
+    assert_eq!(daemon.get("/networking/v1/servers").await.json["value"].as_array().unwrap().len(), 2);
+    daemon.stop().await;
+}
+
+#[test]
+fn health_says_that_the_disk_is_full_and_that_it_has_room_again() {
+    let outcome = std::thread::spawn(|| {
+        let own = nix::sched::CloneFlags::CLONE_FS | nix::sched::CloneFlags::CLONE_NEWNS;
+        nix::sched::unshare(own).ok()?;
+        let directory = directory();
+        let run = |program: &str, arguments: &[&str]| {
+            assert!(std::process::Command::new(program).args(arguments).status().unwrap().success());
+        };
+        run("mount", &["--make-rprivate", "/"]);
+        run("mount", &["-t", "tmpfs", "-o", "size=4m", "none", directory.path().to_str().unwrap()]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let daemon = Daemon::start(directory.path()).await;
+            daemon.apply(FIGURE8).await;
+            let filler = directory.path().join("filler");
+            assert!(std::fs::write(&filler, vec![1; 8 << 20]).is_err(), "the disk is small");
+            let mut refused = None;
+            for n in 0..100 {
+                let tags = json!({"tags": {"x": "y".repeat(300_000 + n)}});
+                let reply = daemon.put("/networking/v1/servers/big", &tags).await;
+                if reply.status == 500 {
+                    refused = Some(reply);
+                    break;
+                }
+            }
+            let refused = refused.expect("the disk is full at last");
+            assert_eq!(refused.json["error"]["code"], "StoreFailed", "{}", refused.text);
+            let health = daemon.get("/culvert/v1/health").await;
+            assert_eq!(health.json["ok"], false);
+            assert!(health.text.contains("No space left"), "{}", health.text);
+            std::fs::remove_file(&filler).unwrap();
+            daemon.agent.reconcile();
+            let health = daemon.get("/culvert/v1/health").await;
+            assert_eq!(health.json["ok"], true, "{}", health.text);
+            let reply = daemon.put("/networking/v1/servers/big", &json!({})).await;
+            assert!([200, 201].contains(&reply.status), "without a restart: {}", reply.text);
+            daemon.stop().await;
+        });
+        Some(())
+    });
+    if outcome.join().expect("the test's thread").is_none() {
+        culvert_skip::skip("a mount namespace of its own needs root");
+    }
+}
+
+#[tokio::test]
 async fn a_state_directory_has_one_daemon() {
     let directory = directory();
     let _first = Store::open(directory.path()).unwrap();
@@ -97,7 +155,12 @@ async fn the_whole_daemon_starts_tries_again_and_stops() {
         socket: socket.clone(),
         socket_group: None,
         vm_socket_group: None,
-        listen: Some("127.0.0.1:0".parse().unwrap()),
+        listen: None,
+        listen_name: Vec::new(),
+        tls_cert: None,
+        tls_key: None,
+        tls_client_ca: None,
+        tls_reader_ca: None,
         log_json: false,
     };
     let memory = Arc::new(Memory::default());

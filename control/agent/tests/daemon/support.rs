@@ -161,19 +161,27 @@ pub(crate) async fn send(
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         let connection = tokio::spawn(connection);
-        let mut request = hyper::Request::builder().method(method).uri(path).header("host", "culvertd");
+        let mut request = hyper::Request::builder().method(method).uri(path);
+        for (name, value) in [("content-type", "application/json"), ("host", "culvertd")] {
+            if !headers.iter().any(|(given, _)| *given == name) {
+                request = request.header(name, value);
+            }
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
         let response = sender.send_request(request).await.unwrap();
         let status = response.status().as_u16();
-        let etag = response.headers().get("etag").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+        let header = |name: &str| {
+            response.headers().get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()
+        };
+        let (etag, allow) = (header("etag"), header("allow"));
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         drop(sender);
         let _ = connection.await;
         let text = String::from_utf8(bytes.to_vec()).unwrap();
-        Reply { status, etag, json: serde_json::from_str(&text).unwrap_or_default(), text }
+        Reply { status, etag, allow, json: serde_json::from_str(&text).unwrap_or_default(), text }
     };
     timeout(LIMIT, exchange).await.expect("an answer in time")
 }
@@ -182,6 +190,7 @@ pub(crate) async fn send(
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) etag: String,
+    pub(crate) allow: String,
     pub(crate) json: Value,
     pub(crate) text: String,
 }

@@ -1,7 +1,7 @@
 //! `culvert policy apply`: sends a policy, and waits until the host carries it out.
 
 use std::fmt::Write;
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::time::{Duration, Instant};
 
 use culvert_api::ApplyReply;
@@ -20,29 +20,53 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(super) struct Options {
     pub(super) merge: bool,
     pub(super) dry_run: bool,
+    /// Leave out what is not known, instead of refusing it.
+    pub(super) lenient: bool,
+    /// Also if it deletes more than half of the network interfaces.
+    pub(super) force: bool,
     pub(super) no_wait: bool,
+    /// Somebody is there to be asked.
+    pub(super) asks: bool,
 }
 
 /// Applies a policy. `client` limits each request, and the whole command.
 ///
 /// # Errors
 /// The daemon refuses it or does not answer, or it is not carried out in time: [`Error::Shown`].
-pub(super) fn run(text: &str, options: Options, client: &Client, json: bool) -> Result<String, Error> {
-    let deadline = Instant::now() + client.timeout();
-    let mode = if options.merge { "merge" } else { "replace" };
-    let path = format!("/culvert/v1/bundle?mode={mode}&dryRun={}", options.dry_run);
-    let reply: ApplyReply = match client.post(&path, text.to_owned()) {
-        Err(Error::NoReply { socket, detail }) if !options.dry_run => {
-            return Err(Error::OutcomeUnknown { socket, detail });
+pub(super) fn run(body: &[u8], options: Options, client: &Client, json: bool) -> Result<String, Error> {
+    let reply = match send(body, options, client) {
+        Err(Error::Refused(why)) if why.code == "ManyDeleted" && options.asks && confirmed(&why.message) => {
+            send(body, Options { force: true, ..options }, client)
         }
-        reply => reply?,
-    };
+        reply => reply,
+    }?;
+    let deadline = Instant::now() + client.timeout();
     if options.dry_run || options.no_wait || is_done(&reply) {
         return Ok(render(&reply, options, json));
     }
     let reply = wait(reply, deadline, client, json);
     let text = render(&reply, options, json);
     if is_done(&reply) { Ok(text) } else { Err(Error::Shown { text }) }
+}
+
+fn send(body: &[u8], options: Options, client: &Client) -> Result<ApplyReply, Error> {
+    let Options { merge, dry_run, lenient, force, .. } = options;
+    let mode = if merge { "merge" } else { "replace" };
+    let path = format!("/culvert/v1/bundle?mode={mode}&dryRun={dry_run}&lenient={lenient}&force={force}");
+    match client.post(&path, body.to_vec()) {
+        Err(Error::NoReply { socket, detail }) if !dry_run => Err(Error::OutcomeUnknown { socket, detail }),
+        reply => reply,
+    }
+}
+
+/// Asks on the terminal whether to do what the daemon does not do unasked.
+fn confirmed(why: &str) -> bool {
+    let mut answer = String::new();
+    // Without an answer it is not done.
+    let _ = write!(std::io::stderr(), "{why}. Apply it? [y/N] ");
+    let _ = std::io::stderr().flush();
+    let _ = std::io::stdin().lock().read_line(&mut answer);
+    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
 fn is_done(reply: &ApplyReply) -> bool {
@@ -105,7 +129,7 @@ fn render(reply: &ApplyReply, options: Options, json: bool) -> String {
         let (new, changed, gone) = (reply.created.len(), reply.updated.len(), reply.deleted.len());
         let counts = format!("{new} new, {changed} changed, {gone} deleted, {} unchanged", reply.unchanged);
         line(&mut out, &if options.dry_run { format!("would be {counts}") } else { counts });
-        warnings(&mut out, &reply.warnings);
+        warnings(&mut out, &reply.warnings, reply.more_warnings);
         if !options.dry_run {
             outcome(&mut out, reply);
         }
@@ -153,7 +177,14 @@ mod tests {
         let progress =
             ProgressView { vports: 2, vports_done: 2, uplinks: 1, uplinks_done: 0, pending: vec![pending] };
         let mut reply = ApplyReply { version: 3, applied: true, progress, ..ApplyReply::default() };
-        let options = Options { merge: false, dry_run: false, no_wait: false };
+        let options = Options {
+            merge: false,
+            dry_run: false,
+            lenient: false,
+            force: false,
+            no_wait: false,
+            asks: false,
+        };
         let text = render(&reply, options, false);
         assert!(text.contains("not all of it is carried out: 2 of 2 vports and 0 of 1 uplinks"), "{text}");
         assert!(text.contains("uplink 0 (eth0) is down: the interface eth0 is down: ip link set"), "{text}");

@@ -1,9 +1,9 @@
 //! `culvert policy`.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::Path;
 
-use culvert_api::{Bundle, ErrorBody, ResourcePath, Warning};
+use culvert_api::{Bundle, ErrorBody, MAX_LISTED, ResourcePath, Unknown, Warning};
 use culvert_model::Fabric;
 use serde::Serialize;
 use serde_json::Value;
@@ -17,24 +17,36 @@ use crate::text::{line, warnings};
 
 pub(super) fn run(command: &Policy, client: &Client, json: bool) -> Result<String, Error> {
     match command {
-        Policy::Apply { file, merge, dry_run, no_wait } => {
-            let options = Options { merge: *merge, dry_run: *dry_run, no_wait: *no_wait };
+        Policy::Apply { file, merge, dry_run, lenient, force, no_wait } => {
+            let asks = !json && file != Path::new("-") && std::io::stdin().is_terminal();
+            let options = Options {
+                merge: *merge,
+                dry_run: *dry_run,
+                lenient: *lenient,
+                force: *force,
+                no_wait: *no_wait,
+                asks,
+            };
             apply::run(&read(file)?, options, client, json)
         }
         Policy::Show { path } => show_policy(path.as_deref(), client),
-        Policy::Validate { file } => validate(&read(file)?, json),
+        Policy::Validate { file, lenient } => validate(&read(file)?, unknown(*lenient), json),
         Policy::Rules => super::views::rules(client, json),
     }
 }
 
-pub(super) fn read(path: &Path) -> Result<String, Error> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::File { path: path.to_owned(), source };
     if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map_err(failed)?;
+        let mut text = Vec::new();
+        std::io::stdin().read_to_end(&mut text).map_err(failed)?;
         return Ok(text);
     }
-    std::fs::read_to_string(path).map_err(failed)
+    std::fs::read(path).map_err(failed)
+}
+
+fn unknown(lenient: bool) -> Unknown {
+    if lenient { Unknown::Ignored } else { Unknown::Refused }
 }
 
 /// Policies are JSON, with or without `--json`.
@@ -61,24 +73,32 @@ struct Valid {
     servers: usize,
     access_control_lists: usize,
     warnings: Vec<Warning>,
+    #[serde(skip_serializing_if = "is_zero")]
+    more_warnings: usize,
 }
 
-/// Checks a policy; returns it with its warnings.
-pub(super) fn check(text: &str) -> Result<(Fabric, Vec<Warning>), Error> {
-    let refused = |code, details: Vec<ErrorBody>| {
-        let message = format!("the policy has {}", count(details.len(), "problem"));
-        let body = ErrorBody { details, ..ErrorBody::new(code, message, "", "") };
-        Error::Refused(Box::new(body))
-    };
-    let parsed = Bundle::parse(text)
-        .map_err(|errors| refused("InvalidDocument", errors.iter().map(ErrorBody::from).collect()))?;
-    let checked = Fabric::check(&parsed.bundle)
-        .map_err(|problems| refused("InvalidPolicy", problems.iter().map(ErrorBody::from).collect()))?;
-    Ok((checked.fabric, parsed.warnings.into_iter().chain(checked.warnings).collect()))
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
-fn validate(text: &str, json: bool) -> Result<String, Error> {
-    let (fabric, found) = check(text)?;
+/// Checks a policy; returns it with its warnings, and how many more there are.
+pub(super) fn check(body: &[u8], unknown: Unknown) -> Result<(Fabric, Vec<Warning>, usize), Error> {
+    let refused = |body: ErrorBody| Error::Refused(Box::new(body));
+    let parsed = Bundle::read(body, unknown).map_err(|found| refused(found.body()))?;
+    let checked = Fabric::check(&parsed.bundle).map_err(|mut problems| {
+        problems.warnings.splice(0..0, parsed.warnings.iter().cloned());
+        problems.more_warnings += parsed.more_warnings;
+        refused(problems.body())
+    })?;
+    let mut found: Vec<Warning> = parsed.warnings.into_iter().chain(checked.warnings).collect();
+    let more = parsed.more_warnings + checked.more_warnings + found.len().saturating_sub(MAX_LISTED);
+    found.truncate(MAX_LISTED);
+    Ok((checked.fabric, found, more))
+}
+
+fn validate(body: &[u8], unknown: Unknown, json: bool) -> Result<String, Error> {
+    let (fabric, found, more_warnings) = check(body, unknown)?;
     let valid = Valid {
         valid: true,
         virtual_networks: fabric.networks.len(),
@@ -87,10 +107,11 @@ fn validate(text: &str, json: bool) -> Result<String, Error> {
         servers: fabric.hosts.len(),
         access_control_lists: fabric.acls.len(),
         warnings: found,
+        more_warnings,
     };
     Ok(show(&valid, json, |v| {
         let mut out = String::new();
-        warnings(&mut out, &v.warnings);
+        warnings(&mut out, &v.warnings, v.more_warnings);
         let text = format!(
             "valid: {} with {}, {} on {}, {}",
             count(v.virtual_networks, "virtual network"),
@@ -115,21 +136,25 @@ mod tests {
 
     const FIGURE8: &str = include_str!("../../../../docs/examples/figure8.json");
 
+    fn strict(text: &str, json: bool) -> Result<String, Error> {
+        validate(text.as_bytes(), Unknown::Refused, json)
+    }
+
     #[test]
     fn a_right_policy_is_counted() {
-        let text = validate(FIGURE8, false).unwrap();
+        let text = strict(FIGURE8, false).unwrap();
         assert_eq!(
             text,
             "valid: 2 virtual networks with 2 subnets, 4 network interfaces on 2 servers, 1 access control list\n"
         );
-        let json: Value = serde_json::from_str(&validate(FIGURE8, true).unwrap()).unwrap();
+        let json: Value = serde_json::from_str(&strict(FIGURE8, true).unwrap()).unwrap();
         assert_eq!(json["networkInterfaces"], 4);
     }
 
     #[test]
     fn a_wrong_policy_shows_every_problem_with_its_remedy() {
         let wrong = FIGURE8.replace("10.1.1.12", "10.1.1.1").replace("6001,", "5001,");
-        let error = validate(&wrong, false).unwrap_err();
+        let error = strict(&wrong, false).unwrap_err();
         let text = error.text();
         assert!(text.starts_with("error: the policy has "), "{text}");
         assert!(
@@ -142,10 +167,33 @@ mod tests {
     }
 
     #[test]
+    fn a_property_that_is_not_known_is_refused_and_lenient_lists_it_beside_problems() {
+        let odd = FIGURE8.replace("\"accessControlList\"", "\"accesControlList\"");
+        let text = strict(&odd, false).unwrap_err().text();
+        assert!(text.contains("\"accesControlList\", which is not known here"), "{text}");
+        assert!(text.contains("-> write accessControlList"), "{text}");
+        let warned = validate(odd.as_bytes(), Unknown::Ignored, false).unwrap();
+        assert!(warned.contains("warning: /virtualNetworks/contoso.properties.subnets[front].properties: the property \"accesControlList\" is not known here and is left out"), "{warned}");
+        let both = odd.replace("10.1.1.12", "10.1.1.1");
+        let text = validate(both.as_bytes(), Unknown::Ignored, false).unwrap_err().text();
+        assert!(text.contains("is the router's") && text.contains("warning: /virtualNetworks/"), "{text}");
+    }
+
+    #[test]
+    fn many_problems_are_counted() {
+        let text = strict(&format!("[{}0]", "0,".repeat(149)), false).unwrap_err().text();
+        assert!(
+            text.starts_with("error: the document has 150 problems, of which the first 100 are listed"),
+            "{text}"
+        );
+        assert!(text.ends_with("  * and 50 more\n"), "{text}");
+    }
+
+    #[test]
     fn all_examples_are_right() {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples");
         let files = std::fs::read_dir(examples).unwrap().map(|file| file.unwrap().path());
-        let valid = files.map(|file| validate(&read(&file).unwrap(), true).unwrap());
+        let valid = files.map(|file| validate(&read(&file).unwrap(), Unknown::Refused, true).unwrap());
         assert!(valid.filter(|text| text.contains("\"warnings\": []")).count() >= 3);
     }
 

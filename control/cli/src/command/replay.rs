@@ -7,7 +7,7 @@ use std::io::{BufReader, BufWriter};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use culvert_api::ErrorBody;
+use culvert_api::{ErrorBody, Unknown};
 use culvert_capture::{CaptureError, Captured, Reader, Writer};
 use culvert_flow::{HashSecret, Port};
 use culvert_model::{Fabric, HostConfig, Indices, Site, host_config};
@@ -93,7 +93,7 @@ impl Ports {
 
 pub(super) fn run(replay: &Replay, json: bool) -> Result<String, Error> {
     let EngineKind::Core = replay.engine;
-    let (fabric, _) = policy::check(&policy::read(&replay.policy)?)?;
+    let (fabric, ..) = policy::check(&policy::read(&replay.policy)?, Unknown::Refused)?;
     let config = config(fabric, &replay.host)?;
     let ports = Ports::of(&config);
     let input = match replay.uplink {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use culvert_api::{AclRule, Bundle, Collection, Direction, Resource, ResourcePath, RuleAction, Switch};
+use culvert_api::{AclRule, Bundle, Collection, Direction, Resource, ResourcePath, RuleAction};
 use culvert_packet::Prefix;
 
 use super::Check;
@@ -52,7 +52,7 @@ impl Check {
 
     /// Notes all problems of a rule, not only the first.
     fn rule(&mut self, path: &ResourcePath, rule: &Resource<AclRule>) -> Option<AclEntry> {
-        let before = self.problems.len();
+        let before = self.problem_count();
         let spec = rule.spec();
         if spec.action.is_none() {
             self.problem(path, Kind::Missing { property: "action", example: "\"Allow\"" });
@@ -106,7 +106,7 @@ impl Check {
                 Kind::TwoFamilies { source_prefix: s.to_string(), destination: d.to_string() },
             );
         }
-        if self.problems.len() > before {
+        if self.problem_count() > before {
             return None;
         }
         Some(AclEntry {
@@ -119,7 +119,6 @@ impl Check {
             source,
             destination,
             action: spec.action?,
-            logging: spec.logging == Some(Switch::Enabled),
         })
     }
 

@@ -39,7 +39,7 @@ impl Check {
         interface: &Resource<NetworkInterface>,
         taken: &mut Taken,
     ) -> Option<Interface> {
-        let before = self.problems.len();
+        let before = self.problem_count();
         let spec = interface.spec();
         let mac = if spec.private_mac_address.is_empty() {
             let example = "\"001DD8070001\"";
@@ -88,7 +88,7 @@ impl Check {
         let ((network, subnet), _) = at?;
         let mac = mac?;
         self.unique_mac(path, mac, (network, subnet), taken);
-        if self.problems.len() > before {
+        if self.problem_count() > before {
             return None;
         }
         Some(Interface {
@@ -177,9 +177,12 @@ impl Check {
 
     /// A host with interfaces needs uplinks, and has a limited number of vports.
     pub(super) fn hosts_have_room(&mut self, bundle: &Bundle) {
-        for (index, server) in bundle.servers.iter().enumerate() {
+        let mut counts = vec![0_usize; bundle.servers.len()];
+        for host in self.fabric.interfaces.iter().filter_map(|i| i.host) {
+            counts[host] += 1;
+        }
+        for (server, count) in bundle.servers.iter().zip(counts) {
             let path = ResourcePath::top(Collection::Servers, &server.resource_id);
-            let count = self.fabric.interfaces.iter().filter(|i| i.host == Some(index)).count();
             if count > VPORTS {
                 self.problem(&path, Kind::TooManyInterfaces { count });
             }

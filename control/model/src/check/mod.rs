@@ -1,6 +1,7 @@
 //! Checks a bundle and builds the fabric: examines every resource, collects every problem.
 
 mod acl;
+mod disjoint;
 mod interface;
 mod network;
 mod provider;
@@ -12,13 +13,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use culvert_api::{
-    Bundle, Collection, DistributedRouterState, Protocol, Reference, ResourcePath, VsidRange, Warning,
+    Bundle, Collection, DistributedRouterState, MAX_LISTED, Protocol, Reference, ResourcePath, VsidRange,
+    Warning, nearest,
 };
 use culvert_packet::{MacAddr, ParseError, Prefix};
 
+use self::disjoint::DisjointPrefixes;
 use crate::fabric::{Checked, Fabric};
 use crate::names::host_mac;
-use crate::{Kind, Problem};
+use crate::{Kind, Problem, Problems};
 
 impl Fabric {
     /// Checks a whole policy.
@@ -26,7 +29,7 @@ impl Fabric {
     /// # Errors
     /// Every problem of the policy. Resources with problems are left out of further checks, so that one mistake is
     /// reported once.
-    pub fn check(bundle: &Bundle) -> Result<Checked, Vec<Problem>> {
+    pub fn check(bundle: &Bundle) -> Result<Checked, Problems> {
         let mut check = Check::new(bundle);
         check.manager(bundle);
         check.logical_networks(bundle);
@@ -35,10 +38,11 @@ impl Fabric {
         check.networks(bundle);
         check.interfaces(bundle);
         check.hosts_have_room(bundle);
-        if check.problems.is_empty() {
-            Ok(Checked { fabric: check.fabric, warnings: check.warnings })
+        let Check { fabric, problems, .. } = check;
+        if problems.list.is_empty() {
+            Ok(Checked { fabric, warnings: problems.warnings, more_warnings: problems.more_warnings })
         } else {
-            Err(check.problems)
+            Err(problems)
         }
     }
 }
@@ -46,14 +50,15 @@ impl Fabric {
 /// The check's state.
 struct Check {
     fabric: Fabric,
-    problems: Vec<Problem>,
-    warnings: Vec<Warning>,
+    problems: Problems,
     protocol: Protocol,
     vsids: VsidRange,
     /// Every resource that others may refer to, by lower-case path: its path as written.
     known: BTreeMap<String, String>,
     /// Those without problems, by lower-case path.
     valid: HashMap<String, FabricIndex>,
+    /// Indices of the provider subnets, by their prefixes.
+    provider_prefixes: DisjointPrefixes<usize>,
     /// Subnets of logical networks that may not carry virtual networks, by lower-case path.
     disabled: HashSet<String>,
 }
@@ -114,22 +119,26 @@ impl Check {
         }
         Self {
             fabric: Fabric::default(),
-            problems: Vec::new(),
-            warnings: Vec::new(),
+            problems: Problems::default(),
             protocol: Protocol::default(),
             vsids: VsidRange::default(),
             known,
             valid: HashMap::new(),
+            provider_prefixes: DisjointPrefixes::default(),
             disabled: HashSet::new(),
         }
     }
 
     fn problem(&mut self, target: &impl ToString, kind: Kind) {
-        self.problems.push(Problem { target: target.to_string(), kind });
+        self.problems.add(|| Problem { target: target.to_string(), kind });
+    }
+
+    fn problem_count(&self) -> usize {
+        self.problems.count()
     }
 
     fn warning(&mut self, target: &impl ToString, message: String) {
-        self.warnings.push(Warning { target: target.to_string(), message });
+        self.problems.warn(|| Warning { target: target.to_string(), message });
     }
 
     /// Notes that other resources may refer to this one.
@@ -171,13 +180,12 @@ impl Check {
 
     /// The resource whose path is closest to a mistyped one.
     fn nearest(&self, text: &str, fits: impl Fn(&ResourcePath) -> bool) -> Option<String> {
-        let text = text.to_ascii_lowercase();
-        if text.len() > 256 {
+        // All paths are compared with it: only for as many as an answer lists.
+        if self.problems.list.len() == MAX_LISTED {
             return None;
         }
-        let fitting = self.known.iter().filter(|(_, path)| ResourcePath::parse(path).is_ok_and(|p| fits(&p)));
-        let by_distance = fitting.map(|(key, path)| (distance(key, &text), path));
-        by_distance.min().filter(|(d, _)| *d <= 3).map(|(_, path)| path.clone())
+        let fitting = self.known.values().filter(|path| ResourcePath::parse(path).is_ok_and(|p| fits(&p)));
+        nearest(text, fitting.map(String::as_str)).map(str::to_owned)
     }
 
     fn prefix(&mut self, target: &ResourcePath, property: &'static str, value: &str) -> Option<Prefix> {
@@ -247,19 +255,4 @@ impl Check {
             self.fabric.settings.router_mac = mac;
         }
     }
-}
-
-/// Levenshtein's distance of two short texts.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, cb) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }

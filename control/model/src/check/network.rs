@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use culvert_api::{Bundle, Collection, Resource, ResourcePath, VirtualNetwork, VirtualSubnet};
 use culvert_packet::{Prefix, Rdid, Vsid};
 
+use super::disjoint::DisjointPrefixes;
 use super::{Check, Wanted};
 use crate::Kind;
 use crate::fabric::{Network, Subnet};
@@ -34,10 +35,11 @@ impl Check {
                 .collect();
             let index = self.fabric.networks.len();
             let mut subnets: Vec<Subnet> = Vec::new();
+            let mut prefixes: DisjointPrefixes<String> = DisjointPrefixes::default();
             for subnet in &network.spec().subnets {
                 let path = path.child("subnets", &subnet.resource_id);
                 let vsid = self.vsid(&path, subnet, &mut vsids);
-                let prefix = self.subnet_prefix(&path, subnet, &space, &subnets, &network.resource_id);
+                let prefix = self.subnet_prefix(&path, subnet, &space, &prefixes, &network.resource_id);
                 let acl = match &subnet.spec().access_control_list {
                     None => Some(None),
                     Some(reference) => {
@@ -46,6 +48,7 @@ impl Check {
                 };
                 let (Some(vsid), Some(prefix), Some(acl)) = (vsid, prefix, acl) else { continue };
                 self.add_valid(&path, (index, subnets.len()));
+                prefixes.insert(prefix, subnet.resource_id.clone());
                 subnets.push(Subnet { name: subnet.resource_id.clone(), vsid, prefix, acl });
             }
             self.fabric.networks.push(Network {
@@ -97,7 +100,7 @@ impl Check {
         path: &ResourcePath,
         subnet: &Resource<VirtualSubnet>,
         space: &[Prefix],
-        others: &[Subnet],
+        others: &DisjointPrefixes<String>,
         network: &str,
     ) -> Option<Prefix> {
         let prefix = self.prefix(path, "addressPrefix", &subnet.spec().address_prefix)?;
@@ -111,13 +114,13 @@ impl Check {
             self.problem(path, Kind::PrefixOutsideSpace { value, space: space.join(", ") });
             return None;
         }
-        if let Some(other) = others.iter().find(|s| s.prefix.overlaps(&prefix)) {
+        if let Some((other_prefix, other)) = others.overlapping(&prefix) {
             let kind = Kind::PrefixOverlap {
                 value,
                 other: ResourcePath::top(Collection::VirtualNetworks, network)
-                    .child("subnets", &other.name)
+                    .child("subnets", other)
                     .to_string(),
-                other_value: other.prefix.to_string(),
+                other_value: other_prefix.to_string(),
             };
             self.problem(path, kind);
             return None;

@@ -17,7 +17,6 @@ const IPV6_MTU: u64 = 1280;
 
 impl Check {
     pub(super) fn logical_networks(&mut self, bundle: &Bundle) {
-        let mut seen: Vec<(Prefix, ResourcePath)> = Vec::new();
         for (index, network) in bundle.logical_networks.iter().enumerate() {
             let path = ResourcePath::top(Collection::LogicalNetworks, &network.resource_id);
             self.add_valid(&path, (index, 0));
@@ -31,16 +30,16 @@ impl Check {
             for subnet in &network.spec().subnets {
                 let path = path.child("subnets", &subnet.resource_id);
                 let Some(provider) = self.logical_subnet(&path, subnet) else { continue };
-                if let Some((other, other_path)) = seen.iter().find(|(p, _)| p.overlaps(&provider.prefix)) {
+                if let Some((other, index)) = self.provider_prefixes.overlapping(&provider.prefix) {
                     let kind = Kind::PrefixOverlap {
                         value: provider.prefix.to_string(),
-                        other: other_path.to_string(),
+                        other: self.fabric.provider_subnets[*index].path.clone(),
                         other_value: other.to_string(),
                     };
                     self.problem(&path, kind);
                     continue;
                 }
-                seen.push((provider.prefix, path.clone()));
+                self.provider_prefixes.insert(provider.prefix, self.fabric.provider_subnets.len());
                 self.add_valid(&path, (self.fabric.provider_subnets.len(), 0));
                 self.fabric.provider_subnets.push(provider);
             }
@@ -63,7 +62,7 @@ impl Check {
         path: &ResourcePath,
         subnet: &Resource<LogicalSubnet>,
     ) -> Option<ProviderSubnet> {
-        let before = self.problems.len();
+        let before = self.problem_count();
         let spec = subnet.spec();
         let prefix = self.prefix(path, "addressPrefix", &spec.address_prefix);
         let vlan = match spec.vlan_id {
@@ -99,7 +98,7 @@ impl Check {
         }
         let mtu = u16::try_from(mtu).ok()?;
         let path = path.to_string();
-        (self.problems.len() == before).then_some(ProviderSubnet { path, prefix, vlan, gateway, mtu })
+        (self.problem_count() == before).then_some(ProviderSubnet { path, prefix, vlan, gateway, mtu })
     }
 
     fn pool(&mut self, path: &ResourcePath, pool: &IpPool, prefix: &Prefix) {

@@ -47,9 +47,9 @@ impl Check {
                 waiting.extend(self.uplink(&path, host, number, uplink, &mut used));
             }
         }
-        let pools = pools(bundle);
+        let mut pools = pools(bundle);
         for uplink in waiting {
-            self.lease(&uplink, &pools, &mut used);
+            self.lease(&uplink, &mut pools, &mut used);
         }
         self.fabric.hosts.iter_mut().for_each(|h| h.uplinks.sort_by_key(|u| u.number));
     }
@@ -99,8 +99,8 @@ impl Check {
                 }
                 index
             }
-            None => match self.fabric.provider_subnets.iter().position(|s| s.prefix.contains(pa)) {
-                Some(index) => index,
+            None => match self.provider_prefixes.containing(pa) {
+                Some(index) => *index,
                 None => {
                     self.problem(path, Kind::PaOutside { value });
                     return None;
@@ -127,35 +127,24 @@ impl Check {
     fn lease(
         &mut self,
         uplink: &UnleasedUplink,
-        pools: &HashMap<String, Vec<IpPool>>,
+        pools: &mut HashMap<String, Pools>,
         used: &mut HashMap<IpAddr, ResourcePath>,
     ) {
         let subnet = &self.fabric.provider_subnets[uplink.subnet];
-        let ranges: Vec<(IpAddr, IpAddr)> = pools
-            .get(&subnet.path)
-            .into_iter()
-            .flatten()
-            .filter_map(|p| Some((p.start_ip_address.parse().ok()?, p.end_ip_address.parse().ok()?)))
-            .collect();
-        if ranges.is_empty() {
+        let Some(pools) = pools.get_mut(&subnet.path).filter(|p| !p.ranges.is_empty()) else {
             let kind = Kind::NoPool { subnet: subnet.path.clone() };
             return self.problem(&uplink.path, kind);
-        }
-        let addresses = ranges.iter().flat_map(|(start, end)| {
-            (to_u128(*start)..=to_u128(*end)).map(move |value| from_u128(*start, value))
-        });
-        // At most as many steps as there are addresses in use, and three reserved ones in each pool.
-        let free = addresses
-            .take(used.len() + 3 * ranges.len() + 1)
-            .find(|pa| !used.contains_key(pa) && Self::pa_reserved(subnet, *pa).is_none());
-        match free {
+        };
+        match pools.next(|pa| !used.contains_key(&pa) && Self::pa_reserved(subnet, pa).is_none()) {
             Some(pa) if pa.is_ipv4() => {
                 used.insert(pa, uplink.path.clone());
                 self.add_uplink(uplink, pa);
             }
             Some(pa) => self.problem(&uplink.path, Kind::PaFamily { value: pa.to_string() }),
             None => {
-                let size = ranges.iter().map(|(s, e)| to_u128(*e) - to_u128(*s) + 1).sum();
+                let length =
+                    |s: &IpAddr, e: &IpAddr| to_u128(*e).saturating_sub(to_u128(*s)).saturating_add(1);
+                let size = pools.ranges.iter().fold(0, |all: u128, (s, e)| all.saturating_add(length(s, e)));
                 let kind = Kind::PoolExhausted { subnet: subnet.path.clone(), size };
                 self.problem(&uplink.path, kind);
             }
@@ -179,13 +168,44 @@ fn mac_of(pa: IpAddr) -> MacAddr {
     MacAddr([0x02, 0x00, a, b, c, d])
 }
 
+/// The pools of a subnet, and how much of them was looked at: what was in use stays in use.
+#[derive(Default)]
+struct Pools {
+    ranges: Vec<(IpAddr, IpAddr)>,
+    /// Index of the range in use, and how many of its addresses were looked at.
+    at: (usize, u128),
+}
+
+impl Pools {
+    /// The next address that is free.
+    fn next(&mut self, is_free: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+        while let Some((start, end)) = self.ranges.get(self.at.0) {
+            let value = to_u128(*start).checked_add(self.at.1).filter(|v| *v <= to_u128(*end));
+            let Some(value) = value else {
+                self.at = (self.at.0 + 1, 0);
+                continue;
+            };
+            self.at.1 += 1;
+            let address = from_u128(*start, value);
+            if is_free(address) {
+                return Some(address);
+            }
+        }
+        None
+    }
+}
+
 /// The pools by the path of their subnet.
-fn pools(bundle: &Bundle) -> HashMap<String, Vec<IpPool>> {
+fn pools(bundle: &Bundle) -> HashMap<String, Pools> {
     let mut out = HashMap::new();
     for network in &bundle.logical_networks {
         let path = ResourcePath::top(Collection::LogicalNetworks, &network.resource_id);
         for subnet in &network.spec().subnets {
-            let pools = subnet.spec().ip_pools.iter().map(|p| p.spec().clone()).collect();
+            let range = |pool: &IpPool| {
+                Some((pool.start_ip_address.parse().ok()?, pool.end_ip_address.parse().ok()?))
+            };
+            let ranges = subnet.spec().ip_pools.iter().filter_map(|p| range(p.spec())).collect();
+            let pools = Pools { ranges, ..Pools::default() };
             out.insert(path.child("subnets", &subnet.resource_id).to_string(), pools);
         }
     }

@@ -16,7 +16,7 @@ fn problems(change: impl FnOnce(&mut Value)) -> String {
     match Fabric::check(&parsed.bundle) {
         Ok(_) => "no problem".into(),
         Err(problems) => {
-            let lines = problems.iter().map(|p| {
+            let lines = problems.list.iter().map(|p| {
                 let body = ErrorBody::from(p);
                 format!("[{}] {}\n    -> {}", body.code, body.message, body.remedy)
             });

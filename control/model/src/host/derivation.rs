@@ -1,11 +1,12 @@
 //! The derivation's steps on this host: vports, networks, uplinks, generations.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use culvert_api::Offload;
 use culvert_flow::Port;
 use culvert_packet::VportId;
+use culvert_policy::acl::AclSet;
 use culvert_policy::snapshot::{self, LocalPa, Snapshot, Target};
 
 use super::config::{HostConfig, LocalVport, Site, SnapshotError};
@@ -91,6 +92,8 @@ impl<'a> Derivation<'a> {
         self.indices.vfs.keep(&names(Some(Offload::Vf)));
         // A queue also serves an interface that finds no virtual function.
         self.indices.vmqs.keep(&names(None));
+        // Vports of one subnet mostly have the same lists: one copy for all.
+        let mut lists = HashMap::new();
         for (interface, i, network, subnet) in here {
             let limit = Port::MAX_VPORTS;
             let id = self.indices.vports.number(&key(i), limit);
@@ -108,7 +111,10 @@ impl<'a> Derivation<'a> {
                     Target::Vmq(vmq.ok_or(SnapshotError { what, limit })?)
                 }
             };
-            let (acls_in, acls_out) = acl_sets(self.fabric, i, subnet);
+            let (acls_in, acls_out) = lists.entry((i.acl, subnet.acl)).or_insert_with(|| {
+                let (acls_in, acls_out) = acl_sets(self.fabric, i, subnet);
+                (Arc::new(acls_in), Arc::new(acls_out))
+            });
             let own = self.fabric.uplink_of(i).map(|u| u.number);
             let place = self.own().and_then(|h| h.uplinks.iter().position(|u| Some(u.number) == own));
             self.vports.push(LocalVport { id, interface, target });
@@ -123,8 +129,8 @@ impl<'a> Derivation<'a> {
                     vlan: None,
                     target,
                     up: true,
-                    acls_in: Arc::new(acls_in),
-                    acls_out: Arc::new(acls_out),
+                    acls_in: acls_in.clone(),
+                    acls_out: acls_out.clone(),
                     generation: 0,
                     local_pa: place.unwrap_or(0) as u8,
                     mtu: self.fabric.vm_mtu(),
@@ -136,8 +142,12 @@ impl<'a> Derivation<'a> {
     }
 
     fn networks(&mut self) {
-        for (_, _, network, subnet) in self.reachable() {
-            let distributed_router = self.fabric.settings.distributed_router;
+        let distributed_router = self.fabric.settings.distributed_router;
+        let mut seen = BTreeSet::new();
+        for (_, i, network, subnet) in self.reachable() {
+            if !seen.insert(self.fabric.scope(i)) {
+                continue;
+            }
             self.snapshot
                 .networks
                 .insert(network.rdid, snapshot::Network { encap: network.encap(), distributed_router });
@@ -173,10 +183,22 @@ impl<'a> Derivation<'a> {
     /// The fingerprint of a vport or mapping covers everything that a decision reads from the policy.
     fn generations(&mut self) {
         let s = &mut self.snapshot;
-        let shared = (&s.router_mac, &s.local_pas, self.fabric.settings.distributed_router);
+        let shared = fingerprint(&(&s.router_mac, &s.local_pas, self.fabric.settings.distributed_router));
+        let mut subnets: HashMap<_, Vec<&snapshot::Subnet>> = HashMap::new();
+        s.subnets.values().for_each(|n| subnets.entry(n.rdid).or_default().push(n));
+        let domains: HashMap<_, u64> = subnets
+            .into_iter()
+            .map(|(rdid, subnets)| (rdid, fingerprint(&(s.networks.get(&rdid), subnets))))
+            .collect();
+        // Each list once, not once for each vport.
+        let mut lists = HashMap::new();
+        let mut of_list =
+            |list: &Arc<AclSet>| *lists.entry(Arc::as_ptr(list)).or_insert_with(|| fingerprint(list));
         let vports = s.vports.iter().map(|(id, v)| {
-            let subnets: Vec<_> = s.subnets.values().filter(|n| n.rdid == v.rdid).collect();
-            (id.0, fingerprint(&(v, s.networks.get(&v.rdid), subnets, shared)))
+            let content = (of_list(&v.acls_in), of_list(&v.acls_out), domains.get(&v.rdid), shared);
+            let none = Arc::new(AclSet::default());
+            let own = snapshot::Vport { acls_in: none.clone(), acls_out: none, ..v.clone() };
+            (id.0, fingerprint(&(own, content)))
         });
         self.indices.vport_generations.update(&vports.collect());
         for (id, vport) in &mut s.vports {

@@ -19,8 +19,12 @@ const MAX_INDICES: u16 = u16::MAX;
 impl Derivation<'_> {
     pub(super) fn peers(&mut self) -> Result<(), SnapshotError> {
         let mut others: BTreeMap<usize, BTreeSet<u32>> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         for (_, interface, network, subnet) in self.reachable() {
             let Some(host) = interface.host.filter(|h| Some(*h) != self.host) else { continue };
+            if !seen.insert((host, self.fabric.scope(interface))) {
+                continue;
+            }
             let vsids = others.entry(host).or_default();
             if self.fabric.settings.distributed_router {
                 // A host that routes sends with the destination's VSID.
