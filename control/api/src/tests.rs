@@ -177,6 +177,21 @@ fn a_name_twice_is_refused_at_any_depth() {
 }
 
 #[test]
+fn all_slips_of_a_policy_are_told_at_once() {
+    let text = policy(|p| {
+        for n in 0..4 {
+            let interface = &mut p["networkInterfaces"][n]["properties"];
+            interface["privateMacAdress"] = interface["privateMacAddress"].take();
+        }
+        p["accessControlLists"][0]["properties"]["aclRules"][0]["properties"]["action"] = json!("Block");
+    });
+    let found = messages(&Bundle::parse(&text).unwrap_err());
+    assert_eq!(found.len(), 5, "{found:?}");
+    assert!(found[0].contains("\"Block\", not one of Allow, Deny"), "{found:?}");
+    assert!(found[1..].iter().all(|f| f.ends_with("write privateMacAddress")), "{found:?}");
+}
+
+#[test]
 fn a_byte_order_mark_and_other_bytes() {
     let text = policy(|_| {});
     assert_eq!(Bundle::read(format!("\u{feff}{text}").as_bytes(), Unknown::Refused), Bundle::parse(&text));

@@ -39,7 +39,7 @@ pub struct AddressSpace {
 pub struct VirtualSubnet {
     /// `10.1.1.0/24`. Its lowest address is the router's.
     pub address_prefix: String,
-    /// VSID, 4096 to 16777214, used once in the whole fabric.
+    /// VSID, 4096 to 16777214, used once in the whole fabric. Left out: a free one of the range, chosen by the path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub virtual_subnet_id: Option<u64>,
     /// ACL for every interface of the subnet, beside the interface's own.

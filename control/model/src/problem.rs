@@ -81,6 +81,8 @@ pub enum Kind {
     VsidOutOfRange { value: u64, start: u64, end: u64 },
     #[error("virtualSubnetIdRange {start} to {end} is not a range within 4096 to 16777214")]
     BadVsidRange { start: u64, end: u64 },
+    #[error("has no virtualSubnetId, and {start} to {end} are used up")]
+    VsidsExhausted { start: u64, end: u64 },
     #[error("VSID {value} is already that of {other}")]
     VsidInUse { value: u64, other: String },
     #[error("prefix {value} overlaps {other_value} of {other}, in the same routing domain")]
@@ -182,6 +184,7 @@ impl Kind {
             Kind::RdidInUse { .. } => "give each virtual network its own GUID, or leave it out".into(),
             Kind::VsidOutOfRange { start, end, .. } => format!("choose a free VSID from {start} to {end}"),
             Kind::BadVsidRange { .. } => "choose start and end within 4096 to 16777214, start first".into(),
+            Kind::VsidsExhausted { .. } => "widen virtualSubnetIdRange of virtualNetworkManager".into(),
             Kind::VsidInUse { .. } => "give each virtual subnet of the fabric its own VSID".into(),
             Kind::PrefixOverlap { .. } => {
                 "give the subnets of one network prefixes that do not overlap; another network may reuse them"

@@ -1,20 +1,21 @@
 //! Virtual networks: routing domains, VSIDs and prefixes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use culvert_api::{Bundle, Collection, Resource, ResourcePath, VirtualNetwork, VirtualSubnet};
+use culvert_api::{Bundle, Collection, Resource, ResourcePath, VirtualNetwork, VirtualSubnet, VsidRange};
 use culvert_packet::{Prefix, Rdid, Vsid};
 
 use super::disjoint::DisjointPrefixes;
 use super::{Check, Wanted};
 use crate::Kind;
 use crate::fabric::{Network, Subnet};
+use crate::indices::fingerprint;
 use crate::names::{covers, has_room, rdid_of_name};
 
 impl Check {
     pub(super) fn networks(&mut self, bundle: &Bundle) {
         let mut rdids: HashMap<Rdid, ResourcePath> = HashMap::new();
-        let mut vsids: HashMap<u64, ResourcePath> = HashMap::new();
+        let mut vsids = Vsids::new(bundle, &self.vsids);
         for network in &bundle.virtual_networks {
             let path = ResourcePath::top(Collection::VirtualNetworks, &network.resource_id);
             if let Some(reference) = &network.spec().logical_network {
@@ -75,23 +76,26 @@ impl Check {
         &mut self,
         path: &ResourcePath,
         subnet: &Resource<VirtualSubnet>,
-        used: &mut HashMap<u64, ResourcePath>,
+        vsids: &mut Vsids,
     ) -> Option<Vsid> {
-        let Some(value) = subnet.spec().virtual_subnet_id else {
-            self.problem(path, Kind::Missing { property: "virtualSubnetId", example: "5001" });
-            return None;
-        };
         let range = self.vsids;
+        let Some(value) = subnet.spec().virtual_subnet_id else {
+            let free = vsids.free(path, &range).and_then(|v| Vsid::new(u32::try_from(v).ok()?).ok());
+            if free.is_none() {
+                self.problem(path, Kind::VsidsExhausted { start: range.start, end: range.end });
+            }
+            return free;
+        };
         let vsid = u32::try_from(value).ok().and_then(|v| Vsid::new(v).ok());
         let Some(vsid) = vsid.filter(|_| (range.start..=range.end).contains(&value)) else {
             self.problem(path, Kind::VsidOutOfRange { value, start: range.start, end: range.end });
             return None;
         };
-        if let Some(other) = used.get(&value) {
+        if let Some(other) = vsids.named.get(&value) {
             self.problem(path, Kind::VsidInUse { value, other: other.to_string() });
             return None;
         }
-        used.insert(value, path.clone());
+        vsids.named.insert(value, path.clone());
         Some(vsid)
     }
 
@@ -126,5 +130,36 @@ impl Check {
             return None;
         }
         Some(prefix)
+    }
+}
+
+/// VSIDs in use.
+struct Vsids {
+    /// Those that the policy names and that were checked, with their subnets.
+    named: HashMap<u64, ResourcePath>,
+    /// Those of the range that the policy names anywhere, and those given to subnets that name none.
+    taken: HashSet<u64>,
+}
+
+impl Vsids {
+    fn new(bundle: &Bundle, range: &VsidRange) -> Self {
+        let subnets = bundle.virtual_networks.iter().flat_map(|n| &n.spec().subnets);
+        let named = subnets.filter_map(|s| s.spec().virtual_subnet_id);
+        let taken = named.filter(|v| (range.start..=range.end).contains(v)).collect();
+        Self { named: HashMap::new(), taken }
+    }
+
+    /// A VSID for a subnet that names none: chosen by its path, the same on every host, and moved by another subnet only
+    /// where both would have the same.
+    fn free(&mut self, path: &ResourcePath, range: &VsidRange) -> Option<u64> {
+        let size = range.end - range.start + 1;
+        if self.taken.len() as u64 >= size {
+            return None;
+        }
+        let first = fingerprint(&path.to_string().to_ascii_lowercase()) % size;
+        let all = (first..size).chain(0..first).map(|n| range.start + n);
+        let free = all.into_iter().find(|v| !self.taken.contains(v))?;
+        self.taken.insert(free);
+        Some(free)
     }
 }

@@ -80,6 +80,38 @@ fn vsids() {
 }
 
 #[test]
+fn a_subnet_without_a_vsid_gets_a_free_one_that_others_do_not_move() {
+    let vsids = |range: (u64, u64), more: &[&str]| {
+        let mut value: Value = serde_json::from_str(FIGURE8).unwrap();
+        value["virtualNetworkManager"][0]["properties"]["virtualSubnetIdRange"] =
+            json!({"start": range.0, "end": range.1});
+        let subnets = value["virtualNetworks"][0]["properties"]["subnets"].as_array_mut().unwrap();
+        subnets[0]["properties"]["virtualSubnetId"] = json!(null);
+        for (n, id) in more.iter().enumerate() {
+            let properties = json!({"addressPrefix": format!("10.1.{}.0/24", n + 2)});
+            subnets.insert(0, json!({"resourceId": id, "properties": properties}));
+        }
+        let bundle = Bundle::from_value(&value).unwrap().bundle;
+        let fabric = Fabric::check(&bundle).map_err(|p| p.list[0].to_string())?.fabric;
+        Ok(fabric.networks[0].subnets.iter().map(|s| (s.name.clone(), s.vsid.get())).collect())
+    };
+    let all = |range, more: &[&str]| -> Result<std::collections::BTreeMap<String, u32>, String> {
+        vsids(range, more)
+    };
+    let alone = all((4096, 16_777_214), &[]).unwrap();
+    let beside = all((4096, 16_777_214), &["a", "b"]).unwrap();
+    assert_eq!(alone["front"], beside["front"]);
+    let values: std::collections::BTreeSet<&u32> = beside.values().collect();
+    assert_eq!((values.len(), values.contains(&6001)), (3, false));
+    // Room for one beside the named 6001.
+    assert_eq!(all((6001, 6002), &[]).unwrap()["front"], 6002);
+    assert_eq!(
+        all((6001, 6002), &["a"]).unwrap_err(),
+        "/virtualNetworks/contoso/subnets/front: has no virtualSubnetId, and 6001 to 6002 are used up"
+    );
+}
+
+#[test]
 fn prefixes() {
     let subnet = |id: &str, prefix: &str, vsid: u32| json!({"resourceId": id, "properties": {"addressPrefix": prefix, "virtualSubnetId": vsid}});
     insta::assert_snapshot!(problems(|b| {
