@@ -14,8 +14,8 @@ use culvert_policy::Snapshot;
 
 use crate::command::{Command, Status};
 use crate::error::{Error, Result};
-use crate::published::{Place, Published, VportDrops};
-use crate::rule_hits::{RuleHit, RuleHits};
+use crate::published::{Published, Views};
+use crate::rule_hits::RuleHit;
 use crate::trace::PacketTrace;
 
 /// Time limit of a reply: even a policy with many tunnels is written in less.
@@ -32,14 +32,6 @@ pub struct Handle {
     /// What is wrong, as the thread last noted it.
     problems: Arc<Mutex<Vec<String>>>,
     views: Views,
-}
-
-/// What the thread publishes of itself.
-#[derive(Clone)]
-pub(crate) struct Views {
-    pub(crate) published: Place<Published>,
-    pub(crate) drops: Place<VportDrops>,
-    pub(crate) hits: RuleHits,
 }
 
 impl Handle {

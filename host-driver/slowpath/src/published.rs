@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use culvert_packet::{Reason, VportId};
 
 use crate::counters::Counters;
+use crate::rule_hits::RuleHits;
 use crate::underlay::ServedAddress;
 
 /// The slow path as it was when it last gave the NIC commands, or last woke.
@@ -35,3 +36,11 @@ impl<T> Place<T> {
 
 /// Packets that the slow path itself dropped, by the vport that sent them and the reason.
 pub(crate) type VportDrops = HashMap<(VportId, Reason), u64>;
+
+/// What the thread publishes of itself.
+#[derive(Clone)]
+pub(crate) struct Views {
+    pub(crate) published: Place<Published>,
+    pub(crate) drops: Place<VportDrops>,
+    pub(crate) hits: RuleHits,
+}

@@ -9,7 +9,7 @@ use culvert_offload::{EventFd, OffloadNic};
 
 use crate::connection_store::ConnectionFile;
 use crate::error::{Error, Result};
-use crate::handle::{Handle, Views};
+use crate::handle::Handle;
 use crate::host_policy::{HostPolicy, Limits};
 use crate::thread::SlowPathThread;
 
@@ -57,8 +57,8 @@ impl SlowPath {
         let mut thread =
             SlowPathThread::new(nic.clone(), policy, receiver, wake.clone(), settings.kernel_interfaces)?;
         let problems = thread.problems();
-        thread.published().lock().max_connections = settings.limits.connections;
-        let views = Views { published: thread.published(), drops: thread.vport_drops(), hits: thread.hits() };
+        let views = thread.views();
+        views.published.lock().max_connections = settings.limits.connections;
         let thread = culvert_threads::spawn("slow-path", move || thread.run())
             .map_err(|source| Error::System { what: "starting the slow path's thread".into(), source })?;
         Ok(SlowPath { handle: Handle::new(nic, sender, wake, problems, views), thread: Some(thread) })

@@ -22,7 +22,7 @@ use crate::nic_state::NicState;
 use crate::nic_tables::{NicTables, mapping_generations_of};
 use crate::policy::Policy as _;
 use crate::problems::Problems;
-use crate::published::{Place, Published};
+use crate::published::{Place, Published, Views};
 use crate::timer::{Clock, Timers, elapsed_ms};
 
 /// Upcalls handled in one round.
@@ -107,6 +107,12 @@ impl SlowPathThread {
         self.problems.shared()
     }
 
+    /// What is published for views.
+    pub(crate) fn views(&mut self) -> Views {
+        let (published, drops) = (self.published.clone(), self.engine.vport_drops.clone());
+        Views { published, drops, hits: self.engine.policy().hits() }
+    }
+
     /// Runs until a command stops it or all handles are gone.
     pub(crate) fn run(mut self) {
         loop {
@@ -121,7 +127,7 @@ impl SlowPathThread {
             busy |= self.handle_kernel();
             self.handle_timers();
             self.flush_commands();
-            self.publish();
+            publish::publish(&self.published, &mut self.engine, self.lost_in_restarts);
             if !busy {
                 self.sleep();
             }
@@ -143,11 +149,12 @@ impl SlowPathThread {
             }
             Ok(Command::Apply(snapshot, reply)) => {
                 let result = self.apply(&snapshot);
-                self.publish_addresses();
+                publish::publish_addresses(&self.published, &self.engine);
                 let _ = reply.send(result);
             }
             Ok(Command::Status(reply)) => {
-                let _ = reply.send(self.status());
+                let recovering = self.nic_state.is_recovering();
+                let _ = reply.send(publish::status(&mut self.engine, recovering, self.lost_in_restarts));
             }
             Ok(Command::Trace(port, frame, reply)) => {
                 let now = self.clock.now();
@@ -223,7 +230,7 @@ impl SlowPathThread {
                     let now = self.clock.now();
                     tracing::info!(?links, "links changed");
                     self.engine.set_links(links, now);
-                    self.publish_addresses();
+                    publish::publish_addresses(&self.published, &self.engine);
                 }
                 Event::Vf => tracing::debug!("a VF driver attached or detached"),
                 Event::QueueStopped { queue } => tracing::error!(queue, "queue stopped by a fault"),
@@ -328,7 +335,7 @@ impl SlowPathThread {
         if self.timers.aging.fires(now) {
             self.engine.policy().keep_alive(now, monotonic_ms());
             self.problems.publish(self.engine.policy().problem());
-            self.publish_addresses();
+            publish::publish_addresses(&self.published, &self.engine);
             self.try_recover();
             if self.nic.is_alive() && !self.nic_state.is_recovering() {
                 self.age(now);
@@ -356,7 +363,7 @@ impl SlowPathThread {
         let commands = self.engine.take_commands();
         if !commands.is_empty() {
             // Whoever sees a packet that leaves now finds it counted.
-            self.publish();
+            publish::publish(&self.published, &mut self.engine, self.lost_in_restarts);
             log(self.nic.execute(commands));
         }
     }

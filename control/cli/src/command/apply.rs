@@ -25,7 +25,7 @@ pub(super) struct Options {
     /// Also if it deletes more than half of the network interfaces.
     pub(super) force: bool,
     pub(super) no_wait: bool,
-    /// Somebody is there to be asked.
+    /// The user is at a terminal, and can be asked.
     pub(super) asks: bool,
 }
 

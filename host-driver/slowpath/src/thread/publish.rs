@@ -1,50 +1,34 @@
 //! What the thread says of itself: on demand, or published for whoever looks.
 
-use super::SlowPathThread;
 use crate::command::Status;
+use crate::engine::Engine;
+use crate::host_policy::HostPolicy;
 use crate::policy::Policy as _;
-use crate::published::{Place, Published, VportDrops};
-use crate::rule_hits::RuleHits;
+use crate::published::{Place, Published};
 
-impl SlowPathThread {
-    pub(super) fn status(&mut self) -> Status {
-        Status {
-            next_hops: self.engine.next_hops(),
-            addresses: self.engine.addresses(),
-            links: self.engine.links(),
-            connections: self.engine.policy().connections(),
-            counters: self.engine.counters(),
-            lost_in_restarts: self.lost_in_restarts,
-            is_recovering: self.nic_state.is_recovering(),
-        }
+/// The engine's state. The thread itself knows whether the NIC recovers, and what was lost when it restarted.
+pub(super) fn status(engine: &mut Engine<HostPolicy>, is_recovering: bool, lost_in_restarts: u64) -> Status {
+    Status {
+        next_hops: engine.next_hops(),
+        addresses: engine.addresses(),
+        links: engine.links(),
+        connections: engine.policy().connections(),
+        counters: engine.counters(),
+        lost_in_restarts,
+        is_recovering,
     }
+}
 
-    /// What the thread publishes.
-    pub(crate) fn published(&self) -> Place<Published> {
-        self.published.clone()
-    }
+/// Publishes what changes with each packet.
+pub(super) fn publish(place: &Place<Published>, engine: &mut Engine<HostPolicy>, lost_in_restarts: u64) {
+    let connections = engine.policy().connections();
+    let mut published = place.lock();
+    published.connections = connections;
+    published.counters = engine.counters();
+    published.lost_in_restarts = lost_in_restarts;
+}
 
-    /// Dropped packets of vports.
-    pub(crate) fn vport_drops(&self) -> Place<VportDrops> {
-        self.engine.vport_drops.clone()
-    }
-
-    /// How often each rule decided.
-    pub(crate) fn hits(&mut self) -> RuleHits {
-        self.engine.policy().hits()
-    }
-
-    /// Publishes what changes with each packet.
-    pub(super) fn publish(&mut self) {
-        let connections = self.engine.policy().connections();
-        let mut published = self.published.lock();
-        published.connections = connections;
-        published.counters = self.engine.counters();
-        published.lost_in_restarts = self.lost_in_restarts;
-    }
-
-    /// Publishes what changes with the policy and the links.
-    pub(super) fn publish_addresses(&mut self) {
-        self.published.lock().addresses = self.engine.addresses();
-    }
+/// Publishes what changes with the policy and the links.
+pub(super) fn publish_addresses(place: &Place<Published>, engine: &Engine<HostPolicy>) {
+    place.lock().addresses = engine.addresses();
 }
