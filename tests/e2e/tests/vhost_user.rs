@@ -86,7 +86,7 @@ fn sink(web: &KernelVm, port: u16) -> (Arc<AtomicU64>, JoinHandle<std::io::Resul
 fn the_streams_of_a_stock_vm_survive_a_killed_daemon() {
     let mut d = start();
     let web = tap(&d, 1, "contoso-web", WEB);
-    assert_eq!(d.vport(0, VPORT).unwrap().state, "down");
+    d.until_vport(0, VPORT, "down", LIMIT).unwrap();
     let mut guest = boot(&d);
     d.until_vport(0, VPORT, "up", LIMIT).unwrap();
 

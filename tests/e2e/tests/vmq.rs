@@ -256,7 +256,7 @@ fn output(guest: &mut LinuxGuest, command: &str) -> String {
 fn a_stock_vm_on_a_vmq_keeps_its_stream_when_daemon_and_firmware_are_killed() {
     let mut d = start("vhostUser");
     let mut web = web(&d);
-    assert_eq!(d.vport(0, VPORT).unwrap().state, "down");
+    d.until_vport(0, VPORT, "down", LIMIT).unwrap();
     let mut guest = boot(&d);
     d.until_vport(0, VPORT, "up", LIMIT).unwrap();
     let said = output(&mut guest, "ping -c 5 -i 0.2 -q 10.1.1.12");

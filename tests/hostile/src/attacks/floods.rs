@@ -1,6 +1,7 @@
 //! Attacks by more work than a guest is due.
 
 use std::io;
+use std::time::Duration;
 
 use super::frames;
 use crate::guest::{Guest, HEADER};
@@ -18,14 +19,32 @@ fn flood(place: &Place, frame: fn(&Place) -> Vec<u8>) -> io::Result<String> {
     Ok(format!("{sent} frames"))
 }
 
+/// Flows that are begun each millisecond: more than a host decides on, and fewer than fill the other host's uplink, for whose queue
+/// nobody has a share (SECURITY.md).
+const FLOWS: u32 = 8;
+
+fn begin_flows(place: &Place, frame: fn(&Place) -> Vec<u8>) -> io::Result<String> {
+    let mut guest = place.guest()?;
+    let mut sent = 0;
+    while !place.is_over() {
+        for _ in 0..FLOWS {
+            sent += u64::from(guest.put([0; HEADER], &frame(place), 1)?);
+        }
+        guest.kick(1)?;
+        guest.recycle()?;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(format!("{sent} frames"))
+}
+
 /// Opens flow after flow, to the peer and to nobody.
 pub fn new_flows(place: &Place) -> io::Result<String> {
-    flood(place, frames::random_flow)
+    begin_flows(place, frames::random_flow)
 }
 
 /// Opens connection after connection.
 pub fn syn_flood(place: &Place) -> io::Result<String> {
-    flood(place, frames::syn)
+    begin_flows(place, frames::syn)
 }
 
 /// Sends to everybody.
