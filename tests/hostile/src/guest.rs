@@ -17,6 +17,8 @@ use crate::{vfio_user, vhost_user};
 /// Suppression of kicks and interrupts by indices, which the guest here does without.
 const EVENT_IDX: u64 = 1 << 29;
 
+/// Frames of a millisecond that do not fill an uplink.
+const TRICKLE: u64 = 8;
 /// Length of the header before a frame.
 pub const HEADER: usize = 12;
 
@@ -278,6 +280,20 @@ impl Guest {
         if sent == 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
+        Ok(sent)
+    }
+
+    /// Sends a few frames, and waits a millisecond: traffic to a peer that answers it, which is not to fill the other host's uplink.
+    ///
+    /// # Errors
+    /// As [`burst`](Self::burst).
+    pub fn trickle(&mut self, mut frame: impl FnMut() -> Vec<u8>) -> io::Result<u64> {
+        let mut sent = 0;
+        while sent < TRICKLE && self.put([0; HEADER], &frame(), 1)? {
+            sent += 1;
+        }
+        self.kick(1)?;
+        std::thread::sleep(Duration::from_millis(1));
         Ok(sent)
     }
 

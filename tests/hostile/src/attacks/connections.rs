@@ -103,7 +103,7 @@ pub fn leaves_at_each_step(place: &Place) -> io::Result<String> {
     while !place.is_over() {
         let mut guest = place.guest()?;
         for _ in 0..place.random().below(4) {
-            guest.burst(|| datagram(place, 7, 300))?;
+            guest.trickle(|| datagram(place, 7, 300))?;
         }
         left += 1;
     }

@@ -30,7 +30,7 @@ fn make_blocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Keeps traffic up in both directions, so that there are interrupts.
 fn traffic(place: &Place, guest: &mut Guest) -> io::Result<u64> {
-    let sent = guest.burst(|| datagram(place, 7, 100))?;
+    let sent = guest.trickle(|| datagram(place, 7, 100))?;
     guest.recycle()?;
     Ok(sent)
 }

@@ -1,7 +1,6 @@
 //! Attacks by more work than a guest is due.
 
 use std::io;
-use std::time::Duration;
 
 use super::frames;
 use crate::guest::{Guest, HEADER};
@@ -19,20 +18,14 @@ fn flood(place: &Place, frame: fn(&Place) -> Vec<u8>) -> io::Result<String> {
     Ok(format!("{sent} frames"))
 }
 
-/// Flows that are begun each millisecond: more than a host decides on, and fewer than fill the other host's uplink, for whose queue
-/// nobody has a share (SECURITY.md).
-const FLOWS: u32 = 8;
-
+/// Begins flows: more than a host decides on, and fewer than fill the other host's uplink, for whose queue nobody has a share
+/// (SECURITY.md).
 fn begin_flows(place: &Place, frame: fn(&Place) -> Vec<u8>) -> io::Result<String> {
     let mut guest = place.guest()?;
     let mut sent = 0;
     while !place.is_over() {
-        for _ in 0..FLOWS {
-            sent += u64::from(guest.put([0; HEADER], &frame(place), 1)?);
-        }
-        guest.kick(1)?;
+        sent += guest.trickle(|| frame(place))?;
         guest.recycle()?;
-        std::thread::sleep(Duration::from_millis(1));
     }
     Ok(format!("{sent} frames"))
 }
@@ -134,14 +127,14 @@ fn ipv4_sum(header: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// Sends as fast as it goes, until its process is killed or half a minute is over.
+/// Sends until its process is killed or half a minute is over.
 pub fn burst_until_killed(place: &Place) -> io::Result<String> {
     let mut guest = place.guest()?;
     println!("begun");
     let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
     let mut sent = 0;
     while std::time::Instant::now() < end {
-        sent += guest.burst(|| frames::datagram(place, 7, 600))?;
+        sent += guest.trickle(|| frames::datagram(place, 7, 600))?;
         guest.recycle()?;
     }
     Ok(format!("{sent} frames, and was not killed"))

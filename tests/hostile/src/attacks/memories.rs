@@ -272,7 +272,7 @@ fn under_traffic(
         };
         guests += 1;
         for _ in 0..20 {
-            let moved = guest.burst(|| datagram(place, 7, 500)).and_then(|_| guest.recycle());
+            let moved = guest.trickle(|| datagram(place, 7, 500)).and_then(|_| guest.recycle());
             // A ring that is gone cannot be used.
             if moved.is_err() | spoil(place, &mut guest).is_err() {
                 break;
@@ -327,7 +327,7 @@ pub fn remapped(place: &Place) -> io::Result<String> {
             guest.unmap()?;
             guest.kick(1)?;
             guest.map()?;
-            guest.burst(|| datagram(place, 7, 500))?;
+            guest.trickle(|| datagram(place, 7, 500))?;
         }
         Ok(())
     })

@@ -69,7 +69,7 @@ pub fn random_messages(place: &Place) -> io::Result<String> {
             }
             sent += 1;
             swallow(guest.socket());
-            if guest.burst(|| datagram(place, 7, 200)).is_err() || place.is_over() {
+            if guest.trickle(|| datagram(place, 7, 200)).is_err() || place.is_over() {
                 break;
             }
         }

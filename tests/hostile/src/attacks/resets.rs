@@ -16,7 +16,7 @@ pub fn reset_in_traffic(place: &Place) -> io::Result<String> {
     while !place.is_over() {
         let mut guest = place.guest()?;
         for _ in 0..10 {
-            guest.burst(|| datagram(place, 7, 300))?;
+            guest.trickle(|| datagram(place, 7, 300))?;
             let which = place.random().below(3);
             match &mut guest.vmm {
                 Vmm::Vfio(client) if which == 0 => client.call(command::RESET, &[], &[]).map(drop)?,
@@ -43,7 +43,7 @@ pub fn on_and_off(place: &Place) -> io::Result<String> {
     let mut guest = place.guest()?;
     let mut changes = 0;
     while !place.is_over() {
-        guest.burst(|| datagram(place, 7, 300))?;
+        guest.trickle(|| datagram(place, 7, 300))?;
         if let Vmm::Vhost(client) = &mut guest.vmm {
             for ring in [0, 1, 0, 1] {
                 client.call(request::SET_VRING_ENABLE, &state(ring, 0), &[])?;
@@ -74,7 +74,7 @@ pub fn other_features(place: &Place) -> io::Result<String> {
         let features = place.random().next_u64() | 1 << 32 | 1 << 30;
         let Ok(mut guest) = place.guest_with(&Setup { features, ..Setup::default() }) else { continue };
         for _ in 0..5 {
-            guest.burst(|| datagram(place, 7, 300))?;
+            guest.trickle(|| datagram(place, 7, 300))?;
             let bits = place.random().next_u64();
             if let Vmm::Vhost(client) = &mut guest.vmm {
                 let offered = client.ask(request::GET_FEATURES, &[])?;
@@ -114,7 +114,7 @@ pub fn control_flood(place: &Place) -> io::Result<String> {
             control(&mut guest, &body, len)?;
             commands += 1;
         }
-        guest.burst(|| datagram(place, 7, 100))?;
+        guest.trickle(|| datagram(place, 7, 100))?;
     }
     Ok(format!("{commands} commands"))
 }
