@@ -10,7 +10,6 @@ use culvert_api::{ResourcePath, Warning};
 use culvert_model::{Fabric, HostConfig, Indices, Site, host_config};
 use tracing::{error, info, warn};
 
-use crate::datapath::Conditions;
 use crate::store::Stored;
 use crate::store_watch::StoreWatch;
 use crate::{Datapath, DatapathError, Documents, Error, Store};
@@ -41,8 +40,6 @@ pub(crate) struct Current {
     pub(crate) config: Option<Arc<HostConfig>>,
     pub(crate) applied: Applied,
     pub(crate) warnings: Vec<Warning>,
-    /// Knows the states of ports. None: nothing was published yet.
-    datapath: Option<Arc<dyn Datapath>>,
     pub(crate) more_warnings: usize,
 }
 
@@ -114,7 +111,13 @@ impl Agent {
             Ok(Derived { config, indices, warnings, more_warnings }) => {
                 let next = Stored { indices, ..stored.clone() };
                 agent.store.commit(&stored, &next)?;
-                Current { stored: next, config: Some(config), warnings, more_warnings, ..Current::default() }
+                Current {
+                    stored: next,
+                    config: Some(config),
+                    warnings,
+                    more_warnings,
+                    applied: Applied::default(),
+                }
             }
             Err(e) => {
                 error!(error = %e, "cannot use the stored policy; the NIC keeps its tables until a new policy is applied");
@@ -164,7 +167,6 @@ impl Agent {
             warnings: warnings.clone(),
             more_warnings,
             applied: now.applied.clone(),
-            datapath: None,
         };
         self.apply(&mut current);
         let applied = current.applied.clone();
@@ -282,7 +284,6 @@ impl Agent {
     }
 
     fn publish(&self, current: Current) {
-        let current = Current { datapath: Some(self.datapath.clone()), ..current };
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(current);
     }
 
@@ -325,11 +326,6 @@ impl Agent {
 }
 
 impl Current {
-    /// The states of ports when they were last looked at.
-    pub(crate) fn conditions(&self) -> Arc<Conditions> {
-        self.datapath.as_ref().map(|datapath| datapath.conditions()).unwrap_or_default()
-    }
-
     /// The names of this host's network interfaces, by number of the vport.
     pub(crate) fn vport_names(&self) -> impl Fn(u16) -> String + use<> {
         let (config, vports) = (self.config.clone(), self.vports());

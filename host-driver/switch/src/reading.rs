@@ -98,12 +98,10 @@ impl Forwarder {
 
 /// Adds what another worker knows of the same vports.
 fn add_vports(sum: &mut [VportReading], more: Vec<VportReading>) {
-    let mut sum = sum.iter_mut();
     for vport in more {
-        let Some(known) = sum.find(|known| known.number >= vport.number).filter(|k| k.number == vport.number)
-        else {
-            continue;
-        };
+        // In order of their numbers. One that is made just now may not be known yet.
+        let Ok(n) = sum.binary_search_by_key(&vport.number, |known| known.number) else { continue };
+        let known = &mut sum[n];
         known.table.add(&vport.table);
         known.link = known.link.or(vport.link);
         known.worker = known.worker.or(vport.worker);

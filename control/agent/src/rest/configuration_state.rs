@@ -1,9 +1,13 @@
 //! `configurationState` of a resource: whether this host carries it out, and why not.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use culvert_api::view::{UplinkState, VportState};
-use culvert_model::HostConfig;
+use culvert_model::{HostConfig, LocalVport};
 use serde_json::{Value, json};
 
+use crate::Agent;
 use crate::agent::Current;
 use crate::datapath::Conditions;
 
@@ -14,33 +18,57 @@ struct Detail {
     message: String,
 }
 
-/// The state of a resource with this reference, such as `/networkInterfaces/web`.
-pub(super) fn configuration_state(reference: &str, current: &Current) -> Value {
-    if let Some(problem) = &current.applied.problem {
-        return state(&[Detail {
-            status: "Failure",
-            source: "policy".to_owned(),
-            message: problem.to_string(),
-        }]);
-    }
-    let conditions = current.conditions();
-    let Some(config) = &current.config else { return state(&[]) };
-    let mut parts = reference.trim_matches('/').splitn(2, '/');
-    let (collection, id) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let details = match collection {
-        "networkInterfaces" => of_interface(id, config, &conditions),
-        "servers" => of_server(id, config, &conditions),
-        _ => Vec::new(),
-    };
-    state(&details)
+/// What the states of resources are made from.
+pub(super) struct ConfigurationStates {
+    current: Arc<Current>,
+    conditions: Arc<Conditions>,
+    /// Where this host's network interfaces are among its vports, by lower-case name.
+    vports: HashMap<String, usize>,
 }
 
-fn of_interface(id: &str, config: &HostConfig, conditions: &Conditions) -> Vec<Detail> {
-    let here = config.vports.iter().find(|vport| {
-        let interface = config.fabric.interfaces.get(vport.interface);
-        interface.is_some_and(|interface| interface.name.eq_ignore_ascii_case(id))
-    });
-    let Some(vport) = here else { return Vec::new() };
+impl ConfigurationStates {
+    /// As they are now.
+    pub(super) fn new(agent: &Agent) -> Self {
+        let current = agent.current();
+        let vports = current.config.iter().flat_map(|config| {
+            let interface = |vport: &LocalVport| config.fabric.interfaces.get(vport.interface);
+            let all = config.vports.iter().enumerate();
+            all.filter_map(move |(n, vport)| Some((interface(vport)?.name.to_ascii_lowercase(), n)))
+        });
+        let vports = vports.collect();
+        ConfigurationStates { current, conditions: agent.datapath().conditions(), vports }
+    }
+
+    /// The policy that they are of.
+    pub(super) fn current(&self) -> &Current {
+        &self.current
+    }
+
+    /// The state of a resource with this reference, such as `/networkInterfaces/web`.
+    pub(super) fn of(&self, reference: &str) -> Value {
+        if let Some(problem) = &self.current.applied.problem {
+            return state(&[Detail {
+                status: "Failure",
+                source: "policy".to_owned(),
+                message: problem.to_string(),
+            }]);
+        }
+        let Some(config) = &self.current.config else { return state(&[]) };
+        let mut parts = reference.trim_matches('/').splitn(2, '/');
+        let (collection, id) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let here = || self.vports.get(&id.to_ascii_lowercase()).and_then(|n| config.vports.get(*n));
+        let details = match collection {
+            "networkInterfaces" => {
+                here().map(|vport| of_vport(vport, config, &self.conditions)).unwrap_or_default()
+            }
+            "servers" => of_server(id, config, &self.conditions),
+            _ => Vec::new(),
+        };
+        state(&details)
+    }
+}
+
+fn of_vport(vport: &LocalVport, config: &HostConfig, conditions: &Conditions) -> Vec<Detail> {
     let mut details = Vec::new();
     if let Some(seen) = conditions.vports.get(&vport.id.0) {
         let status = match seen.state {

@@ -9,10 +9,9 @@ use axum::response::{IntoResponse, Response};
 use culvert_api::{Collection, Findings, Node, ResourcePath, Unknown};
 use serde_json::{Value, json};
 
-use super::configuration_state::configuration_state;
+use super::configuration_state::ConfigurationStates;
 use super::reply::{self, Reply, blocking};
 use super::request::{Body, how_to_read};
-use crate::agent::Current;
 use crate::documents::lists;
 use crate::{Agent, Error, Precondition};
 
@@ -41,9 +40,11 @@ pub(super) async fn any(State(agent): State<Arc<Agent>>, request: Request) -> Re
             reply::ok(&json!({ "value": names }))
         }
         (Method::GET | Method::HEAD, Target::List(parent, name)) => {
-            list(&agent.current(), parent.as_ref(), &name)
+            list(&ConfigurationStates::new(&agent), parent.as_ref(), &name)
         }
-        (Method::GET | Method::HEAD, Target::One(path)) => get(&agent.current(), &path, precondition),
+        (Method::GET | Method::HEAD, Target::One(path)) => {
+            get(&ConfigurationStates::new(&agent), &path, precondition)
+        }
         (Method::PUT, Target::One(path)) => {
             let unknown = how_to_read(&mut parts).await?;
             let Body(body) = Body::from_request(Request::from_parts(parts, body), &()).await?;
@@ -97,23 +98,23 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
     headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned)
 }
 
-fn list(current: &Current, parent: Option<&ResourcePath>, name: &str) -> Reply {
-    let documents = &current.stored.documents;
+fn list(states: &ConfigurationStates, parent: Option<&ResourcePath>, name: &str) -> Reply {
+    let documents = &states.current().stored.documents;
     let values: Vec<Value> = match parent {
         None => {
             let collection = Collection::from_name(name).map_err(form)?;
-            documents.list(collection).map(|r| with_state(r.json(), current)).collect()
+            documents.list(collection).map(|r| with_state(r.json(), states)).collect()
         }
         Some(path) => {
             let parent = documents.node(path).ok_or_else(|| Error::NotFound { path: path.to_string() })?;
-            parent.children_json().into_iter().map(|v| with_state(v, current)).collect()
+            parent.children_json().into_iter().map(|v| with_state(v, states)).collect()
         }
     };
     reply::ok(&json!({ "value": values, "nextLink": "" }))
 }
 
-fn get(current: &Current, path: &ResourcePath, mut precondition: Precondition) -> Reply {
-    let node = current.stored.documents.node(path);
+fn get(states: &ConfigurationStates, path: &ResourcePath, mut precondition: Precondition) -> Reply {
+    let node = states.current().stored.documents.node(path);
     let node = node.ok_or_else(|| Error::NotFound { path: path.to_string() })?;
     let etag = node.etag();
     // RFC 9110 13.2.2: If-Match first; If-None-Match then only decides between 200 and 304.
@@ -122,7 +123,7 @@ fn get(current: &Current, path: &ResourcePath, mut precondition: Precondition) -
     if known.is_some_and(|tags| lists(&tags, Some(etag))) {
         return Ok(with_etag(StatusCode::NOT_MODIFIED.into_response(), etag));
     }
-    Ok(with_etag(reply::json(StatusCode::OK, &with_state(node.json(), current)), etag))
+    Ok(with_etag(reply::json(StatusCode::OK, &with_state(node.json(), states)), etag))
 }
 
 async fn put(
@@ -141,7 +142,7 @@ async fn put(
         let node = change.after.node(&path);
         let etag = node.map(Node::etag).unwrap_or_default().to_owned();
         let value = node.map(Node::json).unwrap_or_default();
-        Ok((is_new, with_state(value, &agent.current()), etag))
+        Ok((is_new, with_state(value, &ConfigurationStates::new(agent)), etag))
     })
     .await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
@@ -166,9 +167,9 @@ fn with_etag(mut response: Response, etag: &str) -> Response {
 }
 
 /// Adds the configuration state: whether the host carries the resource out.
-fn with_state(mut value: Value, current: &Current) -> Value {
+fn with_state(mut value: Value, states: &ConfigurationStates) -> Value {
     let reference = value.get("resourceRef").and_then(Value::as_str).unwrap_or_default();
-    let state = configuration_state(reference, current);
+    let state = states.of(reference);
     if let Some(properties) = value.get_mut("properties").and_then(Value::as_object_mut) {
         properties.insert("configurationState".into(), state);
     }
